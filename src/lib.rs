@@ -1,1 +1,11 @@
 //! dsrlb
+
+#![deny(unsafe_code)]
+
+pub mod dataplane;
+pub mod error;
+pub mod flow;
+pub mod packet;
+pub mod verdict;
+
+pub use ipnet::IpNet;

@@ -1,0 +1,160 @@
+//! How frames come in and go out: one trait, whatever carries them.
+//!
+//! A driver owns the memory of its frames and *lends* a batch of them to a handler, which looks,
+//! rewrites in place and says of each whether it is to be transmitted. No frame outlives the call,
+//! so a driver over shared kernel memory needs no `unsafe` in its interface, and nothing is copied
+//! or allocated for a packet.
+//!
+//! ```
+//! use dsrlb::dataplane::{Action, MemoryIo, PacketIo};
+//! use std::time::Duration;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let mut io = MemoryIo::new();
+//! io.push(b"a frame that is too short for Ethernet".to_vec());
+//! io.poll(Duration::ZERO, &mut |frames| {
+//!     for frame in frames {
+//!         frame.bytes_mut().make_ascii_uppercase();
+//!         frame.set_action(Action::Transmit);
+//!     }
+//! })?;
+//! assert_eq!(io.take_sent(), [b"A FRAME THAT IS TOO SHORT FOR ETHERNET"]);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+use std::time::Duration;
+
+/// The most frames a driver lends at once.
+///
+/// 64 is what a NIC hands over in one NAPI poll; larger batches bring nothing but latency.
+pub const MAX_BATCH: usize = 64;
+
+/// What a handler wants done with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Action {
+    /// Give the frame's memory back; nothing is sent.
+    #[default]
+    Release,
+    /// Send the frame as it now is, out of the queue it came from.
+    Transmit,
+}
+
+/// A received frame, lent for the time of one handler call.
+///
+/// The bytes are the Ethernet frame from the destination address on, without preamble and frame
+/// check sequence.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    bytes: &'a mut [u8],
+    action: Action,
+}
+
+impl<'a> Frame<'a> {
+    /// Lends `bytes`; a driver calls this, as does a test. The action is [`Action::Release`].
+    pub fn new(bytes: &'a mut [u8]) -> Self {
+        Self {
+            bytes,
+            action: Action::Release,
+        }
+    }
+
+    /// The frame.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The frame, to be rewritten in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+
+    /// Says what is to become of the frame; the last word counts.
+    pub fn set_action(&mut self, action: Action) {
+        self.action = action;
+    }
+
+    /// What is to become of the frame.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+}
+
+/// What a handler is: called with each batch.
+pub type Handler<'h> = dyn FnMut(&mut [Frame<'_>]) + 'h;
+
+/// One queue of an interface, or something that stands for one.
+///
+/// Object-safe, so that a program can hold several kinds; the worker is generic over it.
+pub trait PacketIo: Send {
+    /// Receives at most [`MAX_BATCH`] frames, lends them to `handler` in the order of arrival, and
+    /// does with each what the handler said. When nothing is there, waits for at most `wait` and
+    /// then returns zero, without having called the handler; a zero `wait` never blocks.
+    ///
+    /// Returns how many frames were lent.
+    ///
+    /// # Errors
+    ///
+    /// When the queue is no longer of use: the interface went away, the file ended in the middle.
+    /// A single frame that cannot be sent is not an error; it is counted in [`IoStats`].
+    fn poll(&mut self, wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize>;
+
+    /// Copies a frame of the caller's own into the transmit ring and sends it: an announcement, a
+    /// probe. Returns whether there was room; a frame that does not fit is counted as rejected.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PacketIo::poll`].
+    fn send(&mut self, frame: &[u8]) -> io::Result<bool>;
+
+    /// What the driver has counted since it was made.
+    fn stats(&self) -> IoStats;
+}
+
+impl<T: PacketIo + ?Sized> PacketIo for Box<T> {
+    fn poll(&mut self, wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
+        (**self).poll(wait, handler)
+    }
+
+    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
+        (**self).send(frame)
+    }
+
+    fn stats(&self) -> IoStats {
+        (**self).stats()
+    }
+}
+
+/// A driver's counters, in frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct IoStats {
+    /// Lent to the handler.
+    pub received: u64,
+    /// Given to the transmit side and not known to have failed.
+    pub transmitted: u64,
+    /// To be transmitted, but the transmit ring had no room or the frame did not fit.
+    pub transmit_rejected: u64,
+    /// Taken by the transmit ring, then refused by the kernel or the device.
+    pub transmit_failed: u64,
+    /// Lost before the handler saw them: the receive ring was full.
+    pub receive_ring_full: u64,
+    /// Lost before the handler saw them: no free frame was there to receive into.
+    pub receive_no_frame: u64,
+    /// Lost before the handler saw them: for another reason the driver names none for, such as a
+    /// packet larger than a frame.
+    pub receive_dropped: u64,
+}
+
+impl std::ops::AddAssign for IoStats {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.transmitted += other.transmitted;
+        self.transmit_rejected += other.transmit_rejected;
+        self.transmit_failed += other.transmit_failed;
+        self.receive_ring_full += other.receive_ring_full;
+        self.receive_no_frame += other.receive_no_frame;
+        self.receive_dropped += other.receive_dropped;
+    }
+}

@@ -1,0 +1,7 @@
+//! Where packets meet the balancer: drivers, the pipeline and the worker.
+
+mod io;
+mod memory;
+
+pub use io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
+pub use memory::MemoryIo;

@@ -1,0 +1,179 @@
+//! What identifies a flow, and how it is hashed.
+//!
+//! Everything above this module speaks of packets in these terms: the packet parser produces a
+//! [`PacketInfo`], the balancer consumes one. Neither knows the other.
+
+mod hash;
+
+pub use hash::{FlowHash, HashInput, HashKey};
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// An IP protocol number, as assigned by IANA.
+///
+/// A newtype over the wire byte and not an enum: every one of the 256 values can arrive, and a
+/// service for any protocol must carry them all.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP for IPv4 (RFC 792).
+    pub const ICMP: Self = Self(1);
+    /// TCP (RFC 9293).
+    pub const TCP: Self = Self(6);
+    /// UDP (RFC 768).
+    pub const UDP: Self = Self(17);
+    /// Generic Routing Encapsulation (RFC 2784).
+    pub const GRE: Self = Self(47);
+    /// IPsec Encapsulating Security Payload (RFC 4303).
+    pub const ESP: Self = Self(50);
+    /// IPsec Authentication Header (RFC 4302).
+    pub const AH: Self = Self(51);
+    /// ICMP for IPv6 (RFC 4443).
+    pub const ICMPV6: Self = Self(58);
+    /// SCTP (RFC 9260).
+    pub const SCTP: Self = Self(132);
+
+    /// Whether the first four bytes of the payload are a source and a destination port.
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::TCP | Self::UDP | Self::SCTP)
+    }
+
+    /// The protocol's usual lower-case name, for those that have a constant here.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ICMP => "icmp",
+            Self::TCP => "tcp",
+            Self::UDP => "udp",
+            Self::GRE => "gre",
+            Self::ESP => "esp",
+            Self::AH => "ah",
+            Self::ICMPV6 => "icmpv6",
+            Self::SCTP => "sctp",
+            _ => return None,
+        })
+    }
+
+    /// The inverse of [`Protocol::name`]; a decimal number is accepted too.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let named = [
+            Self::ICMP,
+            Self::TCP,
+            Self::UDP,
+            Self::GRE,
+            Self::ESP,
+            Self::AH,
+            Self::ICMPV6,
+            Self::SCTP,
+        ];
+        named
+            .into_iter()
+            .find(|protocol| protocol.name() == Some(name))
+            .or_else(|| name.parse().ok().map(Self))
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One direction of a conversation: who sends to whom, over what.
+///
+/// The ports are zero for protocols without ports and for fragments after the first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    /// The client's address.
+    pub source: IpAddr,
+    /// The virtual IP.
+    pub destination: IpAddr,
+    /// The client's port, in host order.
+    pub source_port: u16,
+    /// The service's port, in host order.
+    pub destination_port: u16,
+    /// The IP protocol; for IPv6, that of the upper layer after all extension headers.
+    pub protocol: Protocol,
+}
+
+impl fmt::Debug for FiveTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for FiveTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |ip: IpAddr, port: u16| match (self.protocol.has_ports(), ip) {
+            (false, _) => ip.to_string(),
+            (true, IpAddr::V4(ip)) => format!("{ip}:{port}"),
+            (true, IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        };
+        write!(
+            f,
+            "{} > {} {}",
+            end(self.source, self.source_port),
+            end(self.destination, self.destination_port),
+            self.protocol
+        )
+    }
+}
+
+/// Which part of a datagram a packet carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Fragment {
+    /// The whole datagram. IPv6 atomic fragments (RFC 6946) count as whole.
+    Whole,
+    /// The first of several fragments: it carries the ports.
+    First,
+    /// A later fragment: its ports are not in the packet.
+    Later,
+}
+
+/// The TCP flags byte (RFC 9293 section 3.1), zero for other protocols.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers: a connection begins.
+    pub const SYN: u8 = 0x02;
+    /// The connection is reset.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement field is significant.
+    pub const ACK: u8 = 0x10;
+
+    /// Whether all of `bits` are set.
+    pub const fn has(self, bits: u8) -> bool {
+        self.0 & bits == bits
+    }
+}
+
+/// What the balancer needs to know of a packet, and all it gets to see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PacketInfo {
+    /// The flow the packet belongs to.
+    pub flow: FiveTuple,
+    /// Whether this is a whole datagram or a fragment of one.
+    pub fragment: Fragment,
+    /// TCP flags; zero for anything that is not the start of a TCP segment.
+    pub tcp_flags: TcpFlags,
+}
+
+/// A point in time: nanoseconds since an epoch of the caller's choice.
+///
+/// The packet path never reads a clock; whoever drives it passes the time in, so tests run in
+/// virtual time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+pub struct Timestamp(pub u64);

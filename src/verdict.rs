@@ -1,0 +1,158 @@
+//! What becomes of a packet.
+//!
+//! Every received frame ends in exactly one [`Verdict`], and every verdict has a counter, so the
+//! sum of the counters is the number of frames received.
+
+use std::fmt;
+
+/// A backend's stable place in the snapshots that the packet path reads.
+///
+/// A slot number and a generation in 32 bits: a slot that is reused for another backend gets the
+/// next generation, so whoever kept an old index misses instead of reaching a stranger.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendIndex(u32);
+
+impl BackendIndex {
+    const GENERATION_BITS: u32 = 11;
+    /// The number of slots there can be: about two million.
+    pub const MAX_SLOTS: usize = 1 << (u32::BITS - Self::GENERATION_BITS);
+
+    /// An index from its parts; both wrap at their width.
+    pub const fn new(slot: usize, generation: u32) -> Self {
+        let slot = (slot % Self::MAX_SLOTS) as u32;
+        Self(slot << Self::GENERATION_BITS | generation % (1 << Self::GENERATION_BITS))
+    }
+
+    /// The place in the snapshot's array of next hops.
+    pub const fn slot(self) -> usize {
+        (self.0 >> Self::GENERATION_BITS) as usize
+    }
+
+    /// How many times the slot had been given out before, modulo 2048.
+    pub const fn generation(self) -> u32 {
+        self.0 % (1 << Self::GENERATION_BITS)
+    }
+}
+
+impl fmt::Debug for BackendIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot(), self.generation())
+    }
+}
+
+/// The end of a packet's journey.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Verdict {
+    /// Rewritten in place for this backend; to be transmitted.
+    Forward(BackendIndex),
+    /// Turned in place into an ARP or neighbour-discovery answer for a VIP; to be transmitted.
+    Answer,
+    /// Not for a VIP of ours; untouched. A driver that can hand it to the host does so; the
+    /// AF_XDP driver cannot, but its XDP program has left such frames with the kernel already.
+    Pass,
+    /// Not to be sent anywhere, for this reason; untouched.
+    Drop(DropReason),
+}
+
+macro_rules! drop_reasons {
+    ($( $(#[$doc:meta])* $variant:ident => $name:literal, )*) => {
+        /// Why a packet that came for a VIP was not forwarded.
+        ///
+        /// Exhaustive on purpose: each reason has a stable name and a counter of its own, and
+        /// none means "other".
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $( $(#[$doc])* $variant, )*
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The reason's stable name, as used in metrics and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends inside its Ethernet header or VLAN tags.
+    EthernetTruncated => "ethernet-truncated",
+    /// More than two VLAN tags.
+    VlanTooDeep => "vlan-too-deep",
+    /// The EtherType and the IP version field contradict each other.
+    IpVersionMismatch => "ip-version-mismatch",
+    /// The frame ends inside the IPv4 header.
+    Ipv4Truncated => "ipv4-truncated",
+    /// The IPv4 header length is below 20 bytes or beyond the packet (RFC 791 section 3.1).
+    Ipv4HeaderLength => "ipv4-header-length",
+    /// The IPv4 total length is below the header length or beyond the frame.
+    Ipv4TotalLength => "ipv4-total-length",
+    /// The frame ends inside the IPv6 header.
+    Ipv6Truncated => "ipv6-truncated",
+    /// The IPv6 payload length is beyond the frame.
+    Ipv6PayloadLength => "ipv6-payload-length",
+    /// The packet ends inside an IPv6 extension header.
+    Ipv6ExtensionTruncated => "ipv6-extension-truncated",
+    /// More IPv6 extension headers than the parser walks.
+    Ipv6ExtensionsTooMany => "ipv6-extensions-too-many",
+    /// The packet ends inside its TCP, UDP or SCTP header. First fragments too small to hold it
+    /// (RFC 1858) count here.
+    TransportTruncated => "transport-truncated",
+    /// The packet comes from an address that is no unicast source (RFC 1122 section 3.2.1.3).
+    MartianSource => "martian-source",
+    /// Source and destination are the same address.
+    SourceIsVip => "source-is-vip",
+    /// The frame carries our own MAC as its source: it has been through here.
+    Looped => "looped",
+    /// The VIP is ours, but no service covers this protocol and port.
+    NoService => "no-service",
+    /// The service has no backend that may take traffic.
+    NoBackend => "no-backend",
+    /// A later fragment, for a service that chooses by ports.
+    FragmentWithoutPorts => "fragment-without-ports",
+    /// The chosen backend has no resolved next hop in this snapshot.
+    NextHopUnresolved => "next-hop-unresolved",
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The position of this reason in [`DropReason::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn indices_keep_slot_and_generation_apart() {
+        let index = BackendIndex::new(1_000_000, 2_047);
+        assert_eq!((index.slot(), index.generation()), (1_000_000, 2_047));
+        assert_ne!(index, BackendIndex::new(1_000_000, 2_048));
+        assert_eq!(BackendIndex::new(1_000_000, 2_048).generation(), 0);
+    }
+
+    #[test]
+    fn drop_reasons_are_numbered_in_order_and_named_apart() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (position, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), position);
+        }
+    }
+}
