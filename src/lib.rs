@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod balancer;
 pub mod dataplane;
 pub mod error;
 pub mod flow;

@@ -106,6 +106,26 @@ pub struct FiveTuple {
     pub protocol: Protocol,
 }
 
+impl FiveTuple {
+    /// Whether the source is an address that no packet from a client can have: unspecified,
+    /// loopback, multicast, broadcast (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7), or an
+    /// IPv4-mapped address on the wire of IPv6.
+    #[inline]
+    pub fn has_martian_source(&self) -> bool {
+        match self.source {
+            IpAddr::V4(ip) => {
+                ip.octets()[0] == 0 || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast()
+            }
+            IpAddr::V6(ip) => {
+                ip.is_unspecified()
+                    || ip.is_loopback()
+                    || ip.is_multicast()
+                    || ip.to_ipv4_mapped().is_some()
+            }
+        }
+    }
+}
+
 impl fmt::Debug for FiveTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

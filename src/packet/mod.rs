@@ -1,7 +1,27 @@
 //! Packets as bytes: parsing and rewriting, pure.
+//!
+//! # Contract
+//!
+//! Nothing here performs I/O, reads a clock, allocates, or panics, whatever bytes it is given;
+//! the fuzz targets `parse` and `rewrite` hold it to that. Lengths come from the headers and are
+//! checked against the frame before they are used, and Ethernet padding is never taken for
+//! payload. All numbers are host order once read; addresses and MACs keep the order of the wire.
+//!
+//! [`parse`] reads a frame from the outside in and answers with one of three things: an IP packet
+//! with the offsets of its parts, something that is not IP, or bytes that are malformed and why.
 
 #![forbid(unsafe_code)]
 
+mod ethernet;
+mod ipv4;
+mod ipv6;
 mod mac;
+mod parse;
+mod transport;
 
+pub use ethernet::{EtherType, MAX_VLAN_TAGS};
+pub use ipv4::Ipv4Header;
+pub use ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS};
 pub use mac::{MacAddress, rewrite_mac};
+pub use parse::{Parse, Parsed, parse};
+pub use transport::Transport;

@@ -1,0 +1,106 @@
+//! From a packet to a backend.
+
+use super::table::{Lookup, ServiceTable};
+use crate::flow::{Fragment, PacketInfo, Timestamp};
+use crate::verdict::{BackendIndex, DropReason};
+
+/// What a balancer decided about a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Assignment {
+    /// It goes to this backend.
+    Backend(BackendIndex),
+    /// Its destination is no VIP.
+    NotVip,
+    /// It came for a VIP and is not forwarded.
+    Drop(DropReason),
+}
+
+/// Assigns packets to backends: to the one that its flow already uses if that is still right, else
+/// to a fresh choice.
+///
+/// Each worker has one of its own and calls it with `&mut self`, so it may keep state without
+/// locks. It runs for every packet: no I/O, no clock (`now` is given), no allocation, no panic.
+pub trait Balancer: Send {
+    /// Decides one packet. This is the specification.
+    fn assign(
+        &mut self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        now: Timestamp,
+    ) -> Assignment;
+
+    /// Decides a batch in order of arrival; `assigned` is as long as `packets`. Must agree with
+    /// [`Balancer::assign`] called for one after the other.
+    fn assign_batch(
+        &mut self,
+        services: &ServiceTable,
+        packets: &[PacketInfo],
+        now: Timestamp,
+        assigned: &mut [Assignment],
+    ) {
+        for (packet, assigned) in packets.iter().zip(assigned) {
+            *assigned = self.assign(services, packet, now);
+        }
+    }
+}
+
+impl<T: Balancer + ?Sized> Balancer for Box<T> {
+    fn assign(
+        &mut self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        now: Timestamp,
+    ) -> Assignment {
+        (**self).assign(services, packet, now)
+    }
+
+    fn assign_batch(
+        &mut self,
+        services: &ServiceTable,
+        packets: &[PacketInfo],
+        now: Timestamp,
+        assigned: &mut [Assignment],
+    ) {
+        (**self).assign_batch(services, packets, now, assigned);
+    }
+}
+
+/// Decides every packet by hashing alone, without memory: NetScaler's sessionless mode.
+///
+/// A flow keeps its backend for as long as the set of eligible backends stays the same; when it
+/// changes, [`Maglev`](super::Maglev) moves few of the other flows and
+/// [`Rendezvous`](super::Rendezvous) none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HashBalancer;
+
+impl Balancer for HashBalancer {
+    #[inline]
+    fn assign(
+        &mut self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        _now: Timestamp,
+    ) -> Assignment {
+        let service = match services.lookup(packet) {
+            Lookup::Service(service) => service,
+            Lookup::NoService => return Assignment::Drop(DropReason::NoService),
+            Lookup::PortUnknown => return Assignment::Drop(DropReason::FragmentWithoutPorts),
+            Lookup::NotVip => return Assignment::NotVip,
+        };
+        let flow = &packet.flow;
+        if flow.has_martian_source() {
+            return Assignment::Drop(DropReason::MartianSource);
+        }
+        if flow.source == flow.destination {
+            return Assignment::Drop(DropReason::SourceIsVip);
+        }
+        let portless = packet.fragment == Fragment::Later && flow.protocol.has_ports();
+        if portless && service.needs_ports() {
+            return Assignment::Drop(DropReason::FragmentWithoutPorts);
+        }
+        match service.select(service.hash(packet)) {
+            Some(backend) => Assignment::Backend(backend),
+            None => Assignment::Drop(DropReason::NoBackend),
+        }
+    }
+}

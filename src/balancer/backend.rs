@@ -1,0 +1,116 @@
+//! Real servers, as the embedder knows them.
+
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// How packets are delivered to a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[non_exhaustive]
+pub enum Forwarding {
+    /// By rewriting the destination MAC address: the backend is on the director's own link.
+    /// NetScaler calls it MAC mode, LVS DR, F5 nPath, KEMP direct return.
+    #[default]
+    L2,
+}
+
+/// A server that holds the VIP on a loopback interface and answers clients directly.
+pub trait Backend: Debug + Send + Sync {
+    /// A name that stays the same for as long as this is the same server. It seeds the hashing, so
+    /// directors must agree on it, and it is unique within a service.
+    fn id(&self) -> &str;
+
+    /// The server's own address, at which its MAC address is resolved and its health is probed.
+    /// Its family need not be the VIP's.
+    fn address(&self) -> IpAddr;
+
+    /// The share of new flows, relative to the other backends of the service. Zero: none.
+    fn weight(&self) -> u16 {
+        1
+    }
+
+    /// How packets reach the server.
+    fn forwarding(&self) -> Forwarding {
+        Forwarding::L2
+    }
+}
+
+impl<T: Backend + ?Sized> Backend for Box<T> {
+    fn id(&self) -> &str {
+        (**self).id()
+    }
+    fn address(&self) -> IpAddr {
+        (**self).address()
+    }
+    fn weight(&self) -> u16 {
+        (**self).weight()
+    }
+    fn forwarding(&self) -> Forwarding {
+        (**self).forwarding()
+    }
+}
+
+impl<T: Backend + ?Sized> Backend for Arc<T> {
+    fn id(&self) -> &str {
+        (**self).id()
+    }
+    fn address(&self) -> IpAddr {
+        (**self).address()
+    }
+    fn weight(&self) -> u16 {
+        (**self).weight()
+    }
+    fn forwarding(&self) -> Forwarding {
+        (**self).forwarding()
+    }
+}
+
+/// The stock [`Backend`]: an address, with a weight of one unless told otherwise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RealServer {
+    id: String,
+    address: IpAddr,
+    weight: u16,
+    forwarding: Forwarding,
+}
+
+impl RealServer {
+    /// A backend on the director's link, named by its address.
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            id: address.to_string(),
+            address,
+            weight: 1,
+            forwarding: Forwarding::L2,
+        }
+    }
+
+    /// Gives it another name than its address.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Sets its share of new flows.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
+        self
+    }
+}
+
+impl Backend for RealServer {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+    fn weight(&self) -> u16 {
+        self.weight
+    }
+    fn forwarding(&self) -> Forwarding {
+        self.forwarding
+    }
+}

@@ -1,0 +1,30 @@
+//! Which backend a packet goes to: services, policies and the balancer, pure.
+//!
+//! Three traits, from the outside in:
+//!
+//! * [`Backend`]: a real server as the embedder knows it. Read when a [`ServiceTable`] is built,
+//!   never for a packet.
+//! * [`Policy`]: builds, off the packet path, an immutable [`Selector`] from the backends that may
+//!   take traffic. Stock: [`Maglev`] and [`Rendezvous`].
+//! * [`Balancer`]: assigns packets to backends, one per worker, without locks. Stock:
+//!   [`HashBalancer`], which decides every packet by hashing alone.
+//!
+//! # Contract
+//!
+//! No I/O, no clock, no allocation per packet, no panic. Decisions depend on the *set* of
+//! services and backends and on the hash keys, never on the order of the configuration, the
+//! machine or the process: directors configured alike agree on every flow.
+
+#![forbid(unsafe_code)]
+
+mod assign;
+mod backend;
+mod policy;
+mod service;
+mod table;
+
+pub use assign::{Assignment, Balancer, HashBalancer};
+pub use backend::{Backend, Forwarding, RealServer};
+pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
+pub use service::{Scope, VipKey, VirtualService};
+pub use table::{Lookup, Service, ServiceTable};

@@ -1,0 +1,122 @@
+//! Policies: how new flows are shared out among backends.
+
+mod maglev;
+mod rendezvous;
+
+pub use maglev::{Maglev, TableSizeError};
+pub use rendezvous::Rendezvous;
+
+use crate::flow::FlowHash;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// A backend that may take new flows, as a policy sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate<'a> {
+    /// The backend's stable name.
+    pub id: &'a str,
+    /// Its share of new flows; never zero.
+    pub weight: u16,
+}
+
+/// Builds selectors, off the packet path.
+///
+/// # Example
+///
+/// The simplest policy there is: everything to the first candidate that has the largest weight.
+///
+/// ```
+/// use dsrlb::balancer::{Candidate, LookupTable, Policy, Selector};
+///
+/// #[derive(Debug)]
+/// struct Heaviest;
+///
+/// impl Policy for Heaviest {
+///     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
+///         let heaviest = (0u16..).zip(candidates).max_by_key(|(_, c)| c.weight);
+///         Box::new(LookupTable::new(heaviest.map(|(position, _)| position).into_iter().collect()))
+///     }
+/// }
+/// ```
+pub trait Policy: Debug + Send + Sync {
+    /// Builds the selector for these candidates, of which there may be none.
+    ///
+    /// They come sorted by id, without duplicates, at most 65,535 of them, so the order of the
+    /// configuration cannot matter. Everything else that decides must be the same on every
+    /// director too: no randomness, no clock, no floating-point functions of the platform.
+    fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector>;
+}
+
+impl<T: Policy + ?Sized> Policy for Box<T> {
+    fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
+        (**self).build(candidates)
+    }
+}
+
+impl<T: Policy + ?Sized> Policy for Arc<T> {
+    fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
+        (**self).build(candidates)
+    }
+}
+
+/// Chooses a candidate for a flow; immutable, and shared by all workers.
+pub trait Selector: Debug + Send + Sync {
+    /// The position of the chosen backend among the candidates that the selector was built from;
+    /// none if there were none.
+    fn select(&self, hash: FlowHash) -> Option<u16>;
+
+    /// Chooses for a whole batch; `chosen` is as long as `hashes`. Must agree with
+    /// [`Selector::select`].
+    fn select_batch(&self, hashes: &[FlowHash], chosen: &mut [Option<u16>]) {
+        for (hash, chosen) in hashes.iter().zip(chosen) {
+            *chosen = self.select(*hash);
+        }
+    }
+}
+
+impl<T: Selector + ?Sized> Selector for Box<T> {
+    fn select(&self, hash: FlowHash) -> Option<u16> {
+        (**self).select(hash)
+    }
+    fn select_batch(&self, hashes: &[FlowHash], chosen: &mut [Option<u16>]) {
+        (**self).select_batch(hashes, chosen);
+    }
+}
+
+/// A selector that is a table: the hash picks a slot, the slot names a candidate.
+///
+/// Both stock policies build one, so a packet costs one multiplication and one load whichever of
+/// them is used. Two bytes a slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LookupTable {
+    slots: Box<[u16]>,
+}
+
+impl LookupTable {
+    /// A table of these slots, each the position of a candidate. May be empty.
+    pub fn new(slots: Box<[u16]>) -> Self {
+        Self { slots }
+    }
+
+    /// The slots, in order.
+    pub fn slots(&self) -> &[u16] {
+        &self.slots
+    }
+}
+
+impl Selector for LookupTable {
+    #[inline]
+    fn select(&self, hash: FlowHash) -> Option<u16> {
+        self.slots.get(hash.slot(self.slots.len())).copied()
+    }
+}
+
+/// How many slots each candidate has, for the tests of both policies.
+#[cfg(test)]
+pub(crate) fn shares(table: &LookupTable, candidates: usize) -> Vec<usize> {
+    let mut shares = vec![0; candidates];
+    for slot in table.slots() {
+        shares[usize::from(*slot)] += 1;
+    }
+    shares
+}

@@ -1,0 +1,377 @@
+//! The services of one snapshot, and the look-up that finds a packet's.
+
+use super::policy::{Candidate, Selector};
+use super::service::{Scope, VipKey, VirtualService};
+use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo};
+use crate::verdict::BackendIndex;
+use foldhash::fast::FixedState;
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A virtual service as the packet path sees it: immutable, shared by all workers.
+#[derive(Debug)]
+pub struct Service {
+    key: VipKey,
+    hash_input: HashInput,
+    hash_key: HashKey,
+    selector: Box<dyn Selector>,
+    /// The backend behind each position that the selector can answer with.
+    members: Box<[BackendIndex]>,
+}
+
+impl Service {
+    /// Builds a service from those of its backends that may take traffic now, each with its
+    /// index. Backends of weight zero take no new flows; the order does not matter.
+    pub fn build(
+        service: &VirtualService,
+        eligible: impl IntoIterator<Item = (Arc<dyn super::Backend>, BackendIndex)>,
+    ) -> Self {
+        let mut eligible: Vec<_> = eligible
+            .into_iter()
+            .filter(|(backend, _)| backend.weight() > 0)
+            .collect();
+        eligible.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
+        eligible.dedup_by(|(a, _), (b, _)| a.id() == b.id());
+        let candidates: Vec<Candidate<'_>> = eligible
+            .iter()
+            .map(|(backend, _)| Candidate {
+                id: backend.id(),
+                weight: backend.weight(),
+            })
+            .collect();
+        Self {
+            key: service.key,
+            hash_input: service.hash_input,
+            hash_key: service.hash_key,
+            selector: service.policy.build(&candidates),
+            members: eligible.iter().map(|(_, index)| *index).collect(),
+        }
+    }
+
+    /// What names the service.
+    pub fn key(&self) -> VipKey {
+        self.key
+    }
+
+    /// The backends that may take new flows, sorted by their ids.
+    pub fn members(&self) -> &[BackendIndex] {
+        &self.members
+    }
+
+    /// Whether a packet can be placed without its ports.
+    pub fn needs_ports(&self) -> bool {
+        self.hash_input.uses_ports()
+    }
+
+    /// The packet's hash under this service's key.
+    #[inline]
+    pub fn hash(&self, packet: &PacketInfo) -> FlowHash {
+        self.hash_key.hash_flow(self.hash_input, &packet.flow)
+    }
+
+    /// The backend for a new flow with this hash; none if none may take traffic.
+    #[inline]
+    pub fn select(&self, hash: FlowHash) -> Option<BackendIndex> {
+        let position = self.selector.select(hash)?;
+        self.members.get(usize::from(position)).copied()
+    }
+}
+
+/// What the look-up of a packet's destination found.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup<'a> {
+    /// The most specific service that covers the packet.
+    Service(&'a Service),
+    /// The destination is a VIP, but no service of it covers the protocol and port.
+    NoService,
+    /// The destination is a VIP whose services differ by port, and this fragment has none.
+    PortUnknown,
+    /// The destination is no VIP.
+    NotVip,
+}
+
+/// All services of one snapshot.
+///
+/// Most specific first: a longer prefix before a shorter one, and for one prefix a port before a
+/// protocol before everything. So `10.0.0.100:80/tcp` wins over `10.0.0.100`, which wins over
+/// `10.0.0.0/24:80/tcp`.
+#[derive(Debug, Default)]
+pub struct ServiceTable {
+    services: Vec<Arc<Service>>,
+    /// VIPs that are single addresses.
+    addresses: HashMap<IpAddr, u32, FixedState>,
+    /// VIPs that are prefixes, longest first.
+    prefixes: Vec<PrefixLength>,
+    /// From a VIP's number and a scope to a position in `services`.
+    rules: HashMap<RuleKey, u32, FixedState>,
+    /// For each VIP, whether one of its services is for a single port.
+    has_ports: Vec<bool>,
+}
+
+/// All VIP prefixes of one length and family.
+#[derive(Debug)]
+struct PrefixLength {
+    length: u8,
+    vips: HashMap<IpNet, u32, FixedState>,
+    is_ipv4: bool,
+}
+
+/// A VIP's number and a scope, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct RuleKey(u64);
+
+impl RuleKey {
+    fn new(vip: u32, scope: Scope) -> Self {
+        let scope = match scope {
+            Scope::All => 0,
+            Scope::Protocol(protocol) => 1 << 24 | u64::from(protocol.0) << 16,
+            Scope::Port(protocol, port) => 2 << 24 | u64::from(protocol.0) << 16 | u64::from(port),
+        };
+        Self(u64::from(vip) << 32 | scope)
+    }
+}
+
+impl ServiceTable {
+    /// A table of these services. Of two with the same key the later one wins; configurations are
+    /// checked for that before they get here.
+    pub fn new(services: Vec<Arc<Service>>) -> Self {
+        let mut table = Self::default();
+        for (position, service) in (0u32..).zip(&services) {
+            let vip = table.vip_number(service.key.prefix());
+            let scope = service.key.scope();
+            if let (Scope::Port(..), Some(flag)) = (scope, table.has_ports.get_mut(vip as usize)) {
+                *flag = true;
+            }
+            table.rules.insert(RuleKey::new(vip, scope), position);
+        }
+        table.services = services;
+        table
+    }
+
+    /// The services, in the order they were given.
+    pub fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    fn vip_number(&mut self, prefix: IpNet) -> u32 {
+        let next = self.has_ports.len() as u32;
+        let number = if prefix.prefix_len() == prefix.max_prefix_len() {
+            *self.addresses.entry(prefix.addr()).or_insert(next)
+        } else {
+            let (length, is_ipv4) = (prefix.prefix_len(), prefix.addr().is_ipv4());
+            let same = |group: &PrefixLength| group.length == length && group.is_ipv4 == is_ipv4;
+            let position = self.prefixes.iter().position(same).unwrap_or_else(|| {
+                let position = self.prefixes.partition_point(|group| group.length > length);
+                let vips = HashMap::default();
+                self.prefixes.insert(
+                    position,
+                    PrefixLength {
+                        length,
+                        vips,
+                        is_ipv4,
+                    },
+                );
+                position
+            });
+            match self.prefixes.get_mut(position) {
+                Some(group) => *group.vips.entry(prefix).or_insert(next),
+                None => next,
+            }
+        };
+        if number == next {
+            self.has_ports.push(false);
+        }
+        number
+    }
+
+    /// Finds the service for a packet.
+    #[inline]
+    pub fn lookup(&self, packet: &PacketInfo) -> Lookup<'_> {
+        let mut best = Lookup::NotVip;
+        for vip in self.vips(packet.flow.destination) {
+            match self.lookup_in(vip, packet) {
+                found @ Lookup::Service(_) => return found,
+                // The ports decide between two services, so a shorter prefix must not answer.
+                unknown @ Lookup::PortUnknown => return unknown,
+                missed => best = missed,
+            }
+        }
+        best
+    }
+
+    /// Whether `address` is a VIP.
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        self.vips(address).next().is_some()
+    }
+
+    /// The VIPs that cover an address, most specific first.
+    #[inline]
+    fn vips(&self, address: IpAddr) -> impl Iterator<Item = u32> + '_ {
+        let exact = self.addresses.get(&address).copied();
+        let covering = self.prefixes.iter().filter_map(move |group| {
+            if group.is_ipv4 != address.is_ipv4() {
+                return None;
+            }
+            let prefix = IpNet::new(address, group.length).ok()?.trunc();
+            group.vips.get(&prefix).copied()
+        });
+        exact.into_iter().chain(covering)
+    }
+
+    #[inline]
+    fn lookup_in(&self, vip: u32, packet: &PacketInfo) -> Lookup<'_> {
+        let protocol = packet.flow.protocol;
+        if protocol.has_ports() && self.has_ports.get(vip as usize).is_some_and(|has| *has) {
+            if packet.fragment == Fragment::Later {
+                return Lookup::PortUnknown;
+            }
+            let port = packet.flow.destination_port;
+            if let Some(service) = self.rule(vip, Scope::Port(protocol, port)) {
+                return Lookup::Service(service);
+            }
+        }
+        self.rule(vip, Scope::Protocol(protocol))
+            .or_else(|| self.rule(vip, Scope::All))
+            .map_or(Lookup::NoService, Lookup::Service)
+    }
+
+    #[inline]
+    fn rule(&self, vip: u32, scope: Scope) -> Option<&Service> {
+        let position = *self.rules.get(&RuleKey::new(vip, scope))?;
+        self.services.get(position as usize).map(Arc::as_ref)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{FiveTuple, Protocol, TcpFlags};
+    use proptest::prelude::*;
+
+    fn table(keys: &[&str]) -> ServiceTable {
+        let services = keys.iter().map(|key| {
+            let service = VirtualService::new(key.parse().unwrap());
+            Arc::new(Service::build(
+                &service.policy(super::super::Rendezvous),
+                [],
+            ))
+        });
+        ServiceTable::new(services.collect())
+    }
+
+    fn packet(destination: &str, protocol: Protocol, port: u16, fragment: Fragment) -> PacketInfo {
+        PacketInfo {
+            flow: FiveTuple {
+                source: "192.0.2.1".parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                source_port: 4000,
+                destination_port: port,
+                protocol,
+            },
+            fragment,
+            tcp_flags: TcpFlags::default(),
+        }
+    }
+
+    fn found(table: &ServiceTable, packet: &PacketInfo) -> String {
+        match table.lookup(packet) {
+            Lookup::Service(service) => service.key().to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_service_wins() {
+        let table = table(&[
+            "10.0.0.0/8",
+            "10.0.0.0/24:443/tcp",
+            "10.0.0.100",
+            "10.0.0.100:any/udp",
+            "10.0.0.100:80/tcp",
+            "10.0.0.7:80/tcp",
+            "[2001:db8::1]:53/udp",
+            "2001:db8::/32",
+        ]);
+        let whole =
+            |to, protocol, port| found(&table, &packet(to, protocol, port, Fragment::Whole));
+        assert_eq!(whole("10.0.0.100", Protocol::TCP, 80), "10.0.0.100:80/tcp");
+        assert_eq!(whole("10.0.0.100", Protocol::TCP, 443), "10.0.0.100");
+        assert_eq!(whole("10.0.0.100", Protocol::UDP, 80), "10.0.0.100:any/udp");
+        assert_eq!(whole("10.0.0.100", Protocol::GRE, 0), "10.0.0.100");
+        assert_eq!(whole("10.0.0.1", Protocol::TCP, 443), "10.0.0.0/24:443/tcp");
+        assert_eq!(whole("10.0.0.1", Protocol::TCP, 80), "10.0.0.0/8");
+        // A VIP of its own that lacks the port falls back to the prefixes around it.
+        assert_eq!(whole("10.0.0.7", Protocol::TCP, 443), "10.0.0.0/24:443/tcp");
+        assert_eq!(
+            whole("2001:db8::1", Protocol::UDP, 53),
+            "[2001:db8::1]:53/udp"
+        );
+        assert_eq!(whole("2001:db8::1", Protocol::TCP, 53), "2001:db8::/32");
+        assert_eq!(whole("192.0.2.9", Protocol::TCP, 80), "NotVip");
+        // The IPv4 prefix does not cover the mapped IPv6 address.
+        assert_eq!(whole("::ffff:10.0.0.100", Protocol::TCP, 80), "NotVip");
+    }
+
+    #[test]
+    fn a_port_that_no_service_has_is_told_from_no_vip() {
+        let table = table(&["10.0.0.7:80/tcp"]);
+        let whole = |port| {
+            found(
+                &table,
+                &packet("10.0.0.7", Protocol::TCP, port, Fragment::Whole),
+            )
+        };
+        assert_eq!(whole(81), "NoService");
+        let later = packet("10.0.0.7", Protocol::TCP, 0, Fragment::Later);
+        assert_eq!(found(&table, &later), "PortUnknown");
+        let esp = packet("10.0.0.7", Protocol::ESP, 0, Fragment::Later);
+        assert_eq!(found(&table, &esp), "NoService");
+    }
+
+    /// The rule itself, read off the whole list.
+    fn oracle<'a>(keys: &[&'a str], packet: &PacketInfo) -> Option<&'a str> {
+        let covers = |key: &&&str| {
+            let key: VipKey = key.parse().unwrap();
+            key.prefix().contains(&packet.flow.destination)
+                && match key.scope() {
+                    Scope::All => true,
+                    Scope::Protocol(protocol) => protocol == packet.flow.protocol,
+                    Scope::Port(protocol, port) => {
+                        (protocol, port) == (packet.flow.protocol, packet.flow.destination_port)
+                    }
+                }
+        };
+        let rank = |key: &&&str| {
+            let key: VipKey = key.parse().unwrap();
+            (key.prefix().prefix_len(), key.scope())
+        };
+        keys.iter().filter(covers).max_by_key(rank).copied()
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_search_through_the_list(
+            picked in prop::sample::subsequence(vec![
+                "10.0.0.0/8", "10.0.0.0/8:any/tcp", "10.0.0.0/30:1/tcp", "10.0.0.0/30",
+                "10.0.0.1", "10.0.0.1:1/tcp", "10.0.0.1:2/tcp", "10.0.0.1:any/udp",
+                "10.0.0.2:any/tcp", "10.0.0.2:1/udp", "10.0.0.0/31:any/gre",
+            ], 0..11),
+            host in 0u8..5, port in 1u16..4, protocol in prop::sample::select(vec![6u8, 17, 47]),
+        ) {
+            let protocol = Protocol(protocol);
+            let port = if protocol.has_ports() { port } else { 0 };
+            let packet = packet(&format!("10.0.0.{host}"), protocol, port, Fragment::Whole);
+            let expected = oracle(&picked, &packet);
+            let table = table(&picked);
+            match table.lookup(&packet) {
+                Lookup::Service(service) => {
+                    let key = service.key().to_string();
+                    prop_assert_eq!(Some(key.as_str()), expected);
+                }
+                _ => prop_assert_eq!(None, expected),
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The IPv4 header (RFC 791 section 3.1).
+
+use crate::flow::{Fragment, Protocol};
+use crate::verdict::DropReason;
+use std::net::Ipv4Addr;
+
+/// What the director reads of an IPv4 header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv4Header {
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// Protocol of the payload.
+    pub protocol: Protocol,
+    /// Whole datagram, first fragment or later one.
+    pub fragment: Fragment,
+    /// Bytes of header, options included: 20 to 60.
+    pub header_length: usize,
+    /// Bytes of header and payload; at most what the frame holds. Ethernet padding is not in it.
+    pub total_length: usize,
+}
+
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+impl Ipv4Header {
+    /// Reads the header at the start of `bytes`, the payload of a frame.
+    ///
+    /// The header checksum is not verified: Direct Server Return leaves the header as it is, and
+    /// the backend that will act on it verifies it (RFC 1122 section 3.2.1.2).
+    #[inline]
+    pub fn read(bytes: &[u8]) -> Result<Self, DropReason> {
+        let fixed: &[u8; 20] = bytes.first_chunk().ok_or(DropReason::Ipv4Truncated)?;
+        let &[
+            version_ihl,
+            _tos,
+            length_high,
+            length_low,
+            _,
+            _,
+            fragment_high,
+            fragment_low,
+            _ttl,
+            protocol,
+            _,
+            _,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
+        ] = fixed;
+        if version_ihl >> 4 != 4 {
+            return Err(DropReason::IpVersionMismatch);
+        }
+        let header_length = usize::from(version_ihl & 0x0f) * 4;
+        if header_length < fixed.len() || header_length > bytes.len() {
+            return Err(DropReason::Ipv4HeaderLength);
+        }
+        let total_length = usize::from(u16::from_be_bytes([length_high, length_low]));
+        if total_length < header_length || total_length > bytes.len() {
+            return Err(DropReason::Ipv4TotalLength);
+        }
+        let flags = u16::from_be_bytes([fragment_high, fragment_low]);
+        let fragment = match (flags & FRAGMENT_OFFSET, flags & MORE_FRAGMENTS) {
+            (0, 0) => Fragment::Whole,
+            (0, _) => Fragment::First,
+            _ => Fragment::Later,
+        };
+        Ok(Self {
+            source: Ipv4Addr::new(s0, s1, s2, s3),
+            destination: Ipv4Addr::new(d0, d1, d2, d3),
+            protocol: Protocol(protocol),
+            fragment,
+            header_length,
+            total_length,
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! The IPv6 header and its extension headers (RFC 8200 sections 3 and 4).
+
+use crate::flow::{Fragment, Protocol};
+use crate::verdict::DropReason;
+use std::net::Ipv6Addr;
+
+/// The most extension headers that are walked. RFC 8200 section 4.1 names five kinds, one of
+/// which may occur twice; RFC 8504 section 5.3 lets a node limit the chain.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+/// What the director reads of an IPv6 header and the extension headers behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6Header {
+    /// Source address.
+    pub source: Ipv6Addr,
+    /// Destination address.
+    pub destination: Ipv6Addr,
+    /// The upper-layer protocol. In a later fragment it is what the fragment header names, which
+    /// can be an extension header of the unfragmented packet.
+    pub protocol: Protocol,
+    /// Whole packet, first fragment or later one; an atomic fragment is whole (RFC 6946).
+    pub fragment: Fragment,
+    /// Bytes of fixed and extension headers.
+    pub header_length: usize,
+    /// Bytes of headers and payload; at most what the frame holds. Ethernet padding is not in it.
+    pub total_length: usize,
+}
+
+const FIXED: usize = 40;
+
+mod next_header {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const DESTINATION_OPTIONS: u8 = 60;
+}
+
+impl Ipv6Header {
+    /// Reads the headers at the start of `bytes`, the payload of a frame.
+    ///
+    /// The Authentication Header is an upper-layer protocol here, as it is for IPv4: a service for
+    /// any protocol carries it, and all packets of one security association stay together.
+    #[inline]
+    pub fn read(bytes: &[u8]) -> Result<Self, DropReason> {
+        let fixed: &[u8; FIXED] = bytes.first_chunk().ok_or(DropReason::Ipv6Truncated)?;
+        let (first, addresses) = fixed.split_at(8);
+        let &[version, _, _, _, length_high, length_low, next_header, _] = first else {
+            return Err(DropReason::Ipv6Truncated);
+        };
+        if version >> 4 != 6 {
+            return Err(DropReason::IpVersionMismatch);
+        }
+        let payload_length = usize::from(u16::from_be_bytes([length_high, length_low]));
+        let total_length = FIXED + payload_length;
+        let packet = bytes
+            .get(..total_length)
+            .ok_or(DropReason::Ipv6PayloadLength)?;
+        let (Some(source), Some(destination)) =
+            (addresses.first_chunk::<16>(), addresses.last_chunk::<16>())
+        else {
+            return Err(DropReason::Ipv6Truncated);
+        };
+        let chain = Chain::walk(packet, next_header)?;
+        Ok(Self {
+            source: Ipv6Addr::from(*source),
+            destination: Ipv6Addr::from(*destination),
+            protocol: Protocol(chain.protocol),
+            fragment: chain.fragment,
+            header_length: chain.end,
+            total_length,
+        })
+    }
+}
+
+/// The extension headers, walked to their end.
+struct Chain {
+    protocol: u8,
+    fragment: Fragment,
+    end: usize,
+}
+
+impl Chain {
+    #[inline]
+    fn walk(packet: &[u8], next_header: u8) -> Result<Self, DropReason> {
+        let mut chain = Self {
+            protocol: next_header,
+            fragment: Fragment::Whole,
+            end: FIXED,
+        };
+        for _ in 0..=MAX_EXTENSION_HEADERS {
+            let is_fragment = match chain.protocol {
+                next_header::FRAGMENT => true,
+                next_header::HOP_BY_HOP
+                | next_header::ROUTING
+                | next_header::DESTINATION_OPTIONS => false,
+                _ => return Ok(chain),
+            };
+            // Every extension header is at least eight bytes long (RFC 8200 section 4.2).
+            let &[next, length, offset_high, offset_low, ..] = packet
+                .get(chain.end..)
+                .and_then(|rest| rest.first_chunk::<8>())
+                .ok_or(DropReason::Ipv6ExtensionTruncated)?;
+            chain.protocol = next;
+            if is_fragment {
+                chain.end += 8;
+                // 13 bits of offset, two reserved, one "more fragments" (RFC 8200 section 4.5).
+                let field = u16::from_be_bytes([offset_high, offset_low]);
+                match (field >> 3, field & 1) {
+                    (0, 0) => {}
+                    (0, _) => chain.fragment = Fragment::First,
+                    _ => {
+                        chain.fragment = Fragment::Later;
+                        return Ok(chain);
+                    }
+                }
+            } else {
+                chain.end += (usize::from(length) + 1) * 8;
+                if chain.end > packet.len() {
+                    return Err(DropReason::Ipv6ExtensionTruncated);
+                }
+            }
+        }
+        Err(DropReason::Ipv6ExtensionsTooMany)
+    }
+}

@@ -1,0 +1,143 @@
+//! From a frame to what the balancer needs to know of it.
+
+use super::ethernet::{self, EtherType};
+use super::ipv4::Ipv4Header;
+use super::ipv6::Ipv6Header;
+use super::transport::Transport;
+use crate::flow::{FiveTuple, Fragment, PacketInfo, Protocol};
+use crate::verdict::DropReason;
+use std::net::IpAddr;
+
+/// An IP packet in a frame: what it is, and where its parts begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parsed {
+    /// What the balancer decides by.
+    pub info: PacketInfo,
+    /// Offset of the IP header in the frame, in bytes.
+    pub network: u16,
+    /// Offset of what follows the IP header and its options or extension headers.
+    pub transport: u16,
+    /// Offset of the end of the IP packet; Ethernet padding may follow.
+    pub end: u32,
+}
+
+/// What a frame turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parse {
+    /// An IP packet.
+    Ip(Parsed),
+    /// Something else, whose payload begins at this offset; its type may be a length (802.3).
+    NotIp {
+        /// What the frame says it carries.
+        ether_type: EtherType,
+        /// Offset of the payload in the frame, in bytes.
+        payload: usize,
+    },
+    /// Bytes that contradict the protocol they claim to be.
+    Malformed(DropReason),
+}
+
+/// Parses an Ethernet frame.
+///
+/// Never panics and never reads past the frame or past the length that the IP header gives,
+/// whatever the bytes. Headers are read once, outside in; nothing is allocated.
+///
+/// ```
+/// use dsrlb::packet::{parse, Parse};
+/// let mut frame = vec![0u8; 60];
+/// frame[12..14].copy_from_slice(&[0x08, 0x06]);
+/// assert!(matches!(parse(&frame), Parse::NotIp { payload: 14, .. }));
+/// ```
+#[inline]
+pub fn parse(frame: &[u8]) -> Parse {
+    let (ether_type, network) = match ethernet::payload(frame) {
+        Ok(found) => found,
+        Err(reason) => return Parse::Malformed(reason),
+    };
+    let bytes = frame.get(network..).unwrap_or_default();
+    let parsed = match ether_type {
+        EtherType::IPV4 => parse_ipv4(bytes, network),
+        EtherType::IPV6 => parse_ipv6(bytes, network),
+        _ => {
+            return Parse::NotIp {
+                ether_type,
+                payload: network,
+            };
+        }
+    };
+    match parsed {
+        Ok(parsed) => Parse::Ip(parsed),
+        Err(reason) => Parse::Malformed(reason),
+    }
+}
+
+#[inline]
+fn parse_ipv4(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
+    let ip = Ipv4Header::read(bytes)?;
+    let packet = IpPacket {
+        source: ip.source.into(),
+        destination: ip.destination.into(),
+        protocol: ip.protocol,
+        fragment: ip.fragment,
+        payload: bytes
+            .get(ip.header_length..ip.total_length)
+            .unwrap_or_default(),
+    };
+    packet.parsed(network, ip.header_length, ip.total_length)
+}
+
+#[inline]
+fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
+    let ip = Ipv6Header::read(bytes)?;
+    let packet = IpPacket {
+        source: ip.source.into(),
+        destination: ip.destination.into(),
+        protocol: ip.protocol,
+        fragment: ip.fragment,
+        payload: bytes
+            .get(ip.header_length..ip.total_length)
+            .unwrap_or_default(),
+    };
+    packet.parsed(network, ip.header_length, ip.total_length)
+}
+
+/// What the two versions of IP have in common.
+struct IpPacket<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: Protocol,
+    fragment: Fragment,
+    payload: &'a [u8],
+}
+
+impl IpPacket<'_> {
+    #[inline]
+    fn parsed(
+        &self,
+        network: usize,
+        header_length: usize,
+        total_length: usize,
+    ) -> Result<Parsed, DropReason> {
+        let transport = match self.fragment {
+            Fragment::Whole | Fragment::First => Transport::read(self.protocol, self.payload)?,
+            Fragment::Later => Transport::default(),
+        };
+        Ok(Parsed {
+            info: PacketInfo {
+                flow: FiveTuple {
+                    source: self.source,
+                    destination: self.destination,
+                    source_port: transport.source_port,
+                    destination_port: transport.destination_port,
+                    protocol: self.protocol,
+                },
+                fragment: self.fragment,
+                tcp_flags: transport.tcp_flags,
+            },
+            // At most 22 bytes of Ethernet, 40 of IPv6 and eight extension headers of 2 KiB.
+            network: network as u16,
+            transport: (network + header_length) as u16,
+            end: (network + total_length) as u32,
+        })
+    }
+}
