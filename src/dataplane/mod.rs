@@ -1,7 +1,23 @@
 //! Where packets meet the balancer: drivers, the pipeline and the worker.
+//!
+//! A packet's way through here is short. A [`PacketIo`] driver lends a batch of frames to the
+//! [`Worker`]'s handler, the [`Pipeline`] decides and rewrites each one by the current
+//! [`Snapshot`], and the driver sends what is to be sent.
 
+mod counters;
 mod io;
 mod memory;
+#[cfg(feature = "pcap")]
+mod pcap;
+mod pipeline;
+mod snapshot;
+mod worker;
 
+pub use counters::{Counts, WorkerCounters};
 pub use io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
 pub use memory::MemoryIo;
+#[cfg(feature = "pcap")]
+pub use pcap::PcapIo;
+pub use pipeline::Pipeline;
+pub use snapshot::{NextHop, Snapshot};
+pub use worker::Worker;

@@ -1,0 +1,145 @@
+//! Counters that one worker writes and anyone may read.
+
+use super::io::IoStats;
+use crate::verdict::{BackendIndex, DropReason, Verdict};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter with a single writer, which therefore needs no locked instruction: it loads, adds and
+/// stores. Readers on other cores see some recent value.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    fn add(&self, amount: u64) {
+        let sum = self.0.load(Ordering::Relaxed).wrapping_add(amount);
+        self.0.store(sum, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Traffic {
+    packets: Counter,
+    bytes: Counter,
+}
+
+/// One worker's counters. Aligned so that no other worker's share a cache line with them.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    forwarded: Traffic,
+    answered: Counter,
+    passed: Counter,
+    dropped: [Counter; DropReason::COUNT],
+    /// By slot of the backend's index.
+    backends: Box<[Traffic]>,
+    /// The driver's own, copied here now and then; never touched for a packet.
+    io: Mutex<IoStats>,
+}
+
+impl WorkerCounters {
+    /// All zero, with room for this many backends.
+    pub fn new(backends: usize) -> Self {
+        Self {
+            forwarded: Traffic::default(),
+            answered: Counter::default(),
+            passed: Counter::default(),
+            dropped: std::array::from_fn(|_| Counter::default()),
+            backends: (0..backends).map(|_| Traffic::default()).collect(),
+            io: Mutex::default(),
+        }
+    }
+
+    /// Counts one frame of `length` bytes. Only the worker that owns the counters may call this;
+    /// counts of two writers would get lost.
+    #[inline]
+    pub(super) fn record(&self, verdict: Verdict, length: usize) {
+        match verdict {
+            Verdict::Forward(index) => {
+                let length = length as u64;
+                self.forwarded.packets.add(1);
+                self.forwarded.bytes.add(length);
+                if let Some(backend) = self.backends.get(index.slot()) {
+                    backend.packets.add(1);
+                    backend.bytes.add(length);
+                }
+            }
+            Verdict::Answer => self.answered.add(1),
+            Verdict::Pass => self.passed.add(1),
+            Verdict::Drop(reason) => {
+                if let Some(counter) = self.dropped.get(reason.index()) {
+                    counter.add(1);
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish_io(&self, stats: IoStats) {
+        *lock(&self.io) = stats;
+    }
+
+    /// Adds what has been counted so far to `sum`.
+    pub fn add_to(&self, sum: &mut Counts) {
+        sum.forwarded += self.forwarded.packets.read();
+        sum.forwarded_bytes += self.forwarded.bytes.read();
+        sum.answered += self.answered.read();
+        sum.passed += self.passed.read();
+        for (sum, counter) in sum.dropped.iter_mut().zip(&self.dropped) {
+            *sum += counter.read();
+        }
+        sum.io += *lock(&self.io);
+    }
+
+    /// Packets and bytes forwarded to the backend in this slot, whoever held it.
+    pub fn backend(&self, index: BackendIndex) -> (u64, u64) {
+        self.backends.get(index.slot()).map_or((0, 0), |backend| {
+            (backend.packets.read(), backend.bytes.read())
+        })
+    }
+}
+
+/// A poisoned lock is no reason to lose counters: they are plain numbers.
+fn lock(io: &Mutex<IoStats>) -> std::sync::MutexGuard<'_, IoStats> {
+    io.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Frames by verdict, summed over workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Forwarded to a backend.
+    pub forwarded: u64,
+    /// Bytes of the forwarded frames, Ethernet header included.
+    pub forwarded_bytes: u64,
+    /// ARP requests and neighbour solicitations answered.
+    pub answered: u64,
+    /// Not for a VIP.
+    pub passed: u64,
+    /// Dropped, by [`DropReason::index`].
+    dropped: [u64; DropReason::COUNT],
+    /// What the drivers counted.
+    pub io: IoStats,
+}
+
+impl Counts {
+    /// Frames dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped.get(reason.index()).copied().unwrap_or(0)
+    }
+
+    /// Every reason for which frames were dropped, with their number.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        let all = DropReason::ALL.iter().copied().zip(self.dropped);
+        all.filter(|(_, count)| *count > 0)
+    }
+
+    /// The sum over all verdicts: every frame received ended in exactly one.
+    pub fn verdicts(&self) -> u64 {
+        self.forwarded + self.answered + self.passed + self.dropped.iter().sum::<u64>()
+    }
+}

@@ -1,0 +1,111 @@
+//! Frames from a capture file, for replay and offline debugging.
+
+use super::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
+use arrayvec::ArrayVec;
+use pcap_file::DataLink;
+use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+/// A [`PacketIo`] that receives the frames of one pcap file and transmits into another.
+///
+/// Frames are transmitted with the time of capture of the frame they were; frames of the
+/// director's own ([`PacketIo::send`]) get the time of the last one received.
+pub struct PcapIo<R: Read, W: Write> {
+    reader: PcapReader<R>,
+    writer: PcapWriter<W>,
+    clock: Duration,
+    stats: IoStats,
+}
+
+impl<R: Read, W: Write> std::fmt::Debug for PcapIo<R, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PcapIo")
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Read, W: Write> PcapIo<R, W> {
+    /// Reads captured Ethernet frames from `input` and writes those transmitted to `output`.
+    ///
+    /// # Errors
+    ///
+    /// If `input` is no pcap file of Ethernet frames, or `output` cannot be written.
+    pub fn new(input: R, output: W) -> io::Result<Self> {
+        let reader = PcapReader::new(input).map_err(to_io)?;
+        let link = reader.header().datalink;
+        if link != DataLink::ETHERNET {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the capture holds {link:?} frames; only ETHERNET ones can be replayed"),
+            ));
+        }
+        let header = PcapHeader {
+            endianness: pcap_file::Endianness::native(),
+            ..reader.header()
+        };
+        Ok(Self {
+            reader,
+            writer: PcapWriter::with_header(output, header).map_err(to_io)?,
+            clock: Duration::ZERO,
+            stats: IoStats::default(),
+        })
+    }
+
+    fn write(&mut self, time: Duration, bytes: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let packet = PcapPacket::new(time, length, bytes);
+        self.writer.write_packet(&packet).map_err(to_io)?;
+        self.stats.transmitted += 1;
+        Ok(())
+    }
+}
+
+impl<R: Read + Send, W: Write + Send> PacketIo for PcapIo<R, W> {
+    /// Never waits: zero means that the file is at its end.
+    fn poll(&mut self, _wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
+        let mut batch: ArrayVec<(Duration, Vec<u8>), MAX_BATCH> = ArrayVec::new();
+        while !batch.is_full() {
+            let Some(packet) = self.reader.next_packet() else {
+                break;
+            };
+            let packet = packet.map_err(to_io)?;
+            batch.push((packet.timestamp, packet.data.into_owned()));
+        }
+        if let Some((time, _)) = batch.last() {
+            self.clock = *time;
+        } else {
+            return Ok(0);
+        }
+        let actions: ArrayVec<Action, MAX_BATCH> = {
+            let lend = batch.iter_mut().map(|(_, bytes)| Frame::new(bytes));
+            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = lend.collect();
+            handler(&mut frames);
+            frames.iter().map(Frame::action).collect()
+        };
+        self.stats.received += batch.len() as u64;
+        for ((time, bytes), action) in batch.iter().zip(actions) {
+            if action == Action::Transmit {
+                self.write(*time, bytes)?;
+            }
+        }
+        Ok(batch.len())
+    }
+
+    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
+        self.write(self.clock, frame)?;
+        Ok(true)
+    }
+
+    fn stats(&self) -> IoStats {
+        self.stats
+    }
+}
+
+fn to_io(error: pcap_file::PcapError) -> io::Error {
+    match error {
+        pcap_file::PcapError::IoError(error) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other),
+    }
+}
