@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod balancer;
+pub mod config;
 pub mod dataplane;
 pub mod error;
 pub mod flow;

@@ -20,11 +20,13 @@
 mod assign;
 mod backend;
 mod policy;
+mod registry;
 mod service;
 mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
 pub use backend::{Backend, Forwarding, RealServer};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
+pub use registry::IndexRegistry;
 pub use service::{Scope, VipKey, VirtualService};
 pub use table::{Lookup, Service, ServiceTable};

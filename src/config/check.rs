@@ -1,0 +1,281 @@
+//! What makes a set of services unusable. Every problem is found in one pass.
+
+use super::{Host, Limits};
+use crate::balancer::{Scope, VipKey, VirtualService};
+use crate::error::{ConfigError, ConfigProblem};
+use ipnet::IpNet;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// The most backends one service can have: a selector answers in 16 bits.
+const MAX_BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
+
+/// Checks services against each other, the host and the limits.
+///
+/// # Errors
+///
+/// Every problem found: duplicate services or backends, addresses that cannot be a VIP or a
+/// backend, backends that are a VIP or the director itself, more than the limits allow.
+pub fn check_services(
+    services: &[VirtualService],
+    host: &Host,
+    limits: &Limits,
+) -> Result<(), ConfigError> {
+    let mut check = Check {
+        services,
+        host,
+        problems: Vec::new(),
+    };
+    check.limits(limits);
+    let mut seen = HashSet::new();
+    for service in services {
+        if !seen.insert(service.key) {
+            let expected = "configured twice; each VIP, port and protocol may be listed once";
+            check.problem(path(&service.key), service.key, expected);
+        }
+        check.vip(&service.key);
+        check.backends(service);
+    }
+    match check.problems {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(ConfigError::new(problems)),
+    }
+}
+
+fn path(key: &VipKey) -> String {
+    format!("service {key}")
+}
+
+struct Check<'a> {
+    services: &'a [VirtualService],
+    host: &'a Host,
+    problems: Vec<ConfigProblem>,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, path: String, value: impl ToString, expected: impl Into<String>) {
+        self.problems.push(ConfigProblem {
+            path,
+            value: value.to_string(),
+            expected: expected.into(),
+        });
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        let backends: usize = self.services.iter().map(|s| s.backends.len()).sum();
+        for (what, count, limit) in [
+            ("services", self.services.len(), limits.services),
+            (
+                "backends",
+                backends,
+                limits.backends.min(Limits::MAX_BACKENDS),
+            ),
+        ] {
+            if count > limit {
+                let expected = format!("at most {limit} {what}; raise the limit at start");
+                self.problem(what.to_owned(), count, expected);
+            }
+        }
+    }
+
+    fn vip(&mut self, key: &VipKey) {
+        let prefix = key.prefix();
+        if let Some(why) = not_unicast(prefix.addr()) {
+            let expected = format!("{why}; a VIP is a unicast address that clients can reach");
+            self.problem(path(key), prefix, expected);
+        }
+        if let Scope::Port(protocol, port) = key.scope()
+            && (!protocol.has_ports() || port == 0)
+        {
+            let expected = "ports go with tcp, udp and sctp, and are 1 to 65535";
+            self.problem(path(key), format!("port {port} of {protocol}"), expected);
+        }
+        // An address with a real subnet is how the host is reached; one without was added for a
+        // purpose, such as answering ARP for the VIP.
+        let own = self.host.addresses.iter();
+        let main = |own: &&IpNet| own.prefix_len() < own.max_prefix_len();
+        if let Some(own) = own.filter(main).find(|own| prefix.contains(&own.addr())) {
+            let expected = format!(
+                "covers the director's own address {own}: its SSH, ARP-resolved and health traffic \
+                 would be taken; give the VIP an address of its own, which the host may hold as /{}",
+                own.max_prefix_len()
+            );
+            self.problem(path(key), prefix, expected);
+        }
+    }
+
+    fn backends(&mut self, service: &VirtualService) {
+        if service.backends.len() > MAX_BACKENDS_PER_SERVICE {
+            let expected = format!("at most {MAX_BACKENDS_PER_SERVICE} backends in one service");
+            self.problem(path(&service.key), service.backends.len(), expected);
+        }
+        let mut ids = HashSet::new();
+        for backend in &service.backends {
+            let (id, address) = (backend.id(), backend.address());
+            let path = format!("{}: backend {id}", path(&service.key));
+            if id.is_empty() || !ids.insert(id.to_owned()) {
+                let expected = "every backend of a service has an id of its own, not empty";
+                self.problem(path.clone(), format!("id {id:?}"), expected);
+            }
+            if let Some(why) = not_unicast(address) {
+                let expected = format!("{why}; a backend has a unicast address");
+                self.problem(path.clone(), address, expected);
+            }
+            if let Some(own) = self.host.addresses.iter().find(|own| own.addr() == address) {
+                let expected = format!("is the director's own address {own}; packets would loop");
+                self.problem(path.clone(), address, expected);
+            }
+            let mut services = self.services.iter();
+            if let Some(vip) = services.find(|other| other.key.prefix().contains(&address)) {
+                let expected = format!(
+                    "is covered by the VIP {}; name the backend by its own address, not the VIP's",
+                    vip.key
+                );
+                self.problem(path, address, expected);
+            }
+        }
+    }
+}
+
+/// Why an address is no unicast address of a host, if it is none.
+fn not_unicast(address: IpAddr) -> Option<&'static str> {
+    let broadcast = matches!(address, IpAddr::V4(ip) if ip.is_broadcast());
+    let mapped = matches!(address, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+    Some(match address {
+        ip if ip.is_unspecified() => "is the unspecified address",
+        ip if ip.is_multicast() => "is a multicast address",
+        ip if ip.is_loopback() => "is a loopback address",
+        _ if broadcast => "is the broadcast address",
+        _ if mapped => "is an IPv4-mapped IPv6 address, which is never on the wire",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::RealServer;
+
+    fn service(key: &str, backends: &[&str]) -> VirtualService {
+        let service = VirtualService::new(key.parse().unwrap());
+        backends.iter().fold(service, |service, address| {
+            service.backend(RealServer::new(address.parse().unwrap()))
+        })
+    }
+
+    fn host() -> Host {
+        Host {
+            addresses: vec![
+                "10.0.0.1/24".parse().unwrap(),
+                "10.0.0.100/32".parse().unwrap(),
+                "fd00::1/64".parse().unwrap(),
+            ],
+        }
+    }
+
+    fn problems(services: &[VirtualService]) -> Vec<String> {
+        match check_services(services, &host(), &Limits::default()) {
+            Ok(()) => Vec::new(),
+            Err(error) => error.problems().iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_sound_configuration_passes() {
+        let services = [
+            service("10.0.0.100:80/tcp", &["10.0.0.11", "10.0.0.12"]),
+            service("10.0.0.100", &["10.0.0.11"]),
+            service("[fd00::100]:80/tcp", &["fd00::11", "10.0.0.12"]),
+            service("10.0.0.101:80/tcp", &[]),
+        ];
+        assert_eq!(problems(&services), [""; 0]);
+    }
+
+    #[test]
+    fn each_problem_names_place_value_and_remedy() {
+        for (key, backends, place, says) in [
+            (
+                "10.0.0.1:80/tcp",
+                &["10.0.0.11"][..],
+                "service 10.0.0.1:80/tcp",
+                "own address 10.0.0.1/24",
+            ),
+            (
+                "10.0.0.0/24",
+                &["10.0.1.11"],
+                "service 10.0.0.0/24",
+                "own address 10.0.0.1/24",
+            ),
+            (
+                "0.0.0.0:80/tcp",
+                &[],
+                "service 0.0.0.0:80/tcp",
+                "unspecified",
+            ),
+            ("224.0.0.5", &[], "service 224.0.0.5", "multicast"),
+            (
+                "::ffff:10.0.0.9",
+                &[],
+                "service ::ffff:10.0.0.9",
+                "IPv4-mapped",
+            ),
+            (
+                "10.0.0.200",
+                &["10.0.0.200"],
+                "backend 10.0.0.200",
+                "covered by the VIP",
+            ),
+            (
+                "10.0.0.200",
+                &["10.0.0.1"],
+                "backend 10.0.0.1",
+                "director's own address",
+            ),
+            (
+                "10.0.0.200",
+                &["10.0.0.11", "10.0.0.11"],
+                "backend 10.0.0.11",
+                "id of its own",
+            ),
+            (
+                "10.0.0.200",
+                &["127.0.0.1"],
+                "backend 127.0.0.1",
+                "loopback",
+            ),
+            (
+                "10.0.0.200",
+                &["255.255.255.255"],
+                "backend 255.255.255.255",
+                "broadcast",
+            ),
+        ] {
+            let problems = problems(&[service(key, backends)]);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(
+                problems[0].contains(place) && problems[0].contains(says),
+                "{problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_problems_are_found_in_one_pass() {
+        let services = [
+            service("10.0.0.200:80/tcp", &["10.0.0.1", "0.0.0.0"]),
+            service("10.0.0.200:80/tcp", &["10.0.0.200"]),
+        ];
+        assert_eq!(problems(&services).len(), 4, "{:?}", problems(&services));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let services = [service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])];
+        let limits = Limits {
+            services: 0,
+            backends: 1,
+        };
+        let error = check_services(&services, &host(), &limits).unwrap_err();
+        assert_eq!(error.problems().len(), 2);
+    }
+}
