@@ -10,6 +10,7 @@ mod memory;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod pipeline;
+mod planner;
 mod snapshot;
 mod worker;
 
@@ -19,5 +20,6 @@ pub use memory::MemoryIo;
 #[cfg(feature = "pcap")]
 pub use pcap::PcapIo;
 pub use pipeline::Pipeline;
+pub use planner::{Idle, Member, Observed, Plan, Planner};
 pub use snapshot::{NextHop, Snapshot};
 pub use worker::Worker;

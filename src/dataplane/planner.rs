@@ -1,0 +1,335 @@
+//! From services and what is known of their backends to the next snapshot. Pure.
+
+use super::snapshot::{NextHop, Snapshot};
+use crate::balancer::{Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService};
+use crate::config::Limits;
+use crate::packet::MacAddress;
+use crate::verdict::BackendIndex;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// What is known of a backend from looking at it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observed {
+    /// The MAC address of its next hop, or why there is none.
+    pub neighbour: Result<MacAddress, String>,
+    /// Whether its monitor finds it well, or why not.
+    pub health: Result<(), String>,
+}
+
+/// Why a backend takes no new flows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Idle {
+    /// Its weight is zero.
+    NoWeight,
+    /// Its monitor says so.
+    Unhealthy(String),
+    /// Its MAC address is not known.
+    Unresolved(String),
+    /// Its MAC address cannot be that of another station.
+    BadMac {
+        /// What it resolved to.
+        mac: MacAddress,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoWeight => f.write_str("its weight is 0"),
+            Self::Unhealthy(why) => write!(f, "unhealthy: {why}"),
+            Self::Unresolved(why) => write!(f, "neighbour unresolved: {why}"),
+            Self::BadMac { mac, why } => write!(f, "neighbour {mac} refused: {why}"),
+        }
+    }
+}
+
+/// A backend as it was planned.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The service.
+    pub service: VipKey,
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// Its index, which counters are kept by.
+    pub index: BackendIndex,
+    /// Why it takes no new flows, if it takes none.
+    pub idle: Option<Idle>,
+}
+
+/// A snapshot, and what it was made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// For the workers.
+    pub snapshot: Snapshot,
+    /// Every backend of every service, in the order of the configuration.
+    pub members: Vec<Member>,
+}
+
+/// Makes snapshots, one after the other, keeping what did not change.
+///
+/// A backend keeps its index, and a service whose eligible backends are the same keeps its
+/// selector: one change among a thousand services builds one table.
+#[derive(Debug)]
+pub struct Planner {
+    registry: IndexRegistry,
+    built: HashMap<VipKey, Built>,
+    generation: u64,
+}
+
+/// A service as it was last built, and what from.
+#[derive(Debug)]
+struct Built {
+    from: VirtualService,
+    eligible: Vec<(BackendIndex, u16)>,
+    service: Arc<Service>,
+}
+
+impl Planner {
+    /// A planner that has planned nothing yet.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            registry: IndexRegistry::new(limits.backends),
+            built: HashMap::new(),
+            generation: 0,
+        }
+    }
+
+    /// Plans for these services, which have been
+    /// [checked](crate::config::check_services). `station` is our own MAC address, `answers`
+    /// whether we answer for the VIPs, and `observe` is asked once for each backend.
+    ///
+    /// A backend takes traffic if its weight is not zero, its monitor finds it well, and its MAC
+    /// address is known and can be another station's. One that merely may take no *new* flows
+    /// keeps its next hop, for the flows it has.
+    pub fn plan(
+        &mut self,
+        services: &[VirtualService],
+        station: MacAddress,
+        answers: bool,
+        mut observe: impl FnMut(&dyn Backend) -> Observed,
+    ) -> Plan {
+        let keep: HashSet<(VipKey, String)> = services
+            .iter()
+            .flat_map(|s| s.backends.iter().map(|b| (s.key, b.id().to_owned())))
+            .collect();
+        self.registry.retain(&keep);
+        self.built
+            .retain(|key, _| services.iter().any(|s| s.key == *key));
+
+        let mut members = Vec::new();
+        let mut hops = Vec::new();
+        let mut table = Vec::new();
+        for service in services {
+            let mut eligible = Vec::new();
+            for backend in &service.backends {
+                let Some(index) = self.registry.index(service.key, backend.id()) else {
+                    continue; // beyond the limit, which the check has refused
+                };
+                let observed = observe(backend.as_ref());
+                let hop = usable(&observed, station);
+                if let Ok(destination) = hop {
+                    hops.push(NextHop {
+                        destination,
+                        source: station,
+                        index,
+                    });
+                }
+                let idle = match (hop, observed.health) {
+                    (Err(idle), _) => Some(idle),
+                    (_, Err(why)) => Some(Idle::Unhealthy(why)),
+                    _ if backend.weight() == 0 => Some(Idle::NoWeight),
+                    _ => None,
+                };
+                if idle.is_none() {
+                    eligible.push((Arc::clone(backend), index));
+                }
+                members.push(Member {
+                    service: service.key,
+                    backend: Arc::clone(backend),
+                    index,
+                    idle,
+                });
+            }
+            table.push(self.build(service, eligible));
+        }
+
+        let mut next_hops = vec![None; self.registry.slots()].into_boxed_slice();
+        for hop in hops {
+            if let Some(slot) = next_hops.get_mut(hop.index.slot()) {
+                *slot = Some(hop);
+            }
+        }
+        self.generation += 1;
+        let snapshot = Snapshot {
+            generation: self.generation,
+            station,
+            answers,
+            services: Arc::new(ServiceTable::new(table)),
+            next_hops,
+        };
+        Plan { snapshot, members }
+    }
+
+    fn build(
+        &mut self,
+        service: &VirtualService,
+        eligible: Vec<(Arc<dyn Backend>, BackendIndex)>,
+    ) -> Arc<Service> {
+        let weights = eligible
+            .iter()
+            .map(|(backend, index)| (*index, backend.weight()));
+        let weights: Vec<_> = weights.collect();
+        if let Some(built) = self.built.get(&service.key)
+            && built.eligible == weights
+            && same_method(&built.from, service)
+        {
+            return Arc::clone(&built.service);
+        }
+        let built = Built {
+            from: service.clone(),
+            eligible: weights,
+            service: Arc::new(Service::build(service, eligible)),
+        };
+        let service_built = Arc::clone(&built.service);
+        self.built.insert(service.key, built);
+        service_built
+    }
+}
+
+/// Whether two configurations of a service choose by the same hash and policy. Policies are
+/// compared by identity: an embedder's own cannot be looked into.
+fn same_method(a: &VirtualService, b: &VirtualService) -> bool {
+    a.hash_input == b.hash_input && a.hash_key == b.hash_key && Arc::ptr_eq(&a.policy, &b.policy)
+}
+
+/// The MAC address to send to, unless it is one that would bring the packet back or nowhere.
+fn usable(observed: &Observed, station: MacAddress) -> Result<MacAddress, Idle> {
+    let mac = match &observed.neighbour {
+        Ok(mac) => *mac,
+        Err(why) => return Err(Idle::Unresolved(why.clone())),
+    };
+    let why = if mac == station {
+        "it is our own: packets would loop; is the backend's address also ours, or is a proxy \
+         answering for it?"
+    } else if mac.is_zero() {
+        "it is all zeros, which is no station's"
+    } else if mac.is_multicast() {
+        "it is a multicast address: every station would take the packets"
+    } else {
+        return Ok(mac);
+    };
+    Err(Idle::BadMac { mac, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::{RealServer, Rendezvous};
+
+    const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+
+    fn services() -> Vec<VirtualService> {
+        ["10.0.0.100:80/tcp", "10.0.0.101:80/tcp"]
+            .map(|key| {
+                VirtualService::new(key.parse().unwrap())
+                    .policy(Rendezvous)
+                    .backend(RealServer::new("10.0.0.11".parse().unwrap()))
+                    .backend(RealServer::new("10.0.0.12".parse().unwrap()).with_weight(0))
+            })
+            .to_vec()
+    }
+
+    fn well(mac: u8) -> Observed {
+        Observed {
+            neighbour: Ok(MacAddress([2, 0, 0, 0, 1, mac])),
+            health: Ok(()),
+        }
+    }
+
+    #[test]
+    fn only_the_service_that_changed_is_built_again() {
+        let mut planner = Planner::new(&Limits::default());
+        let mut services = services();
+        let first = planner.plan(&services, STATION, false, |_| well(1));
+        let again = planner.plan(&services, STATION, false, |_| well(2));
+        let [a, b] = first.snapshot.services.services() else {
+            panic!()
+        };
+        let [c, d] = again.snapshot.services.services() else {
+            panic!()
+        };
+        assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
+        assert_eq!(again.snapshot.generation, 2);
+
+        services[1].backends.pop();
+        services[1]
+            .backends
+            .push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
+        let changed = planner.plan(&services, STATION, false, |_| well(2));
+        let [e, f] = changed.snapshot.services.services() else {
+            panic!()
+        };
+        assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
+        assert_eq!(changed.members[0].index, first.members[0].index);
+    }
+
+    #[test]
+    fn who_takes_no_traffic_says_why() {
+        let with = |observed: Observed| {
+            let mut planner = Planner::new(&Limits::default());
+            let plan = planner.plan(&services(), STATION, false, |_| observed.clone());
+            let index = plan.members[0].index;
+            let why = plan.members[0].idle.as_ref().map(ToString::to_string);
+            (
+                why.unwrap_or_default(),
+                plan.snapshot.next_hop(index).is_some(),
+            )
+        };
+        assert_eq!(with(well(1)), (String::new(), true));
+        let ill = Observed {
+            health: Err("no reply".into()),
+            ..well(1)
+        };
+        assert_eq!(with(ill), ("unhealthy: no reply".into(), true));
+        let unknown = Observed {
+            neighbour: Err("incomplete".into()),
+            ..well(1)
+        };
+        assert_eq!(
+            with(unknown),
+            ("neighbour unresolved: incomplete".into(), false)
+        );
+        for (mac, says) in [
+            (STATION, "our own"),
+            (MacAddress::ZERO, "zeros"),
+            (MacAddress::BROADCAST, "multicast"),
+        ] {
+            let (why, hop) = with(Observed {
+                neighbour: Ok(mac),
+                ..well(1)
+            });
+            assert!(
+                why.contains(says) && why.contains(&mac.to_string()),
+                "{why}"
+            );
+            assert!(!hop);
+        }
+    }
+
+    #[test]
+    fn a_weightless_backend_keeps_its_next_hop() {
+        let mut planner = Planner::new(&Limits::default());
+        let plan = planner.plan(&services(), STATION, false, |_| well(1));
+        assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
+        assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
+        assert_eq!(
+            plan.snapshot.services.services()[0].members(),
+            [plan.members[0].index]
+        );
+    }
+}
