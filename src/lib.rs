@@ -1,6 +1,7 @@
 //! dsrlb
 
 #![deny(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
 
 pub mod balancer;
 pub mod config;

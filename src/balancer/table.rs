@@ -2,11 +2,11 @@
 
 use super::policy::{Candidate, Selector};
 use super::service::{Scope, VipKey, VirtualService};
-use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo};
+use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo, Protocol};
 use crate::verdict::BackendIndex;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -106,8 +106,9 @@ pub struct ServiceTable {
     prefixes: Vec<PrefixLength>,
     /// From a VIP's number and a scope to a position in `services`.
     rules: HashMap<RuleKey, u32, FixedState>,
-    /// For each VIP, whether one of its services is for a single port.
-    has_ports: Vec<bool>,
+    /// The VIPs and protocols that have a service for a single port.
+    by_port: HashSet<(u32, Protocol), FixedState>,
+    vips: u32,
 }
 
 /// All VIP prefixes of one length and family.
@@ -141,8 +142,8 @@ impl ServiceTable {
         for (position, service) in (0u32..).zip(&services) {
             let vip = table.vip_number(service.key.prefix());
             let scope = service.key.scope();
-            if let (Scope::Port(..), Some(flag)) = (scope, table.has_ports.get_mut(vip as usize)) {
-                *flag = true;
+            if let Scope::Port(protocol, _) = scope {
+                table.by_port.insert((vip, protocol));
             }
             table.rules.insert(RuleKey::new(vip, scope), position);
         }
@@ -156,7 +157,7 @@ impl ServiceTable {
     }
 
     fn vip_number(&mut self, prefix: IpNet) -> u32 {
-        let next = self.has_ports.len() as u32;
+        let next = self.vips;
         let number = if prefix.prefix_len() == prefix.max_prefix_len() {
             *self.addresses.entry(prefix.addr()).or_insert(next)
         } else {
@@ -181,7 +182,7 @@ impl ServiceTable {
             }
         };
         if number == next {
-            self.has_ports.push(false);
+            self.vips += 1;
         }
         number
     }
@@ -223,13 +224,16 @@ impl ServiceTable {
     #[inline]
     fn lookup_in(&self, vip: u32, packet: &PacketInfo) -> Lookup<'_> {
         let protocol = packet.flow.protocol;
-        if protocol.has_ports() && self.has_ports.get(vip as usize).is_some_and(|has| *has) {
+        if protocol.has_ports() {
             if packet.fragment == Fragment::Later {
-                return Lookup::PortUnknown;
-            }
-            let port = packet.flow.destination_port;
-            if let Some(service) = self.rule(vip, Scope::Port(protocol, port)) {
-                return Lookup::Service(service);
+                if self.by_port.contains(&(vip, protocol)) {
+                    return Lookup::PortUnknown;
+                }
+            } else {
+                let port = packet.flow.destination_port;
+                if let Some(service) = self.rule(vip, Scope::Port(protocol, port)) {
+                    return Lookup::Service(service);
+                }
             }
         }
         self.rule(vip, Scope::Protocol(protocol))
@@ -247,7 +251,7 @@ impl ServiceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{FiveTuple, Protocol, TcpFlags};
+    use crate::flow::{FiveTuple, TcpFlags};
     use proptest::prelude::*;
 
     fn table(keys: &[&str]) -> ServiceTable {

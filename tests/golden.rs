@@ -1,0 +1,339 @@
+//! The golden packet table: what goes in, what becomes of it, what comes out, byte for byte.
+//!
+//! `tests/golden/l2.txt` is meant to be read by people. After an intended change write it anew with
+//! `DSRLB_GOLDEN=write cargo test --test golden` and review the difference.
+
+mod support;
+
+use dsrlb::dataplane::{Frame, MAX_BATCH, MemoryIo, PacketIo};
+use dsrlb::flow::Timestamp;
+use std::fmt::Write;
+use std::time::Duration;
+use support::frames::{self, CLIENT_MAC, DIRECTOR_MAC, Protocol, fragment, ipv4, ipv6, tagged};
+use support::pool;
+
+const CLIENT: [u8; 4] = [192, 0, 2, 7];
+const VIP: [u8; 4] = [10, 0, 0, 100];
+const ANY_VIP: [u8; 4] = [10, 0, 0, 101];
+const LOST_VIP: [u8; 4] = [10, 0, 0, 102];
+const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+const VIP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const ANY_VIP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+
+const HTTP: Protocol = Protocol::Tcp(40_000, 80);
+const DNS: Protocol = Protocol::Udp(40_000, 53);
+
+/// Changes one byte.
+fn with(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+    frame[at] = byte;
+    frame
+}
+
+fn cut(frame: Vec<u8>, length: usize) -> Vec<u8> {
+    frame[..length].to_vec()
+}
+
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(60, 0xee);
+    frame
+}
+
+fn from_to(mut frame: Vec<u8>, from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
+    frame[..6].copy_from_slice(&to);
+    frame[6..12].copy_from_slice(&from);
+    frame
+}
+
+fn tcp() -> Vec<u8> {
+    ipv4(CLIENT, VIP, HTTP, b"")
+}
+
+fn tcp6() -> Vec<u8> {
+    ipv6(CLIENT6, VIP6, HTTP, b"")
+}
+
+fn options(length: u8) -> Vec<u8> {
+    let mut bytes = vec![0; (usize::from(length) + 1) * 8];
+    bytes[1] = length;
+    bytes
+}
+
+fn fragment_header(field: u16) -> Vec<u8> {
+    let [high, low] = field.to_be_bytes();
+    vec![0, 0, high, low, 0, 0, 0, 9]
+}
+
+fn rows() -> Vec<(&'static str, Vec<u8>)> {
+    let extended = |extensions: &[(u8, Vec<u8>)]| frames::with_extensions(&tcp6(), extensions);
+    vec![
+        ("TCP to a service by port", tcp()),
+        ("the same, padded to 60 bytes by Ethernet", padded(tcp())),
+        (
+            "the same from another port",
+            ipv4(CLIENT, VIP, Protocol::Tcp(40_001, 80), b""),
+        ),
+        ("TCP, one VLAN tag", tagged(&tcp(), &[100])),
+        ("TCP, two VLAN tags", tagged(&tcp(), &[200, 100])),
+        ("three VLAN tags", tagged(&tcp(), &[300, 200, 100])),
+        (
+            "TCP with IPv4 options, header length 6",
+            frames::ipv4_options(CLIENT, VIP, &[7, 4, 4, 0], HTTP, b""),
+        ),
+        (
+            "TCP with the longest IPv4 options, header length 15",
+            frames::ipv4_options(CLIENT, VIP, &[1; 40], HTTP, b""),
+        ),
+        (
+            "TCP to a port that no service has",
+            ipv4(CLIENT, VIP, Protocol::Tcp(40_000, 81), b""),
+        ),
+        (
+            "UDP to any port, chosen by source address",
+            ipv4(CLIENT, VIP, DNS, b"?"),
+        ),
+        (
+            "UDP to any port from another port: the same backend",
+            ipv4(CLIENT, VIP, Protocol::Udp(40_001, 54), b"?"),
+        ),
+        (
+            "ping to a VIP without a service for it",
+            ipv4(CLIENT, VIP, Protocol::Echo, b""),
+        ),
+        (
+            "ping to an HA-ports VIP",
+            ipv4(CLIENT, ANY_VIP, Protocol::Echo, b""),
+        ),
+        ("TCP to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, HTTP, b"")),
+        (
+            "SCTP to an HA-ports VIP",
+            ipv4(CLIENT, ANY_VIP, Protocol::Other(132), &[9; 12]),
+        ),
+        (
+            "SCTP too short for its header",
+            ipv4(CLIENT, ANY_VIP, Protocol::Other(132), &[9; 11]),
+        ),
+        (
+            "ESP to an HA-ports VIP",
+            ipv4(CLIENT, ANY_VIP, Protocol::Other(50), &[9; 16]),
+        ),
+        (
+            "AH to an HA-ports VIP",
+            ipv4(CLIENT, ANY_VIP, Protocol::Other(51), &[9; 16]),
+        ),
+        (
+            "GRE to an HA-ports VIP",
+            ipv4(CLIENT, ANY_VIP, Protocol::Other(47), &[0; 4]),
+        ),
+        (
+            "an unassigned protocol without payload",
+            ipv4(CLIENT, ANY_VIP, Protocol::Other(253), b""),
+        ),
+        (
+            "TCP to a VIP inside a prefix",
+            ipv4(CLIENT, [203, 0, 113, 77], Protocol::Tcp(1, 443), b""),
+        ),
+        (
+            "TCP to an address that is no VIP",
+            ipv4(CLIENT, [10, 0, 0, 1], HTTP, b""),
+        ),
+        (
+            "ping to an address that is no VIP",
+            ipv4(CLIENT, [10, 0, 0, 1], Protocol::Echo, b""),
+        ),
+        (
+            "TCP to a VIP whose only backend is unresolved",
+            ipv4(CLIENT, LOST_VIP, HTTP, b""),
+        ),
+        (
+            "a first fragment with its ports",
+            fragment(ipv4(CLIENT, VIP, HTTP, &[7; 8]), 0, true),
+        ),
+        (
+            "a later fragment to a service by port",
+            fragment(ipv4(CLIENT, VIP, HTTP, b""), 64, false),
+        ),
+        (
+            "a later fragment to a service by source address",
+            fragment(ipv4(CLIENT, VIP, DNS, b"?"), 64, true),
+        ),
+        (
+            "a later fragment of a ping, which has no ports to miss",
+            fragment(ipv4(CLIENT, ANY_VIP, Protocol::Echo, &[7; 16]), 64, false),
+        ),
+        (
+            "a tiny first fragment without its ports",
+            fragment(ipv4(CLIENT, VIP, Protocol::Other(6), &[7; 8]), 0, true),
+        ),
+        ("IPv6 TCP to a service by port", tcp6()),
+        (
+            "IPv6 ping to an HA-ports VIP",
+            ipv6(CLIENT6, ANY_VIP6, Protocol::Echo6, b""),
+        ),
+        (
+            "IPv6 ESP to an HA-ports VIP",
+            ipv6(CLIENT6, ANY_VIP6, Protocol::Other(50), &[9; 16]),
+        ),
+        (
+            "IPv6 with hop-by-hop and destination options",
+            extended(&[(0, options(0)), (60, options(1))]),
+        ),
+        ("IPv6 with a routing header", extended(&[(43, options(2))])),
+        (
+            "IPv6 atomic fragment: an ordinary packet",
+            extended(&[(44, fragment_header(0))]),
+        ),
+        ("IPv6 first fragment", extended(&[(44, fragment_header(1))])),
+        (
+            "IPv6 later fragment to a service by port",
+            extended(&[(44, fragment_header(64 << 3))]),
+        ),
+        (
+            "IPv6 with nine extension headers",
+            extended(&vec![(60, options(0)); 9]),
+        ),
+        (
+            "IPv6 extension header beyond the packet",
+            extended(&[(60, with(options(0), 1, 200))]),
+        ),
+        ("IPv6 payload length beyond the frame", with(tcp6(), 19, 21)),
+        ("IPv6 header cut short", cut(tcp6(), 53)),
+        ("an empty frame", vec![]),
+        ("a frame that ends in its addresses", cut(tcp(), 11)),
+        ("a frame that ends before its type", cut(tcp(), 13)),
+        (
+            "a frame that ends in its VLAN tag",
+            cut(tagged(&tcp(), &[100]), 16),
+        ),
+        ("IPv4 header cut short", cut(tcp(), 33)),
+        ("IPv4 type, IPv6 version", with(tcp(), 14, 0x65)),
+        ("IPv6 type, IPv4 version", with(tcp6(), 14, 0x45)),
+        ("IPv4 header length 4", with(tcp(), 14, 0x44)),
+        ("IPv4 header length beyond the frame", with(tcp(), 14, 0x4f)),
+        (
+            "IPv4 total length below the header length",
+            with(tcp(), 17, 19),
+        ),
+        ("IPv4 total length beyond the frame", with(tcp(), 17, 41)),
+        (
+            "IPv4 total length that cuts the TCP header",
+            with(tcp(), 17, 39),
+        ),
+        (
+            "a martian source: multicast",
+            ipv4([224, 0, 0, 1], VIP, HTTP, b""),
+        ),
+        (
+            "a martian source: loopback",
+            ipv4([127, 0, 0, 1], VIP, HTTP, b""),
+        ),
+        (
+            "source and destination are the VIP",
+            ipv4(VIP, VIP, HTTP, b""),
+        ),
+        (
+            "flooded by a bridge: for another station",
+            from_to(tcp(), CLIENT_MAC, [2, 0, 0, 0, 0, 11]),
+        ),
+        (
+            "to the broadcast MAC address",
+            from_to(tcp(), CLIENT_MAC, [0xff; 6]),
+        ),
+        (
+            "our own frame come back",
+            from_to(tcp(), DIRECTOR_MAC, DIRECTOR_MAC),
+        ),
+        (
+            "an ARP request",
+            [&[0xff; 6][..], &CLIENT_MAC, &[8, 6], &[0; 46]].concat(),
+        ),
+        (
+            "an 802.3 frame with a length",
+            [&DIRECTOR_MAC[..], &CLIENT_MAC, &[0, 46], &[0; 46]].concat(),
+        ),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+#[test]
+fn table() {
+    let plan = pool::plan();
+    let mut text = String::from("# configuration: 10.0.0.11 to 10.0.0.13 behind, with maglev,\n");
+    for (key, input) in pool::SERVICES {
+        writeln!(text, "#   {key} by {input:?}").unwrap();
+    }
+    text.push_str("# and 10.0.0.102:80/tcp with a backend that does not resolve\n");
+
+    let mut pipeline = pool::pipeline();
+    for (description, input) in rows() {
+        let mut output = input.clone();
+        let mut frame = Frame::new(&mut output);
+        let verdict = pipeline.process_one(&plan.snapshot, Timestamp(0), &mut frame);
+        writeln!(text, "\n{description}\nin       {}", hex(&input)).unwrap();
+        writeln!(text, "verdict  {}", pool::describe(&plan, verdict)).unwrap();
+        if output != input {
+            writeln!(text, "out      {}", hex(&output)).unwrap();
+        }
+    }
+
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/l2.txt");
+    if std::env::var("DSRLB_GOLDEN").is_ok_and(|mode| mode == "write") {
+        std::fs::write(path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).expect("tests/golden/l2.txt is in the tree");
+    for (ours, theirs) in text.split("\n\n").zip(golden.split("\n\n")) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(text, golden);
+}
+
+/// The same packets through a driver, in batches: the same frames come out, in the same order.
+#[test]
+fn through_a_driver() {
+    let plan = pool::plan();
+    let mut scalar = pool::pipeline();
+    let mut expected = Vec::new();
+    let mut io = MemoryIo::new();
+    let inputs: Vec<_> = rows()
+        .into_iter()
+        .map(|(_, input)| input)
+        .cycle()
+        .take(200)
+        .collect();
+    for input in &inputs {
+        let mut output = input.clone();
+        let mut frame = Frame::new(&mut output);
+        scalar.process_one(&plan.snapshot, Timestamp(0), &mut frame);
+        if frame.action() == dsrlb::dataplane::Action::Transmit {
+            expected.push(output);
+        }
+        io.push(input.clone());
+    }
+    let mut batched = pool::pipeline();
+    let mut sizes = Vec::new();
+    loop {
+        let lent = io.poll(Duration::ZERO, &mut |frames| {
+            batched.process(&plan.snapshot, Timestamp(0), frames);
+        });
+        match lent.unwrap() {
+            0 => break,
+            lent => sizes.push(lent),
+        }
+    }
+    assert_eq!(
+        sizes,
+        [MAX_BATCH, MAX_BATCH, MAX_BATCH, 200 - 3 * MAX_BATCH]
+    );
+    assert_eq!(io.take_sent(), expected);
+
+    let (mut one, mut other) = (Default::default(), Default::default());
+    scalar.counters().add_to(&mut one);
+    batched.counters().add_to(&mut other);
+    assert_eq!(one, other);
+    assert_eq!(one.verdicts(), inputs.len() as u64);
+}

@@ -1,0 +1,143 @@
+//! Properties of the pure core, with etherparse and pnet_packet as witnesses.
+
+mod support;
+
+use dsrlb::dataplane::Frame;
+use dsrlb::flow::{Fragment, Timestamp};
+use dsrlb::packet::{Parse, parse};
+use pnet_packet::Packet;
+use pnet_packet::ethernet::EthernetPacket;
+use pnet_packet::ipv4::Ipv4Packet;
+use pnet_packet::tcp::TcpPacket;
+use pnet_packet::udp::UdpPacket;
+use proptest::prelude::*;
+use support::frames::{self, Protocol, ipv4, ipv6, tagged};
+use support::{harness, pool};
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![
+        any::<(u16, u16)>().prop_map(|(a, b)| Protocol::Tcp(a, b)),
+        any::<(u16, u16)>().prop_map(|(a, b)| Protocol::Udp(a, b)),
+        Just(Protocol::Echo),
+        prop::sample::select(vec![47u8, 50, 51, 253]).prop_map(Protocol::Other),
+    ]
+}
+
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let vips = prop::sample::select(vec![
+        [10, 0, 0, 100],
+        [10, 0, 0, 101],
+        [203, 0, 113, 9],
+        [10, 9, 9, 9],
+    ]);
+    let v4 = (
+        any::<[u8; 4]>(),
+        vips,
+        protocol(),
+        prop::collection::vec(any::<u8>(), 0..80),
+    )
+        .prop_map(|(from, to, protocol, payload)| ipv4(from, to, protocol, &payload));
+    let v6 = (
+        any::<[u8; 16]>(),
+        0u8..2,
+        protocol(),
+        prop::collection::vec(any::<u8>(), 0..80),
+    )
+        .prop_map(|(from, last, protocol, payload)| {
+            let mut to = [0; 16];
+            (to[0], to[14], to[15]) = (0xfd, 1, last);
+            ipv6(from, to, protocol, &payload)
+        });
+    let tags = prop::collection::vec(1u16..4095, 0..4);
+    (prop_oneof![v4, v6], tags).prop_map(|(frame, tags)| tagged(&frame, &tags))
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_parse(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        harness::check_parse(&data);
+        harness::check_rewrite(&data);
+    }
+
+    #[test]
+    fn well_formed_frames_with_some_bytes_changed_parse(
+        mut frame in frame(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        for (at, byte) in changes {
+            let at = at.index(frame.len());
+            frame[at] = byte;
+        }
+        harness::check_parse(&frame);
+        harness::check_rewrite(&frame);
+        frame.truncate(cut.index(frame.len()));
+        harness::check_parse(&frame);
+        harness::check_rewrite(&frame);
+    }
+
+    #[test]
+    fn pools_get_their_exact_share(data in prop::collection::vec(any::<u8>(), 0..130)) {
+        harness::check_maglev(&data);
+    }
+
+    #[test]
+    fn reads_what_pnet_reads(
+        from: [u8; 4], to: [u8; 4], protocol in protocol(),
+        options in prop::collection::vec(any::<u8>(), 0..=40),
+        payload in prop::collection::vec(any::<u8>(), 0..80),
+        padding in 0usize..30,
+    ) {
+        let options = &options[..options.len() / 4 * 4];
+        let mut frame = frames::ipv4_options(from, to, options, protocol, &payload);
+        let unpadded = frame.len();
+        frame.resize(unpadded + padding, 0xee);
+        let Parse::Ip(parsed) = parse(&frame) else { panic!("{:?}", parse(&frame)) };
+        prop_assert_eq!(parsed.end as usize, unpadded);
+
+        let ethernet = EthernetPacket::new(&frame).unwrap();
+        let ip = Ipv4Packet::new(ethernet.payload()).unwrap();
+        let flow = parsed.info.flow;
+        prop_assert_eq!(flow.source, ip.get_source());
+        prop_assert_eq!(flow.destination, ip.get_destination());
+        prop_assert_eq!(flow.protocol.0, ip.get_next_level_protocol().0);
+        let header = usize::from(ip.get_header_length()) * 4;
+        prop_assert_eq!(usize::from(parsed.transport), 14 + header);
+        let rest = &frame[14 + header..unpadded];
+        let (source, destination, flags) = match protocol {
+            Protocol::Tcp(..) => {
+                let tcp = TcpPacket::new(rest).unwrap();
+                (tcp.get_source(), tcp.get_destination(), tcp.get_flags())
+            }
+            Protocol::Udp(..) => {
+                let udp = UdpPacket::new(rest).unwrap();
+                (udp.get_source(), udp.get_destination(), 0)
+            }
+            _ => (0, 0, 0),
+        };
+        prop_assert_eq!((flow.source_port, flow.destination_port), (source, destination));
+        prop_assert_eq!(parsed.info.tcp_flags.0, flags);
+        prop_assert_eq!(parsed.info.fragment, Fragment::Whole);
+    }
+
+    /// Sixty-four frames of all sorts in one batch come out as they do one by one.
+    #[test]
+    fn batch_and_scalar_agree(frames in prop::collection::vec(frame(), 0..=64)) {
+        let plan = pool::plan_once();
+        let (mut scalar, mut batch) = (pool::pipeline(), pool::pipeline());
+        let mut alone = frames.clone();
+        let mut verdicts = Vec::new();
+        for bytes in &mut alone {
+            let mut frame = Frame::new(bytes);
+            verdicts.push(scalar.process_one(&plan.snapshot, Timestamp(0), &mut frame));
+        }
+        let mut together = frames;
+        let mut lent: Vec<_> = together.iter_mut().map(|bytes| Frame::new(bytes)).collect();
+        prop_assert_eq!(batch.process(&plan.snapshot, Timestamp(0), &mut lent), verdicts);
+        prop_assert_eq!(together, alone);
+        let (mut one, mut other) = (Default::default(), Default::default());
+        scalar.counters().add_to(&mut one);
+        batch.counters().add_to(&mut other);
+        prop_assert_eq!(one, other);
+    }
+}

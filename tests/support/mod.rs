@@ -1,0 +1,7 @@
+//! What several integration tests need: frames that read like what they are, and a small pool.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+pub mod frames;
+pub mod harness;
+pub mod pool;

@@ -1,0 +1,76 @@
+//! A small configuration: every kind of service, three backends.
+
+use super::frames::DIRECTOR_MAC;
+use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
+use dsrlb::config::Limits;
+use dsrlb::dataplane::{Observed, Pipeline, Plan, Planner, WorkerCounters};
+use dsrlb::flow::HashInput;
+use dsrlb::packet::MacAddress;
+use dsrlb::verdict::{BackendIndex, Verdict};
+use std::sync::{Arc, OnceLock};
+
+pub const STATION: MacAddress = MacAddress(DIRECTOR_MAC);
+
+pub const SERVICES: [(&str, HashInput); 6] = [
+    ("10.0.0.100:80/tcp", HashInput::FiveTuple),
+    ("10.0.0.100:any/udp", HashInput::SourceIp),
+    ("10.0.0.101", HashInput::FiveTuple),
+    ("203.0.113.0/24:443/tcp", HashInput::TwoTuple),
+    ("[fd00::100]:80/tcp", HashInput::FiveTuple),
+    ("fd00::101", HashInput::ThreeTuple),
+];
+
+/// `10.0.0.11` to `10.0.0.13`, at `02:00:00:00:00:0b` and up; `10.0.0.102:80/tcp` has a backend
+/// whose neighbour is unresolved.
+pub fn plan() -> Plan {
+    let pool = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
+    let service = |key: &str, input| {
+        let service = VirtualService::new(key.parse().unwrap()).hash_input(input);
+        pool.iter().fold(service, |service, address| {
+            service.backend(RealServer::new(address.parse().unwrap()))
+        })
+    };
+    let mut services: Vec<_> = SERVICES.map(|(key, input)| service(key, input)).into();
+    let lost = RealServer::new("10.0.0.99".parse().unwrap());
+    services.push(VirtualService::new("10.0.0.102:80/tcp".parse().unwrap()).backend(lost));
+    Planner::new(&Limits::default()).plan(&services, STATION, false, observe)
+}
+
+/// The plan, made once: the fuzz targets need it for every input.
+pub fn plan_once() -> &'static Plan {
+    static PLAN: OnceLock<Plan> = OnceLock::new();
+    PLAN.get_or_init(plan)
+}
+
+fn observe(backend: &dyn Backend) -> Observed {
+    let last = match backend.address() {
+        std::net::IpAddr::V4(ip) => ip.octets()[3],
+        std::net::IpAddr::V6(ip) => ip.octets()[15],
+    };
+    let neighbour = match last {
+        99 => Err("nobody answers".into()),
+        last => Ok(MacAddress([2, 0, 0, 0, 0, last])),
+    };
+    Observed {
+        neighbour,
+        health: Ok(()),
+    }
+}
+
+pub fn pipeline() -> Pipeline<HashBalancer> {
+    Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(64)))
+}
+
+/// `forward 10.0.0.12`, `drop no-service`, `pass`.
+pub fn describe(plan: &Plan, verdict: Verdict) -> String {
+    let name = |index: BackendIndex| {
+        let member = plan.members.iter().find(|member| member.index == index);
+        member.map_or("?", |member| member.backend.id())
+    };
+    match verdict {
+        Verdict::Forward(index) => format!("forward {}", name(index)),
+        Verdict::Answer => "answer".into(),
+        Verdict::Pass => "pass".into(),
+        Verdict::Drop(reason) => format!("drop {reason}"),
+    }
+}
