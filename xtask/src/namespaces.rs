@@ -1,4 +1,4 @@
-//! Runs the tests that make network namespaces, as root where that can be had, and sees to it that they proved something.
+//! Runs the tests that make network namespaces, as root where that can be had, and fails if they proved nothing.
 
 use crate::binaries::Binary;
 use crate::{Result, process};

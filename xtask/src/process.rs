@@ -56,7 +56,7 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// Whether `program` can be started. The `sbin` directories are searched too: a user's PATH often lacks them, root's has them.
+/// Whether `program` can be started. The `sbin` directories count too: a user's PATH often lacks them, root's has them.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -65,7 +65,7 @@ pub(crate) fn on_path(program: &str) -> bool {
         .any(|directory| directory.join(program).is_file())
 }
 
-/// Runs `command` in the root of the tree with our own input and output; anything but success is an error that names it.
+/// Runs `command` in the root of the tree, on our terminal; anything but success is an error that names it.
 pub(crate) fn run(command: &mut Command) -> Result {
     println!("$ {}", shown(command));
     let status = command
@@ -82,7 +82,7 @@ pub(crate) fn run(command: &mut Command) -> Result {
     }
 }
 
-/// Runs `command` in the root of the tree and returns what it wrote to its standard output; the rest goes to the terminal.
+/// Runs `command` in the root of the tree and returns its standard output; its errors go to our terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     println!("$ {}", shown(command));
     let output = command

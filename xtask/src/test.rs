@@ -109,8 +109,8 @@ fn build(selection: &str) -> Result<Vec<Binary>> {
     binaries::build(process::cargo(&["test"]).args(words(selection)))
 }
 
-/// Runs all tests but the doc tests and those that need root. Cargo runs them, rather than we, because it gives them the
-/// directory and the variables they may count on; it cannot be told to leave one out, so the others are named.
+/// Runs all tests but the doc tests and those that need root. Cargo runs them, rather than we, because it gives them
+/// the directory and the variables they may count on; it cannot be told to leave one out, so the others are named.
 fn unprivileged(selection: &str) -> Result<String> {
     let mut command = process::cargo(&["test"]);
     command.args(words(selection)).args(["--lib", "--bins"]);
@@ -141,7 +141,7 @@ fn documentation() -> Result<String> {
 /// Without the advisories, which change from day to day and have to be fetched: a test should not fail for either.
 fn deny() -> Result<String> {
     if process::succeeds(&mut process::cargo(&["deny", "--version"])) {
-        return cargo("deny --all-features check licenses bans sources");
+        return cargo("deny --all-features check --hide-inclusion-graph licenses bans sources");
     }
     Ok("skipped: no cargo-deny (cargo install cargo-deny --locked)".into())
 }
