@@ -1,3 +1,92 @@
-//! The project's own commands.
+//! The project's own commands. Standard library only: this has to build before anything else is installed, since it
+//! is what installs the rest.
 
-fn main() {}
+mod asan;
+mod binaries;
+mod fuzz;
+mod install;
+mod namespaces;
+mod package;
+mod packages;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+/// What went wrong, in words that say what to do next.
+type Result<T = ()> = std::result::Result<T, String>;
+
+const HELP: &str = "\
+cargo xtask demo [-- ARGS]             install what is missing, build the simple_vip example and run it as root
+cargo xtask test [--quick]             every check; --quick: only those that need neither root nor system packages
+cargo xtask fuzz [SECONDS] [TARGET]    run each fuzz target, or one, for SECONDS (120)
+cargo xtask asan                       the AF_XDP namespace tests under AddressSanitizer
+cargo xtask package [--allow-dirty]    pack the crate, then build and run the README's program against what was packed
+cargo xtask bench                      the benchmarks
+cargo xtask help                       this text
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("\nxtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[&str]) -> Result {
+    match args {
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        ["demo", "--", rest @ ..] | ["demo", rest @ ..] => demo(rest),
+        ["test"] => test::all(),
+        ["test", "--quick"] => test::quick(),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
+        ["asan"] => asan::run(),
+        ["package"] => package::run(&[]),
+        ["package", "--allow-dirty"] => package::run(&["--allow-dirty"]),
+        ["bench"] => {
+            install::ensure_packages()?;
+            process::run(&mut process::cargo(&["bench", "--all-features"]))
+        }
+        _ => Err(format!(
+            "`{}` is not a command. These are:\n{HELP}",
+            args.join(" ")
+        )),
+    }
+}
+
+/// Builds the demo as the user and runs it as root. Replaces this process, so that the demo itself receives Ctrl-C and
+/// its exit status is ours.
+fn demo(args: &[&str]) -> Result {
+    install::ensure_packages()?;
+    process::run(&mut process::cargo(&[
+        "build",
+        "--release",
+        "--example",
+        "simple_vip",
+    ]))?;
+    let example = process::target_dir()?.join("release/examples/simple_vip");
+    let mut command = process::as_root(&example)?;
+    process::replace(command.args(args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dispatch;
+
+    #[test]
+    fn an_unknown_command_is_named_and_the_known_ones_listed() {
+        let message = dispatch(&["tests", "--fast"]).unwrap_err();
+        assert!(
+            message.contains("`tests --fast`") && message.contains("cargo xtask test"),
+            "{message}"
+        );
+    }
+}
