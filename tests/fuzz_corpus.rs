@@ -1,0 +1,35 @@
+//! Replays the committed fuzz corpus: whatever once broke a target is looked at on every run.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use support::harness;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut inputs = 0;
+    for entry in fs::read_dir(&corpus).expect("the corpus is in the tree") {
+        let path = entry.unwrap().path();
+        check(&fs::read(&path).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs > 3, "{inputs} inputs in {}", corpus.display());
+}
+
+#[test]
+fn parse() {
+    replay("parse", harness::check_parse);
+}
+
+#[test]
+fn rewrite() {
+    replay("rewrite", harness::check_rewrite);
+}
+
+#[test]
+fn maglev() {
+    replay("maglev", harness::check_maglev);
+}
