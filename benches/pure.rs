@@ -1,0 +1,211 @@
+//! What the pure core costs. Each result is asserted before it is timed.
+//!
+//! ```text
+//! cargo bench --no-default-features
+//! ```
+//!
+//! The pipeline is measured a batch of 64 frames at a time, over more frames than the first-level
+//! cache holds, as they would come from a ring. Divide by 64 for the time of a packet.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use dsrlb::balancer::{
+    Backend, Candidate, HashBalancer, Maglev, RealServer, Rendezvous, Selector, VirtualService,
+};
+use dsrlb::config::Limits;
+use dsrlb::dataplane::{Frame, MAX_BATCH, Observed, Pipeline, Planner, Snapshot, WorkerCounters};
+use dsrlb::flow::{FlowHash, HashInput, HashKey, Timestamp};
+use dsrlb::packet::{MacAddress, Parse, Parsed, parse};
+use dsrlb::verdict::Verdict;
+use etherparse::PacketBuilder;
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+const DIRECTOR: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+const BATCHES: usize = 64;
+
+/// One SYN for each of `count` flows, to a VIP of the family of `ipv6`.
+fn frames(count: usize, ipv6: bool) -> Vec<Vec<u8>> {
+    let frame = |flow: usize| {
+        let [_, a, b, c] = (flow as u32).to_be_bytes();
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0xcc], DIRECTOR.0);
+        let builder = if ipv6 {
+            let mut source = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            source[13..].copy_from_slice(&[a, b, c]);
+            builder.ipv6(
+                source,
+                "fd00::100".parse::<std::net::Ipv6Addr>().unwrap().octets(),
+                64,
+            )
+        } else {
+            builder.ipv4([100, a, b, c], [10, 0, 0, 100], 64)
+        };
+        let mut frame = Vec::new();
+        builder
+            .tcp(40_000, 80, 0, 64)
+            .ack(1)
+            .write(&mut frame, &[])
+            .unwrap();
+        frame
+    };
+    (0..count).map(frame).collect()
+}
+
+fn snapshot() -> Snapshot {
+    let service = |vip: &str| {
+        (1..=100).fold(
+            VirtualService::new(vip.parse().unwrap()),
+            |service, last| service.backend(RealServer::new(Ipv4Addr::new(10, 0, 1, last).into())),
+        )
+    };
+    let services = [service("10.0.0.100:80/tcp"), service("[fd00::100]:80/tcp")];
+    let observe = |backend: &dyn Backend| {
+        let std::net::IpAddr::V4(ip) = backend.address() else {
+            unreachable!("all are IPv4")
+        };
+        Observed {
+            neighbour: Ok(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]])),
+            health: Ok(()),
+        }
+    };
+    Planner::new(&Limits::default())
+        .plan(&services, DIRECTOR, false, observe)
+        .snapshot
+}
+
+fn parsing(c: &mut Criterion) {
+    for (name, ipv6) in [("ipv4", false), ("ipv6", true)] {
+        let frames = frames(MAX_BATCH, ipv6);
+        assert!(
+            frames
+                .iter()
+                .all(|frame| matches!(parse(frame), Parse::Ip(_)))
+        );
+        let mut group = c.benchmark_group("parse");
+        group.throughput(Throughput::Elements(MAX_BATCH as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for frame in &frames {
+                    black_box(parse(black_box(frame)));
+                }
+            });
+        });
+    }
+}
+
+fn hashing(c: &mut Criterion) {
+    let key = HashKey::default();
+    for (family, ipv6) in [("ipv4", false), ("ipv6", true)] {
+        let frames = frames(MAX_BATCH, ipv6);
+        let flows: Vec<_> = frames
+            .iter()
+            .map(|frame| match parse(frame) {
+                Parse::Ip(Parsed { info, .. }) => info.flow,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let mut distinct: Vec<_> = flows
+            .iter()
+            .map(|flow| key.hash_flow(HashInput::FiveTuple, flow))
+            .collect();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), MAX_BATCH);
+        let mut group = c.benchmark_group("hash");
+        group.throughput(Throughput::Elements(MAX_BATCH as u64));
+        for (name, input) in HashInput::NAMES {
+            group.bench_function(format!("{family} {name}"), |b| {
+                b.iter(|| {
+                    for flow in &flows {
+                        black_box(key.hash_flow(input, black_box(flow)));
+                    }
+                });
+            });
+        }
+    }
+}
+
+fn selecting(c: &mut Criterion) {
+    let ids: Vec<String> = (0..1000)
+        .map(|i| format!("10.0.{}.{}", i / 250, i % 250))
+        .collect();
+    let candidates: Vec<_> = ids.iter().map(|id| Candidate { id, weight: 1 }).collect();
+    let table = Maglev::default().table(&candidates);
+    let hashes: Vec<FlowHash> = (0..4096u64)
+        .map(|i| FlowHash(HashKey::default().hash_bytes(&i.to_le_bytes())))
+        .collect();
+    assert!(
+        hashes
+            .iter()
+            .all(|hash| table.select(*hash).is_some_and(|at| at < 1000))
+    );
+    let mut group = c.benchmark_group("select");
+    group.throughput(Throughput::Elements(hashes.len() as u64));
+    group.bench_function("lookup table", |b| {
+        b.iter(|| {
+            for hash in &hashes {
+                black_box(table.select(*hash));
+            }
+        });
+    });
+    drop(group);
+
+    let mut group = c.benchmark_group("build");
+    group.sample_size(20);
+    for count in [10, 100, 1000] {
+        let candidates = &candidates[..count];
+        let shares = Maglev::default().table(candidates);
+        let most = (0..count as u16)
+            .map(|at| shares.slots().iter().filter(|slot| **slot == at).count())
+            .max();
+        assert_eq!(most, Some(65_537usize.div_ceil(count)));
+        group.bench_function(format!("maglev 65537 slots, {count} backends"), |b| {
+            b.iter(|| black_box(Maglev::default().table(black_box(candidates))));
+        });
+        if count <= 100 {
+            group.bench_function(format!("rendezvous, {count} backends"), |b| {
+                b.iter(|| black_box(Rendezvous.table(black_box(candidates))));
+            });
+        }
+    }
+}
+
+fn pipeline(c: &mut Criterion) {
+    let snapshot = snapshot();
+    let mut group = c.benchmark_group("pipeline");
+    group.throughput(Throughput::Elements((BATCHES * MAX_BATCH) as u64));
+    for (name, ipv6) in [("ipv4 tcp", false), ("ipv6 tcp", true)] {
+        let frames = frames(BATCHES * MAX_BATCH, ipv6);
+        let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
+
+        let mut checked = frames.clone();
+        let mut lent: Vec<_> = checked
+            .iter_mut()
+            .take(MAX_BATCH)
+            .map(|f| Frame::new(f))
+            .collect();
+        let verdicts = pipeline.process(&snapshot, Timestamp(0), &mut lent);
+        assert!(
+            verdicts
+                .iter()
+                .all(|verdict| matches!(verdict, Verdict::Forward(_)))
+        );
+
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                || frames.clone(),
+                |frames| {
+                    for batch in frames.chunks_mut(MAX_BATCH) {
+                        let mut lent: arrayvec::ArrayVec<Frame<'_>, MAX_BATCH> =
+                            batch.iter_mut().map(|frame| Frame::new(frame)).collect();
+                        black_box(pipeline.process(&snapshot, Timestamp(0), &mut lent));
+                    }
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, parsing, hashing, selecting, pipeline);
+criterion_main!(benches);
