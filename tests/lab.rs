@@ -125,6 +125,41 @@ fn hosts_talk_to_each_other_from_their_own_addresses() -> TestResult {
 }
 
 #[test]
+fn nobody_uses_the_vip_as_a_source_of_his_own() -> TestResult {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("source")) else {
+        return Ok(());
+    };
+    // The director's health checks, for one, have to come from its own address.
+    let hosts = [&lab.client, &lab.director]
+        .into_iter()
+        .chain(&lab.backends);
+    for (from, to) in hosts
+        .clone()
+        .flat_map(|from| hosts.clone().map(move |to| (from, to)))
+    {
+        for (own, other) in own_addresses(from).into_iter().zip(own_addresses(to)) {
+            let any = SocketAddr::new(
+                if own.is_ipv4() {
+                    [0; 4].into()
+                } else {
+                    [0; 16].into()
+                },
+                0,
+            );
+            let source = from.enter(|| {
+                let socket = UdpSocket::bind(any)?;
+                socket.connect((other, 9))?;
+                socket.local_addr()
+            })?;
+            if from.name != to.name {
+                assert_eq!(source.ip(), own, "{} to {}", from.name, to.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn only_the_director_answers_for_the_vip() -> TestResult {
     let Some(lab) = Lab::build_or_skip(&LabOptions::named("arp")) else {
         return Ok(());
