@@ -4,13 +4,11 @@
 mod lab;
 
 use lab::{
-    DatagramServer, Host, HttpConnection, Lab, LabOptions, Namespace, http_download, http_get,
-    http_get_from, http_post, netns, ping, raw_ask, udp_ask,
+    DatagramServer, Host, HttpConnection, Lab, LabOptions, http_download, http_get, http_get_from,
+    http_post, ping, raw_ask, udp_ask,
 };
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -60,10 +58,7 @@ fn direct_vips_to(lab: &Lab, host: &Host) -> TestResult {
 #[test]
 fn hosts_talk_to_each_other_from_their_own_addresses() -> TestResult {
     let started = Instant::now();
-    let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "own",
-        ..LabOptions::default()
-    }) else {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("own")) else {
         return Ok(());
     };
     assert!(
@@ -130,11 +125,43 @@ fn hosts_talk_to_each_other_from_their_own_addresses() -> TestResult {
 }
 
 #[test]
+fn nobody_uses_the_vip_as_a_source_of_his_own() -> TestResult {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("source")) else {
+        return Ok(());
+    };
+    // The director's health checks, for one, have to come from its own address.
+    let hosts = [&lab.client, &lab.director]
+        .into_iter()
+        .chain(&lab.backends);
+    for (from, to) in hosts
+        .clone()
+        .flat_map(|from| hosts.clone().map(move |to| (from, to)))
+    {
+        for (own, other) in own_addresses(from).into_iter().zip(own_addresses(to)) {
+            let any = SocketAddr::new(
+                if own.is_ipv4() {
+                    [0; 4].into()
+                } else {
+                    [0; 16].into()
+                },
+                0,
+            );
+            let source = from.enter(|| {
+                let socket = UdpSocket::bind(any)?;
+                socket.connect((other, 9))?;
+                socket.local_addr()
+            })?;
+            if from.name != to.name {
+                assert_eq!(source.ip(), own, "{} to {}", from.name, to.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn only_the_director_answers_for_the_vip() -> TestResult {
-    let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "arp",
-        ..LabOptions::default()
-    }) else {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("arp")) else {
         return Ok(());
     };
     let _http = lab.start_http(80)?;
@@ -157,9 +184,8 @@ fn only_the_director_answers_for_the_vip() -> TestResult {
 #[test]
 fn without_the_director_nobody_answers_for_the_vip() -> TestResult {
     let options = LabOptions {
-        tag: "noarp",
         director_holds_vip: false,
-        ..LabOptions::default()
+        ..LabOptions::named("noarp")
     };
     let Some(lab) = Lab::build_or_skip(&options) else {
         return Ok(());
@@ -185,10 +211,7 @@ fn without_the_director_nobody_answers_for_the_vip() -> TestResult {
 
 #[test]
 fn backends_answer_from_the_vip_and_past_the_director() -> TestResult {
-    let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "dsr",
-        ..LabOptions::default()
-    }) else {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("dsr")) else {
         return Ok(());
     };
     let _servers = (
@@ -243,9 +266,8 @@ fn backends_answer_from_the_vip_and_past_the_director() -> TestResult {
 fn the_watch_sees_frames_from_the_vip() -> TestResult {
     for vlan in [None, Some(42)] {
         let Some(lab) = Lab::build_or_skip(&LabOptions {
-            tag: "watch",
             vlan,
-            ..LabOptions::default()
+            ..LabOptions::named("watch")
         }) else {
             return Ok(());
         };
@@ -276,9 +298,8 @@ fn the_watch_sees_frames_from_the_vip() -> TestResult {
 #[test]
 fn a_trunk_tags_the_wire_and_nothing_else() -> TestResult {
     let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "vlan",
         vlan: Some(42),
-        ..LabOptions::default()
+        ..LabOptions::named("vlan")
     }) else {
         return Ok(());
     };
@@ -322,9 +343,8 @@ fn a_trunk_tags_the_wire_and_nothing_else() -> TestResult {
 #[test]
 fn the_directors_cable_has_its_queues_and_no_offloads() -> TestResult {
     let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "queues",
         queues: 4,
-        ..LabOptions::default()
+        ..LabOptions::named("queues")
     }) else {
         return Ok(());
     };
@@ -363,9 +383,8 @@ fn the_directors_cable_has_its_queues_and_no_offloads() -> TestResult {
 #[test]
 fn servers_stop_and_cables_come_out() -> TestResult {
     let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "faults",
         backends: 1,
-        ..LabOptions::default()
+        ..LabOptions::named("faults")
     }) else {
         return Ok(());
     };
@@ -409,9 +428,8 @@ fn servers_stop_and_cables_come_out() -> TestResult {
 #[test]
 fn a_lab_without_ipv6_has_none() -> TestResult {
     let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "v4",
         ipv6: false,
-        ..LabOptions::default()
+        ..LabOptions::named("v4")
     }) else {
         return Ok(());
     };
@@ -426,112 +444,6 @@ fn a_lab_without_ipv6_has_none() -> TestResult {
             .namespace
             .run("ip", &["-6", "addr", "show", "dev", "eth0"])?,
         ""
-    );
-    Ok(())
-}
-
-#[test]
-fn nothing_is_left_behind() -> TestResult {
-    let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "gone",
-        ..LabOptions::default()
-    }) else {
-        return Ok(());
-    };
-    let own = || {
-        netns::list(|pid| pid == std::process::id())
-            .into_iter()
-            .filter(|name| name.contains("-gone-"))
-            .count()
-    };
-    assert_eq!(own(), 6);
-    drop(lab);
-    assert_eq!(own(), 0);
-
-    // Also not by a build that fails half-way: there is no such MTU.
-    let options = LabOptions {
-        tag: "gone",
-        mtu: 1,
-        ..LabOptions::default()
-    };
-    let error = Lab::build(&options).unwrap_err().to_string();
-    assert!(
-        error.contains("link add") || error.contains("link set"),
-        "the error names no command: {error}"
-    );
-    assert_eq!(own(), 0);
-    Ok(())
-}
-
-#[test]
-fn a_sweep_removes_what_dead_processes_left_and_nothing_else() -> TestResult {
-    if Lab::build_or_skip(&LabOptions {
-        tag: "sweep",
-        ..LabOptions::default()
-    })
-    .is_none()
-    {
-        return Ok(());
-    }
-    let mut dead = Command::new("true").spawn()?;
-    let dead_pid = dead.id();
-    dead.wait()?;
-    let exists = |name: &str| Path::new("/run/netns").join(name).exists();
-    // Not a `Namespace`, as a test that runs at the same time may sweep it up first.
-    let leftover = format!("dsrlb-sweep-{dead_pid}-0-switch");
-    assert!(
-        Command::new("ip")
-            .args(["netns", "add", &leftover])
-            .status()?
-            .success()
-    );
-    // Of a living process (this one's parent), and one that is no lab's.
-    let alive = Namespace::create(format!(
-        "dsrlb-sweep-{}-0-switch",
-        std::os::unix::process::parent_id()
-    ))?;
-    let foreign = Namespace::create(format!("sweep-{dead_pid}-0-switch"))?;
-    netns::sweep();
-    assert!(!exists(&leftover));
-    assert!(exists(alive.name()) && exists(foreign.name()));
-    Ok(())
-}
-
-#[test]
-fn what_happens_inside_a_namespace_reaches_the_caller() -> TestResult {
-    let Some(lab) = Lab::build_or_skip(&LabOptions {
-        tag: "enter",
-        backends: 1,
-        ..LabOptions::default()
-    }) else {
-        return Ok(());
-    };
-    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        lab.client.enter(|| panic!("inside"))
-    }));
-    assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"inside"));
-    // A thread that was started inside is inside as well.
-    let server = lab.start_http_on(&lab.backends[0], 80)?;
-    let port = (lab.backends[0].v4, 80).into();
-    let thread = lab
-        .client
-        .namespace
-        .spawn(move || std::thread::spawn(move || http_get(port, "/", TIMEOUT)).join())?;
-    let answer = thread
-        .join()
-        .map_err(|_| "panicked")?
-        .map_err(|_| "panicked")??;
-    assert_eq!(answer.backend(), "b1");
-    server.stop();
-    let error = lab
-        .client
-        .namespace
-        .run("ip", &["link", "set", "dev", "nothing", "up"])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(lab.client.namespace.name()) && error.contains("nothing"),
-        "{error}"
     );
     Ok(())
 }
