@@ -1,5 +1,7 @@
 //! Where packets meet the balancer: drivers, the pipeline and the worker.
 
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub mod af_xdp;
 mod io;
 mod memory;
 
