@@ -4,6 +4,8 @@
 //! [`Worker`]'s handler, the [`Pipeline`] decides and rewrites each one by the current
 //! [`Snapshot`], and the driver sends what is to be sent.
 
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub mod af_xdp;
 mod counters;
 mod io;
 mod memory;

@@ -1,0 +1,403 @@
+//! An interface with a socket on each of its queues and the XDP program that feeds them.
+
+use super::addresses::{AddressSet, Answer};
+use super::error::XdpError;
+use super::options::{AttachMode, CopyMode, XdpOptions};
+use super::program::{MapSizes, Program, ProgramLink, RedirectStats};
+use super::queue::XdpQueue;
+use super::socket::{SocketError, XskSocket};
+use super::{ethtool, link};
+use crate::packet::MacAddress;
+use ipnet::IpNet;
+use std::io;
+use std::time::{Duration, Instant};
+use xsk_rs::config::BindFlags;
+
+/// How long a queue that another socket has is waited for.
+const BUSY_QUEUE: Duration = Duration::from_secs(2);
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attached {
+    /// In the driver.
+    Native,
+    /// In the generic hook.
+    Generic,
+}
+
+/// What was asked for and what came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Granted {
+    /// Where the program runs; `None` while it is not attached.
+    pub attach: Option<Attached>,
+    /// For each queue, whether it shares frames with the driver (zero-copy) or copies them.
+    pub zero_copy: Vec<bool>,
+    /// Where less was granted than would have been best, and why; one sentence each.
+    pub fallbacks: Vec<String>,
+}
+
+/// An Ethernet interface set up for AF_XDP.
+///
+/// The order is: [`open`](Self::open), [`take_queues`](Self::take_queues) and start polling them,
+/// [`redirect`](Self::redirect) the addresses, and [`attach`](Self::attach) last; to stop,
+/// [`detach`](Self::detach) first. So no frame is redirected that nobody polls for.
+///
+/// The network namespace is that of the calling thread, for [`open`](Self::open) and
+/// [`attach`](Self::attach) alike.
+#[derive(Debug)]
+pub struct XdpInterface {
+    // Declared, and so dropped, first: nothing is to be redirected to sockets that are closing.
+    link: Option<(ProgramLink, Attached)>,
+    queues: Vec<XdpQueue>,
+    program: Program,
+    addresses: AddressSet,
+    station: MacAddress,
+    name: String,
+    index: u32,
+    mtu: u32,
+    mac: MacAddress,
+    mode: AttachMode,
+    zero_copy: Vec<bool>,
+    fallbacks: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl XdpInterface {
+    /// Loads the XDP program and binds a socket to each queue; nothing is redirected yet.
+    ///
+    /// Waits for up to two seconds for queues that another socket still has, as right after a
+    /// restart.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`XdpError`] but [`XdpError::ProgramAttached`], [`XdpError::Attach`] and
+    /// [`XdpError::TooManyAddresses`].
+    pub fn open(name: &str, options: &XdpOptions) -> Result<Self, XdpError> {
+        options.validate()?;
+        let link = link::query(name)?;
+        check_room(name, link.mtu, options)?;
+
+        let mut this_warnings = Vec::new();
+        let (queues, available) = queue_count(name, link.rx_queues, options, &mut this_warnings)?;
+        if ethtool::strips_vlan_tags(name) {
+            this_warnings.push(format!(
+                "{name} takes VLAN tags out of received frames, so tagged frames are seen as \
+                 untagged; where there are VLANs run `ethtool -K {name} rxvlan off` (and on a veth \
+                 pair `txvlan off` at the other end)"
+            ));
+        }
+        let sizes = MapSizes {
+            queues: available,
+            addresses: options.max_addresses,
+            prefixes: options.max_prefixes,
+        };
+        let program = Program::load(name, &sizes)?;
+        let queues = open_queues(name, queues, options)?;
+        let mut this = Self {
+            link: None,
+            zero_copy: queues.iter().map(XdpQueue::is_zero_copy).collect(),
+            queues,
+            program,
+            addresses: AddressSet::default(),
+            station: link.mac,
+            name: name.to_owned(),
+            index: link.index,
+            mtu: link.mtu,
+            mac: link.mac,
+            mode: options.attach,
+            fallbacks: Vec::new(),
+            warnings: this_warnings,
+        };
+        for queue in &this.queues {
+            let set = this.program.set_socket(queue.queue(), queue.socket());
+            set.map_err(|error| this.map_error("set the socket", &error))?;
+        }
+        this.write_station()?;
+        if options.copy == CopyMode::Auto && this.zero_copy.contains(&false) {
+            this.fallbacks.push(format!(
+                "{name}: copy mode, as the driver does not offer zero-copy on every queue"
+            ));
+        }
+        Ok(this)
+    }
+
+    /// Hands the queues out, in order, one for each worker; an empty list the second time.
+    pub fn take_queues(&mut self) -> Vec<XdpQueue> {
+        std::mem::take(&mut self.queues)
+    }
+
+    /// Replaces the set of addresses whose frames are redirected. Addresses in the old and the new
+    /// set are redirected without a gap.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::TooManyAddresses`], and then nothing has changed; [`XdpError::Map`], and then a
+    /// part may have, and calling this again does the rest.
+    pub fn redirect(&mut self, addresses: &[(IpNet, Answer)]) -> Result<(), XdpError> {
+        let wanted = AddressSet::new(addresses);
+        wanted.check(&self.name, &self.program)?;
+        let changed = self.addresses.become_set(&wanted, &self.program);
+        changed.map_err(|error| self.map_error("change the addresses", &error))?;
+        self.write_station()
+    }
+
+    /// Changes the MAC to which frames must be addressed to be redirected: at first the one the
+    /// interface had when it was opened. For an interface whose MAC has changed, or a virtual MAC
+    /// as in VRRP.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Map`].
+    pub fn set_station(&mut self, mac: MacAddress) -> Result<(), XdpError> {
+        self.station = mac;
+        self.write_station()
+    }
+
+    /// Attaches the program, so that frames are redirected from now on. Does nothing if it is
+    /// attached.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::ProgramAttached`], [`XdpError::Privileges`], [`XdpError::Attach`].
+    pub fn attach(&mut self) -> Result<(), XdpError> {
+        if self.link.is_some() {
+            return Ok(());
+        }
+        if self.mode != AttachMode::Generic {
+            match self.program.attach(self.index, true) {
+                Ok(link) => {
+                    self.link = Some((link, Attached::Native));
+                    return Ok(());
+                }
+                Err(error) => self.after_native(error)?,
+            }
+        }
+        match self.program.attach(self.index, false) {
+            Ok(link) => self.link = Some((link, Attached::Generic)),
+            Err(error) => return Err(self.attach_error("generic", error)),
+        }
+        Ok(())
+    }
+
+    /// Whether the generic hook is to be tried after the driver has refused with `error`.
+    fn after_native(&mut self, error: io::Error) -> Result<(), XdpError> {
+        // The generic hook would never see frames that the driver puts into shared memory.
+        let stuck = self.mode == AttachMode::Native || self.zero_copy.contains(&true);
+        let taken = matches!(
+            error.raw_os_error(),
+            Some(libc::EBUSY | libc::EEXIST | libc::EPERM | libc::EACCES)
+        );
+        if stuck || taken {
+            return Err(self.attach_error("native", error));
+        }
+        self.fallbacks.push(format!(
+            "{}: generic mode, as the driver did not take the program: {error}",
+            self.name
+        ));
+        Ok(())
+    }
+
+    /// Detaches the program: all traffic is the kernel's again. Also done on drop, and by the
+    /// kernel when the process ends. Does nothing if it is not attached.
+    pub fn detach(&mut self) {
+        self.link = None;
+    }
+
+    /// What has been granted so far.
+    pub fn granted(&self) -> Granted {
+        Granted {
+            attach: self.link.as_ref().map(|&(_, attached)| attached),
+            zero_copy: self.zero_copy.clone(),
+            fallbacks: self.fallbacks.clone(),
+        }
+    }
+
+    /// What works and yet may surprise: VLAN tags the driver removes, queues without a socket.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What the XDP program has decided so far.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Map`].
+    pub fn stats(&self) -> Result<RedirectStats, XdpError> {
+        let stats = self.program.stats();
+        stats.map_err(|error| self.map_error("read the counters", &error))
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index in its network namespace.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The interface's own MAC, when it was opened.
+    pub fn mac(&self) -> MacAddress {
+        self.mac
+    }
+
+    /// The interface's MTU when it was opened, in bytes without the Ethernet header.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    fn write_station(&self) -> Result<(), XdpError> {
+        let (prefixes4, prefixes6) = (
+            self.addresses.has_prefixes4(),
+            self.addresses.has_prefixes6(),
+        );
+        let written = self.program.set_station(self.station, prefixes4, prefixes6);
+        written.map_err(|error| self.map_error("set the station", &error))
+    }
+
+    fn map_error(&self, action: &'static str, error: &libbpf_rs::Error) -> XdpError {
+        XdpError::Map {
+            interface: self.name.clone(),
+            action,
+            reason: format!("{error:#}"),
+        }
+    }
+
+    fn attach_error(&self, mode: &'static str, source: io::Error) -> XdpError {
+        let interface = self.name.clone();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                return XdpError::Privileges {
+                    interface,
+                    action: "attach an XDP program",
+                };
+            }
+            Some(libc::EBUSY | libc::EEXIST) => {
+                let other = self.program.other_attached(&self.name, self.index);
+                if let Some(other) = other {
+                    return other;
+                }
+            }
+            _ => {}
+        }
+        let hint = match mode {
+            "native" => {
+                "the driver may not support XDP, or not with the present MTU or offloads; try \
+                 the attach mode `generic`"
+            }
+            _ => "see `dmesg` for what the kernel says",
+        };
+        XdpError::Attach {
+            interface,
+            mode,
+            source,
+            hint,
+        }
+    }
+}
+
+fn check_room(name: &str, mtu: u32, options: &XdpOptions) -> Result<(), XdpError> {
+    let (longest, room) = (XdpOptions::longest_frame(mtu), options.room());
+    if longest <= room {
+        return Ok(());
+    }
+    Err(XdpError::FrameTooSmall {
+        interface: name.to_owned(),
+        mtu,
+        longest,
+        frame_size: options.frame_size,
+        room,
+        needed: XdpOptions::frame_size_for(mtu),
+        fitting: room - XdpOptions::longest_frame(0),
+    })
+}
+
+/// How many queues get a socket, and how many the interface has.
+fn queue_count(
+    name: &str,
+    allocated: u32,
+    options: &XdpOptions,
+    warnings: &mut Vec<String>,
+) -> Result<(u32, u32), XdpError> {
+    let told = ethtool::rx_queues(name).map_err(|source| XdpError::Query {
+        interface: name.to_owned(),
+        what: "RX queues",
+        source,
+    })?;
+    // A driver that cannot tell is asked for what was asked of us, and bind(2) has the last word.
+    let available = told.unwrap_or_else(|| options.queues.unwrap_or(1).min(allocated));
+    let wanted = options.queues.unwrap_or(available);
+    if wanted > available {
+        return Err(XdpError::TooFewQueues {
+            interface: name.to_owned(),
+            requested: wanted,
+            available,
+        });
+    }
+    if wanted < told.unwrap_or(allocated) {
+        warnings.push(format!(
+            "{name} may have more RX queues than the {wanted} with a socket; what arrives on the \
+             others stays with the kernel"
+        ));
+    }
+    Ok((wanted, available))
+}
+
+fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQueue>, XdpError> {
+    let mode = match (options.copy, options.attach) {
+        (CopyMode::ZeroCopy, _) => BindFlags::XDP_ZEROCOPY,
+        (CopyMode::Copy, _) | (_, AttachMode::Generic) => BindFlags::XDP_COPY,
+        // Without a flag the kernel tries zero-copy and settles for copies.
+        (CopyMode::Auto, _) => BindFlags::empty(),
+    };
+    let deadline = Instant::now() + BUSY_QUEUE;
+    (0..count)
+        .map(|queue| {
+            let socket = XskSocket::open(name, queue, options, mode, deadline);
+            let socket = socket.map_err(|error| socket_error(name, queue, options, error))?;
+            Ok(XdpQueue::new(socket, name, queue))
+        })
+        .collect()
+}
+
+fn socket_error(name: &str, queue: u32, options: &XdpOptions, error: SocketError) -> XdpError {
+    let interface = name.to_owned();
+    let (source, in_bind) = match error {
+        SocketError::Memory(source) => (source, false),
+        SocketError::Bind(source) => (source, true),
+    };
+    match (source.raw_os_error(), in_bind) {
+        (Some(libc::EPERM | libc::EACCES), _) => XdpError::Privileges {
+            interface,
+            action: "open an AF_XDP socket",
+        },
+        (Some(libc::EBUSY), true) => XdpError::QueueBusy { interface, queue },
+        (Some(libc::EOPNOTSUPP | libc::EINVAL), true) if options.copy == CopyMode::ZeroCopy => {
+            XdpError::NoZeroCopy {
+                interface,
+                queue,
+                source,
+            }
+        }
+        (_, true) => XdpError::Bind {
+            interface,
+            queue,
+            source,
+        },
+        // What the kernel says of RLIMIT_MEMLOCK (xdp_umem_account_pages).
+        (Some(libc::ENOBUFS), false) => XdpError::LockedMemory {
+            interface,
+            queue,
+            needed: u64::from(options.frames_per_queue) * u64::from(options.frame_size),
+        },
+        (_, false) => XdpError::Memory {
+            interface,
+            queue,
+            frames: options.frames_per_queue,
+            frame_size: options.frame_size,
+            source,
+        },
+    }
+}

@@ -1,0 +1,63 @@
+//! The AF_XDP driver: frames for our addresses come from the NIC's queues to user space and go
+//! back, past the kernel's network stack.
+//!
+//! An XDP program, `redirect.bpf.c`, runs for each received frame. Those that are addressed to
+//! this station and to one of the addresses set with [`XdpInterface::redirect`] it gives to the
+//! socket of the queue they arrived on, an [`XdpQueue`]; all others it passes to the kernel. One
+//! tag of a VLAN or two are looked through, whatever the VLAN.
+//!
+//! ```no_run
+//! use dsrlb::dataplane::af_xdp::{Answer, XdpInterface, XdpOptions};
+//! use dsrlb::dataplane::{Action, PacketIo};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut interface = XdpInterface::open("eth1", &XdpOptions::default())?;
+//! let mut queues = interface.take_queues();
+//! interface.redirect(&[("192.0.2.10/32".parse()?, Answer::Kernel)])?;
+//! interface.attach()?;
+//! println!("{:?}", interface.granted());
+//! for queue in &mut queues {
+//!     queue.poll(Duration::from_millis(100), &mut |frames| {
+//!         for frame in frames {
+//!             frame.set_action(Action::Release);
+//!         }
+//!     })?;
+//! }
+//! interface.detach();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to know
+//!
+//! - A packet that another namespace of the same host sends over a veth pair may lack its checksum
+//!   (`CHECKSUM_PARTIAL`), which no one completes once it is forwarded from here: switch transmit
+//!   offloads off where it comes from, `ethtool -K IF tx off`.
+//! - GRO and LRO merge packets into ones larger than a frame only in generic mode and on veth; such
+//!   are dropped and counted as `receive_dropped`.
+//! - A tag that the NIC has taken out of the frame is not seen; [`XdpInterface::warnings`] says
+//!   where that may be.
+//! - Sending bypasses the queueing discipline of the interface.
+
+// The only module that may: here are system calls without a safe wrapper, and memory that is
+// shared with the kernel. Each block says why it is sound.
+#![allow(unsafe_code)]
+
+mod addresses;
+mod error;
+mod ethtool;
+mod interface;
+mod link;
+mod options;
+mod program;
+mod queue;
+mod rings;
+mod socket;
+
+pub use addresses::Answer;
+pub use error::XdpError;
+pub use interface::{Attached, Granted, XdpInterface};
+pub use options::{AttachMode, CopyMode, XdpOptions};
+pub use program::RedirectStats;
+pub use queue::{FrameCensus, XdpQueue};

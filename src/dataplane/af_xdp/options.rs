@@ -1,0 +1,248 @@
+//! What is asked of an interface: modes, queues and the memory for frames.
+
+use super::error::XdpError;
+use crate::error::ParseError;
+use std::fmt;
+use std::str::FromStr;
+
+/// What the kernel leaves free before each received packet, in bytes (`XDP_PACKET_HEADROOM`).
+const PACKET_HEADROOM: u32 = 256;
+/// An Ethernet header and two VLAN tags, in bytes: what a frame has beyond the MTU.
+const FRAME_OVERHEAD: u32 = 14 + 2 * 4;
+
+/// Where in the kernel the XDP program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AttachMode {
+    /// In the driver, or if that cannot be, in the generic hook.
+    #[default]
+    Auto,
+    /// In the driver, before the kernel has made an `sk_buff` of the packet.
+    Native,
+    /// In the network core, after the driver: works on every interface and is slower.
+    Generic,
+}
+
+/// Whether frames are copied between the driver's memory and ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CopyMode {
+    /// Zero-copy where the driver can, else copy.
+    #[default]
+    Auto,
+    /// Zero-copy or an error.
+    ZeroCopy,
+    /// Copy, even if the driver could do without.
+    Copy,
+}
+
+/// How [`XdpInterface::open`](super::XdpInterface::open) is to set up an interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct XdpOptions {
+    /// Where the XDP program runs.
+    pub attach: AttachMode,
+    /// Whether frames are copied.
+    pub copy: CopyMode,
+    /// How many RX queues get a socket, from queue 0 on; `None` is all of them. What arrives on a
+    /// queue without a socket stays with the kernel.
+    pub queues: Option<u32>,
+    /// Frames of memory per queue: a power of two from 64 to 1,048,576. The RX, TX and completion
+    /// rings hold as many, so what has been received can always be sent.
+    pub frames_per_queue: u32,
+    /// Bytes of memory per frame: a power of two from 2048 to the size of a memory page. 256 of
+    /// them are the kernel's; larger packets are dropped and counted.
+    pub frame_size: u32,
+    /// How many single addresses can be redirected per address family.
+    pub max_addresses: u32,
+    /// How many prefixes can be redirected per address family.
+    pub max_prefixes: u32,
+}
+
+impl Default for XdpOptions {
+    fn default() -> Self {
+        Self {
+            attach: AttachMode::Auto,
+            copy: CopyMode::Auto,
+            queues: None,
+            frames_per_queue: 4096,
+            frame_size: 2048,
+            max_addresses: 4096,
+            max_prefixes: 1024,
+        }
+    }
+}
+
+impl XdpOptions {
+    /// Checks every field on its own and those that must agree.
+    pub(super) fn validate(&self) -> Result<(), XdpError> {
+        let power_within =
+            |value: u32, low, high| value.is_power_of_two() && (low..=high).contains(&value);
+        let checks = [
+            (
+                power_within(self.frames_per_queue, 64, 1 << 20),
+                "frames_per_queue",
+                self.frames_per_queue.to_string(),
+                "a power of two from 64 to 1048576",
+            ),
+            (
+                power_within(self.frame_size, 2048, 1 << 16),
+                "frame_size",
+                self.frame_size.to_string(),
+                "a power of two from 2048 to the size of a memory page",
+            ),
+            (
+                self.queues != Some(0),
+                "queues",
+                "0".to_owned(),
+                "at least one, or none for every queue",
+            ),
+            (
+                (1..=1 << 20).contains(&self.max_addresses),
+                "max_addresses",
+                self.max_addresses.to_string(),
+                "1 to 1048576",
+            ),
+            (
+                (1..=1 << 20).contains(&self.max_prefixes),
+                "max_prefixes",
+                self.max_prefixes.to_string(),
+                "1 to 1048576",
+            ),
+            (
+                self.attach != AttachMode::Generic || self.copy != CopyMode::ZeroCopy,
+                "copy",
+                CopyMode::ZeroCopy.to_string(),
+                "auto or copy: the generic hook has nothing to share with the driver",
+            ),
+        ];
+        match checks.into_iter().find(|(valid, ..)| !valid) {
+            None => Ok(()),
+            Some((_, field, value, expected)) => Err(XdpError::Option {
+                field,
+                value,
+                expected,
+            }),
+        }
+    }
+
+    /// The longest frame that fits, in bytes, from the destination MAC on.
+    pub(super) fn room(&self) -> u32 {
+        self.frame_size - PACKET_HEADROOM
+    }
+
+    /// The longest frame an interface with this MTU receives, in bytes.
+    pub(super) fn longest_frame(mtu: u32) -> u32 {
+        mtu.saturating_add(FRAME_OVERHEAD)
+    }
+
+    /// The smallest frame size that has room for this MTU.
+    pub(super) fn frame_size_for(mtu: u32) -> u32 {
+        Self::longest_frame(mtu)
+            .saturating_add(PACKET_HEADROOM)
+            .checked_next_power_of_two()
+            .unwrap_or(1 << 31)
+    }
+}
+
+impl fmt::Display for AttachMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+impl FromStr for AttachMode {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "generic" => Ok(Self::Generic),
+            _ => Err(ParseError::new(
+                "attach mode",
+                text,
+                "auto, native or generic",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for CopyMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::ZeroCopy => "zero-copy",
+            Self::Copy => "copy",
+        })
+    }
+}
+
+impl FromStr for CopyMode {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "zero-copy" => Ok(Self::ZeroCopy),
+            "copy" => Ok(Self::Copy),
+            _ => Err(ParseError::new(
+                "copy mode",
+                text,
+                "auto, zero-copy or copy",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_round_trip_through_text() {
+        for mode in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        for mode in [CopyMode::Auto, CopyMode::ZeroCopy, CopyMode::Copy] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        assert!("skb".parse::<AttachMode>().is_err());
+        assert!("zerocopy".parse::<CopyMode>().is_err());
+    }
+
+    #[test]
+    fn the_default_is_valid_and_each_bad_field_is_named() {
+        type Spoil = fn(&mut XdpOptions);
+        let spoilers: [(&str, Spoil); 6] = [
+            ("frames_per_queue", |o| o.frames_per_queue = 1000),
+            ("frame_size", |o| o.frame_size = 1024),
+            ("queues", |o| o.queues = Some(0)),
+            ("max_addresses", |o| o.max_addresses = 0),
+            ("max_prefixes", |o| o.max_prefixes = 0),
+            ("copy", |o| {
+                o.attach = AttachMode::Generic;
+                o.copy = CopyMode::ZeroCopy;
+            }),
+        ];
+        XdpOptions::default().validate().unwrap();
+        for (name, spoil) in spoilers {
+            let mut options = XdpOptions::default();
+            spoil(&mut options);
+            let error = options.validate().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_of_1500_fits_the_default_frame_and_1771_does_not() {
+        let room = XdpOptions::default().room();
+        assert!(XdpOptions::longest_frame(1500) <= room);
+        assert!(XdpOptions::longest_frame(1770) <= room);
+        assert!(XdpOptions::longest_frame(1771) > room);
+        assert_eq!(XdpOptions::frame_size_for(1500), 2048);
+        assert_eq!(XdpOptions::frame_size_for(1771), 4096);
+        assert_eq!(XdpOptions::frame_size_for(9000), 16384);
+    }
+}

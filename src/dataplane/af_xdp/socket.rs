@@ -1,0 +1,150 @@
+//! Making an AF_XDP socket: memory, rings, bind, and which of copy and zero-copy it came to.
+
+use super::options::XdpOptions;
+use std::error::Error;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use xsk_rs::config::{
+    BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig, UmemConfigBuilder,
+};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
+
+/// `XDP_OPTIONS` and its `XDP_OPTIONS_ZEROCOPY`, linux/if_xdp.h.
+const XDP_OPTIONS: libc::c_int = 8;
+const OPTION_ZERO_COPY: u32 = 1;
+
+/// The first and the longest pause between two attempts to bind.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket in its parts, and every frame of its UMEM.
+pub(super) struct XskSocket {
+    pub(super) fill: FillQueue,
+    pub(super) rx: RxQueue,
+    pub(super) tx: TxQueue,
+    pub(super) completion: CompQueue,
+    pub(super) umem: Umem,
+    pub(super) frames: Vec<FrameDesc>,
+    pub(super) tx_size: u32,
+}
+
+/// At which step it failed.
+pub(super) enum SocketError {
+    Memory(io::Error),
+    Bind(io::Error),
+}
+
+impl XskSocket {
+    /// Maps the memory and binds to `queue` of `interface`, which is looked up in the network
+    /// namespace of the calling thread.
+    ///
+    /// A socket that has just been closed, as by a director that is restarted, keeps its queue for
+    /// some tens of milliseconds more, so a busy queue is tried again until `deadline`.
+    pub(super) fn open(
+        interface: &str,
+        queue: u32,
+        options: &XdpOptions,
+        mode: BindFlags,
+        deadline: Instant,
+    ) -> Result<Self, SocketError> {
+        let memory = |error: &(dyn Error + 'static)| SocketError::Memory(os_error(error));
+        let ring = QueueSize::new(options.frames_per_queue).map_err(|e| memory(&e))?;
+        let umem_config = umem_config(options, ring).map_err(|e| memory(&*e))?;
+        let frames = NonZeroU32::new(options.frames_per_queue)
+            .ok_or_else(|| SocketError::Memory(io::ErrorKind::InvalidInput.into()))?;
+        let (umem, frames) = Umem::new(umem_config, frames, false).map_err(|e| memory(&e))?;
+
+        let config = SocketConfig::builder()
+            .rx_queue_size(ring)
+            .tx_queue_size(ring)
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+            .build();
+        let interface: Interface = interface
+            .parse()
+            .map_err(|_| SocketError::Bind(io::ErrorKind::InvalidInput.into()))?;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // SAFETY: the UMEM is this socket's alone and libxdp's own program is inhibited, so
+            // the case the contract warns of, two sockets on one queue of a shared UMEM, does not
+            // arise. A failed attempt leaves the UMEM as it was.
+            let created = unsafe { Socket::new(config, &umem, &interface, queue) };
+            match created {
+                Ok((tx, rx, Some((fill, completion)))) => {
+                    return Ok(Self {
+                        fill,
+                        rx,
+                        tx,
+                        completion,
+                        umem,
+                        frames,
+                        tx_size: options.frames_per_queue,
+                    });
+                }
+                // Only of a UMEM with an earlier socket, and this one has none.
+                Ok((_, _, None)) => {
+                    return Err(SocketError::Bind(io::Error::other(
+                        "libxdp returned no fill and completion ring",
+                    )));
+                }
+                Err(error) => {
+                    let error = os_error(&error);
+                    let busy = error.raw_os_error() == Some(libc::EBUSY);
+                    if !busy || Instant::now() >= deadline {
+                        return Err(SocketError::Bind(error));
+                    }
+                    sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Whether frames are shared with the driver. Where the kernel cannot say, they are not.
+    pub(super) fn is_zero_copy(&self) -> bool {
+        let mut options = 0_u32;
+        let mut length = size_of_val(&options) as libc::socklen_t;
+        // SAFETY: the descriptor is open, as `self` has the queues that own it; the kernel writes
+        // at most `length` bytes to `options`, which is that long (`struct xdp_options` is one
+        // 32-bit word).
+        let result = unsafe {
+            libc::getsockopt(
+                self.rx.fd().as_raw_fd(),
+                libc::SOL_XDP,
+                XDP_OPTIONS,
+                (&raw mut options).cast(),
+                &raw mut length,
+            )
+        };
+        result == 0 && options & OPTION_ZERO_COPY != 0
+    }
+}
+
+/// The fill ring is twice as large as the number of frames: the kernel says late how far it has
+/// read, so that one of the same size looks full when all frames are legally outside of it.
+fn umem_config(options: &XdpOptions, ring: QueueSize) -> Result<UmemConfig, Box<dyn Error>> {
+    let config = UmemConfigBuilder::new()
+        .frame_size(options.frame_size.try_into()?)
+        .fill_queue_size(QueueSize::new(options.frames_per_queue * 2)?)
+        .comp_queue_size(ring)
+        .build()?;
+    Ok(config)
+}
+
+/// What the kernel said, which xsk-rs has as the source of its errors.
+fn os_error(error: &(dyn Error + 'static)) -> io::Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let code = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            return io::Error::from_raw_os_error(code);
+        }
+        cause = error.source();
+    }
+    io::Error::other(error.to_string())
+}

@@ -1,0 +1,190 @@
+//! Which frames leave the kernel and which do not.
+
+use crate::wire::*;
+use dsrlb::dataplane::PacketIo;
+use dsrlb::dataplane::af_xdp::{Answer, XdpError, XdpOptions};
+
+const C_TAG: (u16, u16) = (0x8100, 100);
+const S_TAG: (u16, u16) = (0x88a8, 200);
+
+#[test]
+fn frames_for_a_vip_come_out_and_back_and_no_others() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpredir", 1)?;
+    let addresses = kernel(&[VIP4, VIP6, "10.99.0.0/16", "fd99::/32"]);
+    let (mut director, mut client) = wire.open(&addresses, &XdpOptions::default())?;
+    let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
+    assert!(
+        wire.ping("10.88.0.1") && wire.ping("fd88::1"),
+        "the kernel's own traffic"
+    );
+
+    let taken = [
+        ("IPv4", udp(DIRECTOR_MAC, &[], VIP4)),
+        ("IPv6", udp(DIRECTOR_MAC, &[], VIP6)),
+        ("one tag", udp(DIRECTOR_MAC, &[C_TAG], VIP4)),
+        ("one tag, IPv6", udp(DIRECTOR_MAC, &[C_TAG], VIP6)),
+        ("two tags", udp(DIRECTOR_MAC, &[S_TAG, C_TAG], VIP4)),
+        ("two tags, IPv6", udp(DIRECTOR_MAC, &[C_TAG, C_TAG], VIP6)),
+        ("prefix", udp(DIRECTOR_MAC, &[], "10.99.3.4")),
+        ("prefix, IPv6", udp(DIRECTOR_MAC, &[], "fd99:0:1::1")),
+    ];
+    for (case, frame) in &taken {
+        let back = round_trip(queue, peer, frame, WAIT)?;
+        assert_eq!(back, Some(reflected(frame)), "{case}");
+    }
+    let stats = director.interface.stats()?;
+    assert_eq!(stats.redirected, taken.len() as u64);
+    assert_eq!(queue.stats().received, taken.len() as u64);
+    assert_eq!(queue.stats().transmitted, taken.len() as u64);
+    assert_eq!(stats.no_socket, 0);
+
+    let mut cut = udp(DIRECTOR_MAC, &[], VIP4);
+    cut.truncate(14 + 19);
+    let left = [
+        ("another station's", udp(FOREIGN_MAC, &[], VIP4)),
+        ("another station's, IPv6", udp(FOREIGN_MAC, &[C_TAG], VIP6)),
+        ("broadcast", udp(BROADCAST, &[], VIP4)),
+        ("another address", udp(DIRECTOR_MAC, &[], "10.88.0.101")),
+        ("another address, IPv6", udp(DIRECTOR_MAC, &[], "fd88::101")),
+        ("outside the prefix", udp(DIRECTOR_MAC, &[], "10.98.0.1")),
+        (
+            "three tags",
+            udp(DIRECTOR_MAC, &[S_TAG, C_TAG, C_TAG], VIP4),
+        ),
+        ("an IPv4 header cut short", cut),
+        ("ARP", arp(BROADCAST, [10, 88, 0, 100])),
+    ];
+    for (case, frame) in &left {
+        let before = director.interface.stats()?;
+        let back = round_trip(queue, peer, frame, SILENCE)?;
+        assert_eq!(back, None, "{case}");
+        let after = director.interface.stats()?;
+        assert_eq!(after.redirected, before.redirected, "{case}");
+        assert!(after.passed > before.passed, "{case}");
+    }
+    Ok(())
+}
+
+#[test]
+fn requests_for_the_mac_go_to_who_answers() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpanswer", 1)?;
+    let mut addresses = kernel(&[VIP4, VIP6]);
+    addresses.push(("10.88.0.200/32".parse()?, Answer::Handler));
+    addresses.push(("fd88::200/128".parse()?, Answer::Handler));
+    let (mut director, mut client) = wire.open(&addresses, &XdpOptions::default())?;
+    let group = |last| [0x33, 0x33, 0xff, 0, last, 0];
+    let cases = [
+        ("ARP, broadcast", true, arp(BROADCAST, [10, 88, 0, 200])),
+        ("ARP, to us", true, arp(DIRECTOR_MAC, [10, 88, 0, 200])),
+        ("ARP, to another", false, arp(FOREIGN_MAC, [10, 88, 0, 200])),
+        ("ARP, the kernel's", false, arp(BROADCAST, [10, 88, 0, 100])),
+        (
+            "ND",
+            true,
+            neighbour_discovery(group(2), "ff02::1:ff00:200", 135, "fd88::200"),
+        ),
+        (
+            "ND, to us",
+            true,
+            neighbour_discovery(DIRECTOR_MAC, "fd88::200", 135, "fd88::200"),
+        ),
+        (
+            "ND, to another",
+            false,
+            neighbour_discovery(FOREIGN_MAC, "fd88::200", 135, "fd88::200"),
+        ),
+        (
+            "ND, the kernel's",
+            false,
+            neighbour_discovery(group(1), "ff02::1:ff00:100", 135, "fd88::100"),
+        ),
+        (
+            "ND probe, the kernel's",
+            false,
+            neighbour_discovery(DIRECTOR_MAC, "fd88::100", 135, "fd88::100"),
+        ),
+        (
+            "ND advertisement",
+            false,
+            neighbour_discovery(DIRECTOR_MAC, "fd88::100", 136, "fd88::2"),
+        ),
+    ];
+    for (case, taken, frame) in &cases {
+        client.queues[0].send(frame)?;
+        let mut seen = Vec::new();
+        let wait = if *taken { WAIT } else { SILENCE };
+        director.queues[0].poll(wait, &mut |frames| {
+            seen.extend(frames.iter().map(|frame| frame.bytes().to_vec()));
+        })?;
+        assert_eq!(seen.first(), taken.then_some(frame), "{case}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_set_of_addresses_is_replaced_as_a_whole() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpset", 1)?;
+    let options = XdpOptions {
+        max_addresses: 2,
+        ..XdpOptions::default()
+    };
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4, VIP6, "10.99.0.0/16"]), &options)?;
+    let one = udp(DIRECTOR_MAC, &[], VIP4);
+    let other = udp(DIRECTOR_MAC, &[], "10.99.1.1");
+    let mut is_taken = |director: &mut End, frame: &[u8]| {
+        round_trip(
+            &mut director.queues[0],
+            &mut client.queues[0],
+            frame,
+            SILENCE,
+        )
+        .map(|back| back.is_some())
+    };
+    assert!(is_taken(&mut director, &one)? && is_taken(&mut director, &other)?);
+
+    let error = director
+        .interface
+        .redirect(&kernel(&[VIP4, "10.0.0.1/32", "10.0.0.2/32"]));
+    assert!(
+        matches!(
+            error,
+            Err(XdpError::TooManyAddresses {
+                count: 3,
+                limit: 2,
+                ..
+            })
+        ),
+        "{error:?}"
+    );
+    assert!(
+        is_taken(&mut director, &one)? && is_taken(&mut director, &other)?,
+        "nothing changed"
+    );
+
+    // Full before and after, with one address in common.
+    director
+        .interface
+        .redirect(&kernel(&["10.99.1.1/32", "10.99.1.2/32"]))?;
+    assert!(!is_taken(&mut director, &one)? && is_taken(&mut director, &other)?);
+    director.interface.redirect(&[])?;
+    assert!(!is_taken(&mut director, &one)? && !is_taken(&mut director, &other)?);
+    director.interface.redirect(&kernel(&[VIP4]))?;
+    assert!(is_taken(&mut director, &one)?);
+
+    director.interface.set_station(FOREIGN_MAC.into())?;
+    assert!(!is_taken(&mut director, &one)?);
+    assert!(
+        is_taken(&mut director, &udp(FOREIGN_MAC, &[], VIP4))?,
+        "a virtual MAC"
+    );
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Receiving and sending: queues, accounting, and what goes wrong on the way.
+
+use crate::wire::*;
+use dsrlb::dataplane::af_xdp::{FrameCensus, XdpOptions, XdpQueue};
+use dsrlb::dataplane::{Action, MAX_BATCH, PacketIo};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+fn total(census: FrameCensus) -> usize {
+    census.receiving + census.transmitting + census.free
+}
+
+/// Polls without a handler to speak of until nothing is on its way out.
+fn settle(queue: &mut XdpQueue) -> FrameCensus {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while queue.census().transmitting > 0 && Instant::now() < deadline {
+        queue.poll(Duration::from_millis(1), &mut |_| ()).unwrap();
+    }
+    queue.census()
+}
+
+#[test]
+fn each_queue_receives_its_own() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpqueues", 2)?;
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
+    assert_eq!(director.queues.len(), 2);
+    assert_eq!(director.interface.granted().zero_copy, [false, false]);
+    let frame = udp(DIRECTOR_MAC, &[], VIP4);
+    for at in [0, 1, 1, 0] {
+        let before = director.queues[1 - at].stats().received;
+        let back = round_trip(
+            &mut director.queues[at],
+            &mut client.queues[at],
+            &frame,
+            WAIT,
+        )?;
+        assert_eq!(back, Some(reflected(&frame)), "queue {at}");
+        assert_eq!(director.queues[1 - at].poll(SILENCE, &mut |_| ())?, 0);
+        assert_eq!(director.queues[1 - at].stats().received, before);
+    }
+    // What arrives on a queue without a socket stays with the kernel, and is counted.
+    director.queues.remove(1);
+    for _ in 0..5 {
+        client.queues[1].send(&frame)?;
+    }
+    assert_eq!(director.queues[0].poll(SILENCE, &mut |_| ())?, 0);
+    assert_eq!(director.interface.stats()?.no_socket, 5);
+    assert_eq!(director.interface.stats()?.redirected, 4);
+    Ok(())
+}
+
+#[test]
+fn fewer_queues_than_there_are_leave_the_rest_to_the_kernel() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpfewer", 2)?;
+    let options = XdpOptions {
+        queues: Some(1),
+        ..XdpOptions::default()
+    };
+    let interface = wire.open_director(&options)?;
+    assert_eq!(interface.granted().zero_copy.len(), 1);
+    assert!(
+        interface
+            .warnings()
+            .iter()
+            .any(|text| text.contains("queues")),
+        "{:?}",
+        interface.warnings()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_hundred_thousand_frames_and_none_lost() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    const FRAMES: u64 = 100_000;
+    const WINDOW: u64 = 500;
+    let wire = Wire::build("afxdpmany", 1)?;
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
+    let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
+    let frame = udp(DIRECTOR_MAC, &[], VIP4);
+    let (whole, peers) = (total(queue.census()), total(peer.census()));
+    let (mut sent, mut back) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while back < FRAMES {
+        assert!(Instant::now() < deadline, "{sent} sent, {back} back");
+        while sent < FRAMES && sent - back < WINDOW && peer.send(&frame)? {
+            sent += 1;
+        }
+        queue.poll(Duration::ZERO, &mut |frames| {
+            assert!(frames.len() <= MAX_BATCH);
+            frames.iter_mut().for_each(reflect);
+        })?;
+        back += peer.poll(Duration::ZERO, &mut |_| ())? as u64;
+        assert_eq!(total(queue.census()), whole);
+    }
+    let stats = queue.stats();
+    assert_eq!(
+        (stats.received, stats.transmitted),
+        (FRAMES, FRAMES),
+        "{stats:?}"
+    );
+    assert_eq!(director.interface.stats()?.redirected, FRAMES);
+    for (queue, whole) in [(queue, whole), (peer, peers)] {
+        let census = settle(queue);
+        assert_eq!(census.transmitting, 0);
+        assert_eq!(total(census), whole);
+        let stats = queue.stats();
+        let lost = [
+            stats.transmit_rejected,
+            stats.transmit_failed,
+            stats.receive_ring_full,
+            stats.receive_no_frame,
+            stats.receive_dropped,
+        ];
+        assert_eq!(lost, [0; 5], "{stats:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_overrun_is_counted_to_the_frame_and_does_no_harm() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpflood", 1)?;
+    let options = XdpOptions {
+        frames_per_queue: 64,
+        ..XdpOptions::default()
+    };
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &options)?;
+    let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
+    let frame = udp(DIRECTOR_MAC, &[], VIP4);
+    for _ in 0..1000 {
+        assert!(peer.send(&frame)?);
+    }
+    while queue.poll(SILENCE, &mut |frames| {
+        frames
+            .iter_mut()
+            .for_each(|frame| frame.set_action(Action::Release))
+    })? > 0
+    {}
+    let (stats, redirected) = (queue.stats(), director.interface.stats()?.redirected);
+    let lost = stats.receive_ring_full + stats.receive_no_frame + stats.receive_dropped;
+    assert_eq!(redirected, 1000);
+    assert_eq!(stats.received + lost, redirected, "{stats:?}");
+    assert!(stats.receive_no_frame > 0, "{stats:?}");
+    assert_eq!(
+        round_trip(queue, peer, &frame, WAIT)?,
+        Some(reflected(&frame))
+    );
+    Ok(())
+}
+
+#[test]
+fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdppanic", 1)?;
+    let options = XdpOptions {
+        frames_per_queue: 64,
+        ..XdpOptions::default()
+    };
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &options)?;
+    let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
+    let whole = total(queue.census());
+    let frame = udp(DIRECTOR_MAC, &[], VIP4);
+    // More panics than there are frames: one lost each time would show.
+    for _ in 0..200 {
+        peer.send(&frame)?;
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            queue.poll(WAIT, &mut |_| {
+                std::panic::resume_unwind(Box::new("on purpose"))
+            })
+        }));
+        assert!(polled.is_err());
+        assert_eq!(total(queue.census()), whole);
+    }
+    for _ in 0..200 {
+        assert_eq!(
+            round_trip(queue, peer, &frame, WAIT)?,
+            Some(reflected(&frame))
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn frames_that_cannot_be_sent_are_counted() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpfail", 1)?;
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
+    let queue = &mut director.queues[0];
+    let frame = udp(CLIENT_MAC, &[], VIP4);
+    assert!(!queue.send(&[0; 13])?, "shorter than a header");
+    assert!(!queue.send(&[0; 1793])?, "longer than a frame");
+    assert_eq!(queue.stats().transmit_rejected, 2);
+    assert!(queue.send(&frame)?);
+    assert_eq!(client.queues[0].poll(WAIT, &mut |_| ())?, 1);
+
+    // No carrier: the kernel says of each frame that it was dropped.
+    wire.client.run("ip", &["link", "set", CLIENT, "down"])?;
+    for _ in 0..10 {
+        assert!(queue.send(&frame)?);
+    }
+    let stats = queue.stats();
+    assert_eq!(
+        (stats.transmitted, stats.transmit_failed),
+        (1, 10),
+        "{stats:?}"
+    );
+    let whole = total(queue.census());
+    assert_eq!(settle(queue).transmitting, 0);
+    assert_eq!(total(queue.census()), whole);
+    Ok(())
+}
+
+#[test]
+fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpgone", 1)?;
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
+    let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
+    let frame = udp(DIRECTOR_MAC, &[], VIP4);
+    wire.director
+        .run("ip", &["link", "set", DIRECTOR, "down"])?;
+    assert_eq!(queue.poll(SILENCE, &mut |_| ())?, 0, "down is not gone");
+    assert!(queue.send(&frame)?, "kept until the interface is up");
+    wire.director.run("ip", &["link", "set", DIRECTOR, "up"])?;
+    std::thread::sleep(SILENCE);
+    assert_eq!(
+        round_trip(queue, peer, &frame, WAIT)?,
+        Some(reflected(&frame))
+    );
+
+    wire.director.run("ip", &["link", "del", DIRECTOR])?;
+    let error = queue.poll(SILENCE, &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains(DIRECTOR), "{error}");
+    assert!(queue.send(&frame).is_err());
+    let mut spins = 0;
+    let error = loop {
+        match queue.poll(Duration::ZERO, &mut |_| ()) {
+            Ok(_) if spins < 10_000 => spins += 1,
+            polled => break polled,
+        }
+    };
+    assert!(error.is_err(), "also without a wait");
+    director.interface.detach();
+    Ok(())
+}
+
+#[test]
+fn an_idle_queue_sleeps() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpidle", 1)?;
+    let mut interface = wire.open_director(&XdpOptions::default())?;
+    let mut queues = interface.take_queues();
+    let cpu = || {
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from)
+    };
+    let (started, before) = (Instant::now(), cpu()?);
+    assert_eq!(queues[0].poll(Duration::from_millis(500), &mut |_| ())?, 0);
+    assert!(started.elapsed() >= Duration::from_millis(500));
+    let used = cpu()? - before;
+    assert!(used < Duration::from_millis(5), "{used:?}");
+    Ok(())
+}
