@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arp;
+pub mod checksum;
 mod mac;
+pub mod neighbor_discovery;
 
 pub use mac::{MacAddress, rewrite_mac};
