@@ -4,10 +4,11 @@ use super::counters::WorkerCounters;
 use super::io::{Action, Frame, MAX_BATCH};
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer};
-use crate::flow::{PacketInfo, Timestamp};
-use crate::packet::{self, Parse, rewrite_mac};
+use crate::flow::{PacketInfo, Protocol, Timestamp};
+use crate::packet::{self, EtherType, Parse, arp, neighbor_discovery, rewrite_mac};
 use crate::verdict::{DropReason, Verdict};
 use arrayvec::ArrayVec;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Turns received frames into verdicts. Pure: no I/O, no clock, no allocation.
@@ -125,11 +126,54 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Read {
     if to != snapshot.station.0 && !(snapshot.answers && is_multicast(to)) {
         return Read::Decided(Verdict::Pass);
     }
-    match packet::parse(frame.bytes()) {
-        Parse::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
-        Parse::NotIp { .. } => Read::Decided(Verdict::Pass),
-        Parse::Ip(_) if to != snapshot.station.0 => Read::Decided(Verdict::Pass),
-        Parse::Ip(parsed) => Read::Assign(parsed.info),
+    let is_ours = to == snapshot.station.0;
+    let verdict = match packet::parse(frame.bytes()) {
+        Parse::Malformed(reason) => Verdict::Drop(reason),
+        Parse::NotIp {
+            ether_type,
+            payload,
+        } => answer_arp(snapshot, frame, ether_type, payload),
+        Parse::Ip(parsed) if parsed.info.flow.protocol == Protocol::ICMPV6 => {
+            match answer_solicitation(snapshot, frame, usize::from(parsed.network)) {
+                Verdict::Pass if is_ours => return Read::Assign(parsed.info),
+                verdict => verdict,
+            }
+        }
+        Parse::Ip(parsed) if is_ours => return Read::Assign(parsed.info),
+        Parse::Ip(_) => Verdict::Pass,
+    };
+    Read::Decided(verdict)
+}
+
+/// Answers an ARP request for a VIP, if that is ours to do.
+fn answer_arp(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    ether_type: EtherType,
+    payload: usize,
+) -> Verdict {
+    let is_vip = |address: Ipv4Addr| snapshot.services.is_vip(address.into());
+    let answered = snapshot.answers
+        && ether_type == EtherType::ARP
+        && arp::requested_address(frame.bytes(), payload).is_some_and(is_vip)
+        && arp::answer_in_place(frame.bytes_mut(), payload, snapshot.station);
+    if answered {
+        Verdict::Answer
+    } else {
+        Verdict::Pass
+    }
+}
+
+/// Answers a neighbour solicitation for a VIP, if that is ours to do.
+fn answer_solicitation(snapshot: &Snapshot, frame: &mut Frame<'_>, network: usize) -> Verdict {
+    let is_vip = |address: Ipv6Addr| snapshot.services.is_vip(address.into());
+    let answered = snapshot.answers
+        && neighbor_discovery::solicited_target(frame.bytes(), network).is_some_and(is_vip)
+        && neighbor_discovery::answer_in_place(frame.bytes_mut(), network, snapshot.station);
+    if answered {
+        Verdict::Answer
+    } else {
+        Verdict::Pass
     }
 }
 

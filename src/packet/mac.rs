@@ -86,6 +86,17 @@ pub fn rewrite_mac(frame: &mut [u8], destination: MacAddress, source: MacAddress
     true
 }
 
+/// Whether a station with the address `own` takes the frame: it is for `own` or for a group.
+///
+/// A port in promiscuous mode also receives what a switch floods for others.
+#[inline]
+pub(crate) fn is_for(frame: &[u8], own: MacAddress) -> bool {
+    frame
+        .first_chunk()
+        .map(|&to| MacAddress(to))
+        .is_some_and(|to| to == own || to.is_multicast())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,10 +12,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arp;
+pub mod checksum;
 mod ethernet;
 mod ipv4;
 mod ipv6;
 mod mac;
+pub mod neighbor_discovery;
 mod parse;
 mod transport;
 
