@@ -2,6 +2,7 @@
 
 mod io;
 mod memory;
+pub mod neighbour;
 
 pub use io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
 pub use memory::MemoryIo;
