@@ -6,6 +6,8 @@
 pub mod balancer;
 pub mod config;
 pub mod dataplane;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub mod director;
 pub mod error;
 pub mod flow;
 pub mod packet;

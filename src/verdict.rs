@@ -20,7 +20,7 @@ impl BackendIndex {
     /// An index from its parts; both wrap at their width.
     pub const fn new(slot: usize, generation: u32) -> Self {
         let slot = (slot % Self::MAX_SLOTS) as u32;
-        Self(slot << Self::GENERATION_BITS | generation % (1 << Self::GENERATION_BITS))
+        Self((slot << Self::GENERATION_BITS) | (generation % (1 << Self::GENERATION_BITS)))
     }
 
     /// The place in the snapshot's array of next hops.

@@ -9,6 +9,7 @@ pub mod af_xdp;
 mod counters;
 mod io;
 mod memory;
+pub mod neighbour;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod pipeline;

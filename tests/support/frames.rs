@@ -139,7 +139,7 @@ pub fn with_extensions(frame: &[u8], extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
 
 /// Sets the IPv4 fragment field of an untagged frame and mends the header checksum.
 pub fn fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
-    let field = offset / 8 | if more { 0x2000 } else { 0 };
+    let field = (offset / 8) | if more { 0x2000 } else { 0 };
     frame[20..22].copy_from_slice(&field.to_be_bytes());
     let (mut header, _) = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap();
     header.header_checksum = header.calc_header_checksum();

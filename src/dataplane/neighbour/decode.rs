@@ -1,0 +1,227 @@
+//! From netlink messages to what the table understands, and the requests of the resolver.
+
+use super::table::{Entry, Freshness, Link, LinkState, Observation, Route};
+use crate::packet::MacAddress;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::net::IpAddr;
+
+/// What a message of the kernel tells; `None` for all that is not about neighbours and links.
+pub(super) fn observation(message: &RouteNetlinkMessage) -> Option<Observation> {
+    match message {
+        RouteNetlinkMessage::NewNeighbour(message) => {
+            let (interface, address) = neighbour(message)?;
+            let entry = entry(message);
+            Some(Observation::Entry {
+                interface,
+                address,
+                entry,
+            })
+        }
+        RouteNetlinkMessage::DelNeighbour(message) => {
+            let (interface, address) = neighbour(message)?;
+            Some(Observation::Entry {
+                interface,
+                address,
+                entry: None,
+            })
+        }
+        RouteNetlinkMessage::NewLink(message) => link(message).map(Observation::Link),
+        // A port that leaves a bridge is "deleted" too, in the bridge's address family.
+        RouteNetlinkMessage::DelLink(message)
+            if message.header.interface_family == AddressFamily::Unspec =>
+        {
+            Some(Observation::LinkGone(message.header.index))
+        }
+        _ => None,
+    }
+}
+
+/// Interface and address of an entry for IPv4 or IPv6; bridges keep their tables here as well.
+fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
+        // An address that this host answers for, not one that it sends to.
+        return None;
+    }
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                Some(IpAddr::V4(*address))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                Some(IpAddr::V6(*address))
+            }
+            _ => None,
+        })?;
+    Some((message.header.ifindex, address))
+}
+
+fn entry(message: &NeighbourMessage) -> Option<Entry> {
+    let mac = || {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
+                _ => None,
+            })
+    };
+    let usable = |freshness| mac().map(|mac| Entry::Usable(mac, freshness));
+    match message.header.state {
+        Nud::Incomplete => Some(Entry::Incomplete),
+        Nud::Failed => Some(Entry::Failed),
+        // While it is asked, the kernel goes on to use what it has.
+        Nud::Reachable | Nud::Delay | Nud::Probe => usable(Freshness::Confirmed),
+        Nud::Stale => usable(Freshness::Stale),
+        Nud::Permanent | Nud::Noarp => usable(Freshness::Fixed),
+        _ => None,
+    }
+}
+
+fn mac(bytes: &[u8]) -> Option<MacAddress> {
+    bytes.try_into().ok().map(MacAddress)
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    if message.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let mut hardware = None;
+    let mut lower = None;
+    let mut is_vlan = false;
+    let mut lower_is_elsewhere = false;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => hardware = mac(bytes),
+            LinkAttribute::Link(index) => lower = Some(*index),
+            // The index of `Link` is then one of another namespace, as with a veth's peer.
+            LinkAttribute::LinkNetNsId(_) => lower_is_elsewhere = true,
+            LinkAttribute::LinkInfo(info) => {
+                is_vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan));
+            }
+            _ => {}
+        }
+    }
+    let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let flags = LinkFlags::Up | LinkFlags::LowerUp;
+    Some(Link {
+        index: message.header.index,
+        vlan_of: lower.filter(|_| is_vlan && !lower_is_elsewhere),
+        state: LinkState {
+            mac: hardware.filter(|_| is_ethernet),
+            up: message.header.flags.contains(flags),
+        },
+    })
+}
+
+/// What a route look-up answered.
+pub(super) fn route(message: &RouteMessage) -> Route {
+    match message.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local | RouteType::Anycast => return Route::Local,
+        _ => return Route::Unreachable,
+    }
+    let mut interface = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => {
+                return Route::Via(IpAddr::V4(*gateway));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => {
+                return Route::Via(IpAddr::V6(*gateway));
+            }
+            // An IPv4 destination by way of an IPv6 router (RFC 5549).
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => {
+                return Route::Via(IpAddr::V4(*gateway));
+            }
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => {
+                return Route::Via(IpAddr::V6(*gateway));
+            }
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            _ => {}
+        }
+    }
+    interface.map_or(Route::Unreachable, Route::OnLink)
+}
+
+/// "All interfaces".
+pub(super) fn list_links() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetLink(LinkMessage::default())
+}
+
+/// "All neighbours of this family".
+pub(super) fn list_neighbours(family: AddressFamily) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// "Where would a packet for this address go?"
+pub(super) fn look_up_route(address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    message
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// "Do as if a packet were to be sent to this neighbour": the kernel then resolves it, or confirms
+/// what it has (`NTF_USE`, with no state of our own).
+pub(super) fn use_neighbour(interface: u32, address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = interface;
+    message.header.state = Nud::None;
+    message.header.flags = NeighbourFlags::Use;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(address.into()));
+    RouteNetlinkMessage::NewNeighbour(message)
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+/// Asks for the addresses of this host.
+pub(super) fn list_addresses() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetAddress(AddressMessage::default())
+}
+
+/// An address of this host and the length of its prefix.
+pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
+    let length = message.header.prefix_len;
+    // On a point-to-point link "address" is the peer's and "local" ours; elsewhere both are ours.
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+    let any = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        });
+    IpNet::new(local.or(any)?, length).ok()
+}

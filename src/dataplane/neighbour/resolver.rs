@@ -1,0 +1,277 @@
+//! The neighbour table kept true to the kernel's, and the kernel kept asking.
+
+use super::decode;
+use super::netlink::{Answer, NetlinkSocket, Received};
+use super::table::{
+    Entry, LinkState, NeighbourEvent, NeighbourState, NeighbourTable, Observation, Route,
+};
+use ipnet::IpNet;
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Multicast groups of `linux/rtnetlink.h`.
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_NEIGH: u32 = 3;
+
+/// How many datagrams are read before the events so far are handed on.
+const MAX_DATAGRAMS: usize = 256;
+
+/// What keeps neighbours from being resolved at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolverError {
+    /// There is no interface with this index in the namespace of the thread that opened.
+    #[error(
+        "there is no interface with index {0} in this network namespace: the resolver has to be \
+         opened on a thread that is in the namespace of the interface"
+    )]
+    NoInterface(u32),
+    /// The interface has no Ethernet address, so its neighbours have none either.
+    #[error("interface {0} is not an Ethernet interface: L2 DSR rewrites Ethernet addresses")]
+    NotEthernet(u32),
+    /// The kernel let us read its neighbours but not ask for them.
+    #[error("the kernel refuses to resolve neighbours for us: CAP_NET_ADMIN is needed")]
+    NotPermitted,
+    /// Netlink itself failed.
+    #[error("{doing} over netlink failed: {source}")]
+    Netlink {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn while_doing(doing: &'static str) -> impl Fn(io::Error) -> ResolverError {
+    move |source| ResolverError::Netlink { doing, source }
+}
+
+/// Resolves neighbours on one interface and follows their changes.
+///
+/// Sends no packets itself: it makes the kernel resolve (`NTF_USE`), so the kernel's timers and
+/// settings (`net.ipv4.neigh`) hold and its table agrees with ours. A neighbour that goes silent
+/// while the link stays up is noticed by the kernel's own unreachability detection: after at most
+/// 45 s (1.5 times `base_reachable_time`) its entry is stale, and about 8 s after we ask
+/// (`delay_first_probe_time` and three probes) it has failed. Monitors are faster.
+pub struct Resolver {
+    table: NeighbourTable,
+    interface: u32,
+    /// Subscribed; never asked anything, so that answers and events do not mix.
+    events: NetlinkSocket,
+    requests: NetlinkSocket,
+}
+
+impl Resolver {
+    /// Opens sockets in the network namespace of the calling thread and reads the interface.
+    ///
+    /// They keep to that namespace whatever thread the resolver moves to.
+    ///
+    /// # Errors
+    ///
+    /// When netlink is refused, or the interface is not there or not Ethernet.
+    pub fn open(interface: u32) -> Result<Self, ResolverError> {
+        let opening = while_doing("opening a socket");
+        let mut resolver = Self {
+            table: NeighbourTable::new(interface),
+            interface,
+            // Subscribed before the first dump: whatever changes after it is heard of.
+            events: NetlinkSocket::open(&[RTNLGRP_LINK, RTNLGRP_NEIGH]).map_err(&opening)?,
+            requests: NetlinkSocket::open(&[]).map_err(&opening)?,
+        };
+        let links = resolver.read_links()?;
+        let link = links.iter().find(|link| link.index == interface);
+        let link = link.ok_or(ResolverError::NoInterface(interface))?;
+        if link.state.mac.is_none() {
+            return Err(ResolverError::NotEthernet(interface));
+        }
+        resolver.table.replace_links(links, Instant::now());
+        Ok(resolver)
+    }
+
+    /// The interface as it is now.
+    pub fn link(&self) -> LinkState {
+        self.table.link()
+    }
+
+    /// What is known of `address`; `None` if it is not wanted.
+    pub fn state(&self, address: IpAddr) -> Option<NeighbourState> {
+        self.table.state(address)
+    }
+
+    /// Replaces the set of addresses to resolve; what is known of those that stay is kept. Their
+    /// states come with the next [`Resolver::next_events`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's table cannot be read; the set is replaced all the same.
+    pub fn want(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), ResolverError> {
+        if self.table.want(addresses, Instant::now()) {
+            self.read_neighbours()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for at most `timeout` until something changed, and returns what; empty if nothing did.
+    /// Neighbours are asked for, and events heard, only while this runs: call it again and again.
+    ///
+    /// # Errors
+    ///
+    /// When netlink fails or asking is not permitted. What is known stays; call
+    /// [`Resolver::resynchronize`] before going on.
+    pub fn next_events(&mut self, timeout: Duration) -> Result<Vec<NeighbourEvent>, ResolverError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.attend()?;
+            let events = self.table.take_events();
+            let now = Instant::now();
+            let wake = self
+                .table
+                .next_due()
+                .map_or(deadline, |due| due.min(deadline));
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            self.listen(wake.saturating_duration_since(now))?;
+            if Instant::now() >= deadline {
+                return Ok(self.table.take_events());
+            }
+        }
+    }
+
+    /// Reads interfaces and neighbours anew, for when events may have been lost.
+    ///
+    /// # Errors
+    ///
+    /// When netlink fails.
+    pub fn resynchronize(&mut self) -> Result<(), ResolverError> {
+        let links = self.read_links()?;
+        self.table.replace_links(links, Instant::now());
+        self.read_neighbours()
+    }
+
+    /// Every address of this host, with its prefix length, as of now.
+    ///
+    /// # Errors
+    ///
+    /// When netlink fails.
+    pub fn host_addresses(&mut self) -> Result<Vec<IpNet>, ResolverError> {
+        let address = |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewAddress(address) => decode::address(address),
+            _ => None,
+        };
+        self.requests
+            .dump(decode::list_addresses(), address)
+            .map_err(while_doing("reading the addresses"))
+    }
+
+    fn read_links(&mut self) -> Result<Vec<super::table::Link>, ResolverError> {
+        let link = |message: &RouteNetlinkMessage| match decode::observation(message) {
+            Some(Observation::Link(link)) => Some(link),
+            _ => None,
+        };
+        self.requests
+            .dump(decode::list_links(), link)
+            .map_err(while_doing("reading the interfaces"))
+    }
+
+    fn read_neighbours(&mut self) -> Result<(), ResolverError> {
+        let entry = |message: &RouteNetlinkMessage| match decode::observation(message) {
+            Some(Observation::Entry {
+                interface,
+                address,
+                entry: Some(entry),
+            }) => Some((interface, address, entry)),
+            _ => None,
+        };
+        let mut entries: Vec<(u32, IpAddr, Entry)> = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = decode::list_neighbours(family);
+            let read = self.requests.dump(request, entry);
+            entries.extend(read.map_err(while_doing("reading the neighbours"))?);
+        }
+        self.table.replace_entries(entries, Instant::now());
+        Ok(())
+    }
+
+    /// Does what is due: looks up routes, and has the kernel ask.
+    fn attend(&mut self) -> Result<(), ResolverError> {
+        for address in self.table.due(Instant::now()) {
+            let route = self.look_up(address)?;
+            let now = Instant::now();
+            self.table.apply(Observation::Route { address, route }, now);
+            if let Some(interface) = self.table.ask_on(address) {
+                self.ask(interface, address)?;
+            }
+            self.table.attended(address, now);
+        }
+        Ok(())
+    }
+
+    fn look_up(&mut self, address: IpAddr) -> Result<Route, ResolverError> {
+        if let IpAddr::V6(v6) = address
+            && v6.is_unicast_link_local()
+        {
+            // Such an address means nothing without an interface, and ours is the one meant.
+            return Ok(Route::OnLink(self.interface));
+        }
+        let answer = self
+            .requests
+            .call(decode::look_up_route(address), 0)
+            .map_err(while_doing("looking up a route"))?;
+        Ok(match answer {
+            Answer::Message(RouteNetlinkMessage::NewRoute(route)) => decode::route(&route),
+            _ => Route::Unreachable,
+        })
+    }
+
+    fn ask(&mut self, interface: u32, address: IpAddr) -> Result<(), ResolverError> {
+        let request = decode::use_neighbour(interface, address);
+        let answer = self
+            .requests
+            .execute(request, NLM_F_CREATE)
+            .map_err(while_doing("asking for a neighbour"))?;
+        match answer {
+            Answer::Refused(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                Err(ResolverError::NotPermitted)
+            }
+            // The interface may have gone a moment ago, or the kernel's table be full: the events
+            // tell the one, and asking again after the pause may mend the other.
+            _ => Ok(()),
+        }
+    }
+
+    /// Hears what the kernel tells until nothing more waits.
+    fn listen(&mut self, wait: Duration) -> Result<(), ResolverError> {
+        let hearing = while_doing("hearing of changes");
+        let mut wait = wait;
+        for _ in 0..MAX_DATAGRAMS {
+            let table = &mut self.table;
+            let received = self.events.receive(wait, |message| {
+                if let Some(observation) = decode::observation(&message) {
+                    table.apply(observation, Instant::now());
+                }
+            });
+            match received.map_err(&hearing)? {
+                Received::Messages => wait = Duration::ZERO,
+                Received::Nothing => break,
+                Received::Overrun => {
+                    self.resynchronize()?;
+                    wait = Duration::ZERO;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}

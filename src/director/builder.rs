@@ -1,0 +1,253 @@
+//! From a description to a running director.
+
+use super::control::{Control, Shared};
+use super::{Director, Event};
+use crate::balancer::{Balancer, HashBalancer, VirtualService};
+use crate::config::{Host, Limits};
+use crate::dataplane::af_xdp::{XdpError, XdpInterface, XdpOptions, XdpQueue};
+use crate::dataplane::neighbour::{
+    NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
+};
+use crate::dataplane::{Pipeline, Worker, WorkerCounters};
+use crate::error::ConfigError;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the start waits for the neighbours, so that the first packet already has its way.
+const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
+
+/// Why a director did not start. The network is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The services are not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The interface cannot be used.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// Neighbours cannot be followed.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// A thread could not be started.
+    #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
+    Thread {
+        /// What it was for.
+        thread: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer>>;
+pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
+
+/// Describes a director. Only the interface has no default.
+pub struct DirectorBuilder {
+    interface: String,
+    services: Vec<VirtualService>,
+    xdp: XdpOptions,
+    limits: Limits,
+    answers: bool,
+    balancer: BalancerFactory,
+    on_event: EventHandler,
+}
+
+impl fmt::Debug for DirectorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectorBuilder")
+            .field("interface", &self.interface)
+            .field("services", &self.services)
+            .field("xdp", &self.xdp)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DirectorBuilder {
+    pub(super) fn new(interface: String) -> Self {
+        Self {
+            interface,
+            services: Vec::new(),
+            xdp: XdpOptions::default(),
+            limits: Limits::default(),
+            answers: false,
+            balancer: Box::new(|| Box::new(HashBalancer)),
+            on_event: Box::new(|_| {}),
+        }
+    }
+
+    /// Adds a service. More can be added while the director runs.
+    #[must_use]
+    pub fn service(mut self, service: VirtualService) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Sets modes, queues and memory of the interface.
+    #[must_use]
+    pub fn xdp(mut self, options: XdpOptions) -> Self {
+        self.xdp = options;
+        self
+    }
+
+    /// Sets how many services and backends there can be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Answers ARP and neighbour discovery for the VIPs and announces them, for a host that does
+    /// not hold them itself. The default is not to: then the host holds each VIP on the interface
+    /// (`ip address add 10.0.0.100/32 dev eth0`), or a router has a route for it.
+    ///
+    /// VIPs that are prefixes are answered for, but not announced. Announcements are untagged.
+    #[must_use]
+    pub fn answer_for_vips(mut self, answers: bool) -> Self {
+        self.answers = answers;
+        self
+    }
+
+    /// Sets how each worker's balancer is made; the default is [`HashBalancer`].
+    #[must_use]
+    pub fn balancer<B: Balancer + 'static>(mut self, make: impl Fn() -> B + 'static) -> Self {
+        self.balancer = Box::new(move || Box::new(make()));
+        self
+    }
+
+    /// Sets what is called with each event, on the thread that noticed it.
+    #[must_use]
+    pub fn on_event(mut self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Box::new(handler);
+        self
+    }
+
+    /// Starts. When this returns the director is forwarding; backends whose MAC addresses were not
+    /// known within a second follow when they are.
+    ///
+    /// # Errors
+    ///
+    /// If the services are not valid or the interface cannot be used. Nothing is left behind.
+    pub fn start(self) -> Result<Director, StartError> {
+        let mut interface = XdpInterface::open(&self.interface, &self.xdp)?;
+        let mut resolver = Resolver::open(interface.index())?;
+        let host = Host {
+            addresses: resolver.host_addresses()?,
+        };
+        crate::config::check_services(&self.services, &host, &self.limits)?;
+
+        let queues = interface.take_queues();
+        let counters: Vec<_> = queues
+            .iter()
+            .map(|_| Arc::new(WorkerCounters::new(self.limits.backends)))
+            .collect();
+        let (announce, outbox) = channel();
+        let control = Control::new(interface, host, self.limits, self.answers, announce);
+        let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
+
+        let wanted = shared.update(|services| {
+            *services = self.services;
+            Ok(())
+        });
+        let wanted = wanted.map_err(|error| match error {
+            super::UpdateError::Config(error) => StartError::Config(error),
+            super::UpdateError::Xdp(error) => StartError::Xdp(error),
+        })?;
+        resolve_first(&mut resolver, &wanted, &shared)?;
+
+        // From here on an early return drops the director, which undoes what there is.
+        let mut director = Director {
+            resolver: None,
+            workers: Vec::new(),
+            shared: Arc::clone(&shared),
+        };
+        let mut outbox = Some(outbox);
+        for (queue, counters) in queues.into_iter().zip(counters) {
+            let pipeline = Pipeline::new((self.balancer)(), counters);
+            let mail = outbox.take().unwrap_or_else(|| channel().1);
+            let worker = start_worker(queue, pipeline, mail, &shared);
+            director
+                .workers
+                .push(worker.map_err(|source| StartError::Thread {
+                    thread: "worker",
+                    source,
+                })?);
+        }
+        let report = Arc::clone(&shared);
+        let resolver = ResolverThread::spawn(resolver, move |event| match event {
+            Ok(event) => report.neighbour(event),
+            Err(error) => report.emit(&[Event::ResolverFailed(error.to_string())]),
+        });
+        director.resolver = Some(resolver.map_err(|source| StartError::Thread {
+            thread: "neighbour",
+            source,
+        })?);
+        shared.attach()?;
+        Ok(director)
+    }
+}
+
+/// Gives the neighbours a moment to be found before traffic comes.
+fn resolve_first(
+    resolver: &mut Resolver,
+    wanted: &BTreeSet<IpAddr>,
+    shared: &Shared,
+) -> Result<(), ResolverError> {
+    resolver.want(wanted)?;
+    let deadline = Instant::now() + FIRST_RESOLUTION;
+    let mut pending = wanted.clone();
+    while !pending.is_empty() && Instant::now() < deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        for event in resolver.next_events(left)? {
+            if let NeighbourEvent::Neighbour { address, state } = event
+                && matches!(
+                    state,
+                    NeighbourState::Resolved(_) | NeighbourState::Rejected { .. }
+                )
+            {
+                pending.remove(&address);
+            }
+            shared.neighbour(event);
+        }
+    }
+    Ok(())
+}
+
+fn start_worker(
+    queue: XdpQueue,
+    pipeline: Pipeline<Box<dyn Balancer>>,
+    outbox: Receiver<Vec<u8>>,
+    shared: &Arc<Shared>,
+) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let number = queue.queue();
+    let work = move || {
+        let mut worker = Worker::new(queue, pipeline, shared.snapshots(), outbox);
+        // A balancer is the embedder's code too. If it panics, traffic goes back to the kernel.
+        let error = match catch_unwind(AssertUnwindSafe(|| worker.run(shared.stop_flag()))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_message(panic.as_ref()),
+        };
+        shared.worker_failed(number, error);
+    };
+    std::thread::Builder::new()
+        .name(format!("dsrlb-queue-{number}"))
+        .spawn(work)
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", text.unwrap_or("without a message"))
+}

@@ -1,0 +1,349 @@
+//! What is known, and the snapshot made of it. One lock, never held while packets are processed.
+
+use super::UpdateError;
+use super::builder::EventHandler;
+use super::status::{BackendStatus, Event, Stats};
+use crate::balancer::{Backend, VirtualService};
+use crate::config::{Host, Limits, check_services};
+use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
+use crate::dataplane::neighbour::{NeighbourEvent, NeighbourState};
+use crate::dataplane::{Counts, Idle, Member, Observed, Planner, Snapshot, WorkerCounters};
+use crate::error::ConfigError;
+use crate::packet::{MacAddress, arp, neighbor_discovery};
+use crate::verdict::BackendIndex;
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the director's threads share.
+pub(super) struct Shared {
+    control: Mutex<Control>,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    stop: AtomicBool,
+    on_event: EventHandler,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("control", &self.control)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        control: Control,
+        counters: Vec<Arc<WorkerCounters>>,
+        on_event: EventHandler,
+    ) -> Self {
+        Self {
+            control: Mutex::new(control),
+            snapshots: Arc::default(),
+            counters,
+            stop: AtomicBool::new(false),
+            on_event,
+        }
+    }
+
+    pub(super) fn snapshots(&self) -> Arc<ArcSwap<Snapshot>> {
+        Arc::clone(&self.snapshots)
+    }
+
+    pub(super) fn stop_flag(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    pub(super) fn stop_workers(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// A poisoned lock is taken all the same: a plan is made anew from what is known.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without the lock, so that a handler may ask the director anything.
+    pub(super) fn emit(&self, events: &[Event]) {
+        for event in events {
+            (self.on_event)(event);
+        }
+    }
+
+    /// Changes the services; returns the addresses whose neighbours are wanted from now on.
+    pub(super) fn update(
+        &self,
+        change: impl FnOnce(&mut Vec<VirtualService>) -> Result<(), ConfigError>,
+    ) -> Result<BTreeSet<IpAddr>, UpdateError> {
+        let (events, wanted) = {
+            let mut control = self.lock();
+            let mut services = control.services.clone();
+            change(&mut services)?;
+            check_services(&services, &control.host, &control.limits)?;
+            let (old, new) = (vip_set(&control.services), vip_set(&services));
+            // What goes is no longer redirected before it is unknown to the workers, what comes is
+            // known to them before it is redirected: no packet falls between.
+            control.redirect(&old.intersection(&new).copied().collect())?;
+            let before = std::mem::replace(&mut control.services, services);
+            let events = self.publish(&mut control);
+            if let Err(error) = control.redirect(&new) {
+                control.services = before;
+                self.publish(&mut control);
+                control.redirect(&old)?;
+                return Err(error.into());
+            }
+            for vip in new.difference(&old) {
+                control.announce(*vip);
+            }
+            let backends = control
+                .services
+                .iter()
+                .flat_map(|service| &service.backends);
+            let wanted = backends.map(|backend| backend.address()).collect();
+            (events, wanted)
+        };
+        self.emit(&events);
+        Ok(wanted)
+    }
+
+    /// Takes in what the resolver found.
+    pub(super) fn neighbour(&self, event: NeighbourEvent) {
+        let events = {
+            let mut control = self.lock();
+            let mut events = Vec::new();
+            match event {
+                NeighbourEvent::Neighbour { address, state } => {
+                    control.neighbours.insert(address, state);
+                }
+                NeighbourEvent::LinkChanged(link) => {
+                    events.push(Event::LinkChanged { up: link.up });
+                    if let Some(mac) = link.mac {
+                        events.extend(control.set_station(mac));
+                    }
+                    if link.up {
+                        for vip in vip_set(&control.services) {
+                            control.announce(vip);
+                        }
+                    }
+                }
+            }
+            events.extend(self.publish(&mut control));
+            events
+        };
+        self.emit(&events);
+    }
+
+    pub(super) fn worker_failed(&self, queue: u32, error: String) {
+        let mut control = self.lock();
+        control.interface.detach();
+        control
+            .failure
+            .get_or_insert_with(|| format!("queue {queue}: {error}"));
+        drop(control);
+        self.emit(&[Event::WorkerFailed { queue, error }]);
+    }
+
+    pub(super) fn attach(&self) -> Result<(), XdpError> {
+        let mut control = self.lock();
+        control.interface.attach()?;
+        for vip in vip_set(&control.services) {
+            control.announce(vip);
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach(&self) {
+        self.lock().interface.detach();
+    }
+
+    /// Plans anew and hands the snapshot to the workers; returns what that changed for backends.
+    fn publish(&self, control: &mut Control) -> Vec<Event> {
+        let (snapshot, members) = control.plan();
+        self.snapshots.store(Arc::new(snapshot));
+        let events = changes(&control.members, &members);
+        // Slots are used again: what a backend has been sent counts from when it came.
+        let known: HashMap<BackendIndex, (u64, u64)> = std::mem::take(&mut control.baselines);
+        for member in &members {
+            let baseline = known.get(&member.index).copied();
+            let baseline = baseline.unwrap_or_else(|| self.traffic(member.index));
+            control.baselines.insert(member.index, baseline);
+        }
+        control.members = members;
+        events
+    }
+
+    fn traffic(&self, index: BackendIndex) -> (u64, u64) {
+        let each = self.counters.iter().map(|counters| counters.backend(index));
+        each.fold((0, 0), |(packets, bytes), (p, b)| (packets + p, bytes + b))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let control = self.lock();
+        let mut counts = Counts::default();
+        for counters in &self.counters {
+            counters.add_to(&mut counts);
+        }
+        let status = |member: &Member| {
+            let (packets, bytes) = self.traffic(member.index);
+            let base = control
+                .baselines
+                .get(&member.index)
+                .copied()
+                .unwrap_or((0, 0));
+            BackendStatus {
+                service: member.service,
+                id: member.backend.id().to_owned(),
+                address: member.backend.address(),
+                weight: member.backend.weight(),
+                idle: member.idle.clone(),
+                packets: packets.wrapping_sub(base.0),
+                bytes: bytes.wrapping_sub(base.1),
+            }
+        };
+        Stats {
+            generation: self.snapshots.load().generation,
+            counts,
+            redirect: control.interface.stats().ok(),
+            backends: control.members.iter().map(status).collect(),
+        }
+    }
+}
+
+/// What is known, and what was last planned from it.
+#[derive(Debug)]
+pub(super) struct Control {
+    interface: XdpInterface,
+    host: Host,
+    limits: Limits,
+    answers: bool,
+    announcements: Sender<Vec<u8>>,
+    station: MacAddress,
+    services: Vec<VirtualService>,
+    neighbours: HashMap<IpAddr, NeighbourState>,
+    planner: Planner,
+    members: Vec<Member>,
+    baselines: HashMap<BackendIndex, (u64, u64)>,
+    failure: Option<String>,
+}
+
+impl Control {
+    pub(super) fn new(
+        interface: XdpInterface,
+        host: Host,
+        limits: Limits,
+        answers: bool,
+        announcements: Sender<Vec<u8>>,
+    ) -> Self {
+        Self {
+            station: interface.mac(),
+            interface,
+            host,
+            limits,
+            answers,
+            announcements,
+            services: Vec::new(),
+            neighbours: HashMap::new(),
+            planner: Planner::new(&limits),
+            members: Vec::new(),
+            baselines: HashMap::new(),
+            failure: None,
+        }
+    }
+
+    pub(super) fn granted(&self) -> Granted {
+        self.interface.granted()
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.interface.warnings().to_vec()
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.clone()
+    }
+
+    pub(super) fn services(&self) -> &[VirtualService] {
+        &self.services
+    }
+
+    fn plan(&mut self) -> (Snapshot, Vec<Member>) {
+        let neighbours = &self.neighbours;
+        let observe = |backend: &dyn Backend| Observed {
+            neighbour: match neighbours.get(&backend.address()) {
+                Some(NeighbourState::Resolved(mac)) => Ok(*mac),
+                Some(NeighbourState::Unresolved { why }) => Err(why.to_string()),
+                Some(state) => Err(state.to_string()),
+                None => Err("not looked for yet".to_owned()),
+            },
+            health: Ok(()),
+        };
+        let plan = self
+            .planner
+            .plan(&self.services, self.station, self.answers, observe);
+        (plan.snapshot, plan.members)
+    }
+
+    fn redirect(&mut self, vips: &HashSet<IpNet>) -> Result<(), XdpError> {
+        let answer = if self.answers {
+            Answer::Handler
+        } else {
+            Answer::Kernel
+        };
+        let addresses: Vec<_> = vips.iter().map(|vip| (*vip, answer)).collect();
+        self.interface.redirect(&addresses)
+    }
+
+    /// Follows a change of the interface's own MAC address.
+    fn set_station(&mut self, mac: MacAddress) -> Option<Event> {
+        self.station = mac;
+        let set = self.interface.set_station(mac);
+        set.err()
+            .map(|error| Event::ResolverFailed(error.to_string()))
+    }
+
+    /// Tells the link that a VIP is here, if that is ours to tell. It is best effort: whoever
+    /// missed it asks, and is answered.
+    fn announce(&self, vip: IpNet) {
+        if !self.answers || vip.prefix_len() != vip.max_prefix_len() {
+            return;
+        }
+        let frame = match vip.addr() {
+            IpAddr::V4(vip) => arp::announcement(self.station, vip).to_vec(),
+            IpAddr::V6(vip) => neighbor_discovery::unsolicited(self.station, vip).to_vec(),
+        };
+        // The receiver is gone only when its worker is, and that has been reported.
+        let _ = self.announcements.send(frame);
+    }
+}
+
+fn vip_set(services: &[VirtualService]) -> HashSet<IpNet> {
+    services
+        .iter()
+        .map(|service| service.key.prefix())
+        .collect()
+}
+
+/// Which backends began or ceased to take new flows.
+fn changes(before: &[Member], after: &[Member]) -> Vec<Event> {
+    let was: HashMap<BackendIndex, &Option<Idle>> = before
+        .iter()
+        .map(|member| (member.index, &member.idle))
+        .collect();
+    let changed = after
+        .iter()
+        .filter(|member| was.get(&member.index).copied() != Some(&member.idle));
+    changed
+        .map(|member| {
+            let (service, id) = (member.service, member.backend.id().to_owned());
+            match member.idle.clone() {
+                Some(why) => Event::BackendIdle { service, id, why },
+                None => Event::BackendActive { service, id },
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,198 @@
+//! The director: give it an interface, services and a monitor, and get a handle.
+//!
+//! ```no_run
+//! use dsrlb::balancer::{RealServer, VirtualService};
+//! use dsrlb::director::Director;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let service = VirtualService::new("10.0.0.100:80/tcp".parse()?)
+//!     .backend(RealServer::new("10.0.0.11".parse()?))
+//!     .backend(RealServer::new("10.0.0.12".parse()?).with_weight(2));
+//! let director = Director::builder("eth0").service(service).start()?;
+//! println!("{:?}", director.granted());
+//! std::thread::sleep(std::time::Duration::from_secs(60));
+//! println!("{:?}", director.shutdown().counts);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Threads: one worker for each queue, one that follows the neighbours, and those of the health
+//! runner. Whatever they find out goes through one lock to the [`Planner`](crate::dataplane::Planner)
+//! and comes out as one new [`Snapshot`]; workers take no lock.
+//!
+//! Everything happens in the network namespace of the thread that calls [`DirectorBuilder::start`].
+
+#![forbid(unsafe_code)]
+
+mod builder;
+mod control;
+mod status;
+
+pub use builder::{DirectorBuilder, StartError};
+pub use status::{BackendStatus, Event, Stats};
+
+use crate::balancer::{Backend, VipKey, VirtualService};
+use crate::dataplane::af_xdp::Granted;
+use crate::dataplane::neighbour::ResolverThread;
+use crate::error::{ConfigError, ConfigProblem};
+use control::Shared;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// A running load balancer. Dropping it stops it.
+#[derive(Debug)]
+pub struct Director {
+    // Declared in the order of dropping: first nobody reports any more, then the workers end.
+    resolver: Option<ResolverThread>,
+    workers: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+impl Director {
+    /// Begins to describe a director on this interface.
+    pub fn builder(interface: impl Into<String>) -> DirectorBuilder {
+        DirectorBuilder::new(interface.into())
+    }
+
+    /// What has been counted, and how each backend is.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// In which modes the interface runs.
+    pub fn granted(&self) -> Granted {
+        self.shared.lock().granted()
+    }
+
+    /// What works and yet may surprise, found at start; one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.lock().warnings()
+    }
+
+    /// Why packets are no longer taken, if a worker has failed. The XDP program is detached then,
+    /// and all traffic is the kernel's.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.lock().failure()
+    }
+
+    /// The services as they are configured now.
+    pub fn services(&self) -> Vec<VirtualService> {
+        self.shared.lock().services().to_vec()
+    }
+
+    /// Replaces all services at once. Backends that stay keep their flows' places; services that
+    /// stay are served without a gap.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found in the new services; nothing has changed then.
+    pub fn set_services(&self, services: Vec<VirtualService>) -> Result<(), UpdateError> {
+        self.update(|all| {
+            *all = services;
+            Ok(())
+        })
+    }
+
+    /// Adds a backend to a service. It takes traffic as soon as its MAC address is known.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or the backend cannot be in it; nothing has changed then.
+    pub fn add_backend(
+        &self,
+        service: VipKey,
+        backend: impl Backend + 'static,
+    ) -> Result<(), UpdateError> {
+        self.update(|all| {
+            find(all, service)?.backends.push(Arc::new(backend));
+            Ok(())
+        })
+    }
+
+    /// Removes a backend from a service. Its flows go to the others at once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or no such backend in it.
+    pub fn remove_backend(&self, service: VipKey, id: &str) -> Result<(), UpdateError> {
+        self.update(|all| {
+            let backends = &mut find(all, service)?.backends;
+            let position = backends.iter().position(|backend| backend.id() == id);
+            let position = position.ok_or_else(|| {
+                missing(
+                    format!("service {service}"),
+                    format!("backend {id:?}"),
+                    "is not in it",
+                )
+            })?;
+            backends.remove(position);
+            Ok(())
+        })
+    }
+
+    fn update(
+        &self,
+        change: impl FnOnce(&mut Vec<VirtualService>) -> Result<(), ConfigError>,
+    ) -> Result<(), UpdateError> {
+        let wanted = self.shared.update(change)?;
+        if let Some(resolver) = &self.resolver {
+            resolver.want(wanted);
+        }
+        Ok(())
+    }
+
+    /// Stops: gives the traffic back to the kernel first, then ends the threads and closes the
+    /// sockets. Returns the final counters.
+    pub fn shutdown(mut self) -> Stats {
+        self.stop();
+        self.stats()
+    }
+
+    fn stop(&mut self) {
+        // The order is what matters here. While frames are redirected somebody polls for them.
+        self.shared.detach();
+        self.shared.stop_workers();
+        for worker in self.workers.drain(..) {
+            // A worker catches its own panics; there is nothing left to report.
+            let _ = worker.join();
+        }
+        self.resolver = None;
+    }
+}
+
+impl Drop for Director {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Why a change was not applied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The services that would result are not valid. Nothing has changed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The XDP program could not be told about the new VIPs. The old services are in force.
+    #[error(transparent)]
+    Xdp(#[from] crate::dataplane::af_xdp::XdpError),
+}
+
+fn find(services: &mut [VirtualService], key: VipKey) -> Result<&mut VirtualService, ConfigError> {
+    let service = services.iter_mut().find(|service| service.key == key);
+    service.ok_or_else(|| {
+        missing(
+            format!("service {key}"),
+            key.to_string(),
+            "is not configured",
+        )
+    })
+}
+
+fn missing(path: String, value: String, expected: &str) -> ConfigError {
+    ConfigError::new(vec![ConfigProblem {
+        path,
+        value,
+        expected: expected.to_owned(),
+    }])
+}

@@ -1,0 +1,97 @@
+//! What a director tells about itself.
+
+use crate::balancer::VipKey;
+use crate::dataplane::af_xdp::RedirectStats;
+use crate::dataplane::{Counts, Idle};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Counters and states at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The number of snapshots published so far.
+    pub generation: u64,
+    /// Frames by verdict, and what the drivers counted, over all workers.
+    pub counts: Counts,
+    /// What the XDP program redirected and left to the kernel, if it could be read.
+    pub redirect: Option<RedirectStats>,
+    /// Every backend of every service, in the order of the configuration.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// How one backend of one service is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackendStatus {
+    /// The service.
+    pub service: VipKey,
+    /// The backend's name.
+    pub id: String,
+    /// The backend's own address.
+    pub address: IpAddr,
+    /// Its configured share of new flows.
+    pub weight: u16,
+    /// Why it takes no new flows; none if it does.
+    pub idle: Option<Idle>,
+    /// Packets forwarded to it.
+    pub packets: u64,
+    /// Bytes forwarded to it, Ethernet headers included.
+    pub bytes: u64,
+}
+
+/// Something that happened while a director runs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A backend takes new flows from now on.
+    BackendActive {
+        /// The service.
+        service: VipKey,
+        /// The backend's name.
+        id: String,
+    },
+    /// A backend takes no new flows from now on.
+    BackendIdle {
+        /// The service.
+        service: VipKey,
+        /// The backend's name.
+        id: String,
+        /// Why.
+        why: Idle,
+    },
+    /// The interface came up or went down, or changed its MAC address.
+    LinkChanged {
+        /// Whether it is up and has a carrier.
+        up: bool,
+    },
+    /// Neighbours cannot be followed; what is known of them stays in force.
+    ResolverFailed(String),
+    /// A worker ended before its time. The XDP program has been detached.
+    WorkerFailed {
+        /// The queue it served.
+        queue: u32,
+        /// What it ended with.
+        error: String,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BackendActive { service, id } => {
+                write!(f, "{service}: backend {id} takes traffic")
+            }
+            Self::BackendIdle { service, id, why } => {
+                write!(f, "{service}: backend {id} takes no new flows: {why}")
+            }
+            Self::LinkChanged { up: true } => f.write_str("the interface is up"),
+            Self::LinkChanged { up: false } => f.write_str("the interface is down"),
+            Self::ResolverFailed(error) => write!(f, "neighbours cannot be followed: {error}"),
+            Self::WorkerFailed { queue, error } => write!(
+                f,
+                "the worker of queue {queue} failed, traffic is the kernel's again: {error}"
+            ),
+        }
+    }
+}
