@@ -25,6 +25,8 @@ pub(super) struct Shared {
     snapshots: Arc<ArcSwap<Snapshot>>,
     counters: Vec<Arc<WorkerCounters>>,
     stop: AtomicBool,
+    /// Whether events are of interest yet: while it starts, nothing has changed for anybody.
+    running: AtomicBool,
     on_event: EventHandler,
 }
 
@@ -47,6 +49,7 @@ impl Shared {
             snapshots: Arc::default(),
             counters,
             stop: AtomicBool::new(false),
+            running: AtomicBool::new(false),
             on_event,
         }
     }
@@ -70,8 +73,8 @@ impl Shared {
 
     /// Without the lock, so that a handler may ask the director anything.
     pub(super) fn emit(&self, events: &[Event]) {
-        for event in events {
-            (self.on_event)(event);
+        if self.running.load(Ordering::Relaxed) {
+            events.iter().for_each(|event| (self.on_event)(event));
         }
     }
 
@@ -148,12 +151,18 @@ impl Shared {
         self.emit(&[Event::WorkerFailed { queue, error }]);
     }
 
+    /// The last step of the start: traffic comes from now on, and events are told.
     pub(super) fn attach(&self) -> Result<(), XdpError> {
-        let mut control = self.lock();
-        control.interface.attach()?;
-        for vip in vip_set(&control.services) {
-            control.announce(vip);
-        }
+        let events = {
+            let mut control = self.lock();
+            control.interface.attach()?;
+            for vip in vip_set(&control.services) {
+                control.announce(vip);
+            }
+            changes(&[], &control.members)
+        };
+        self.running.store(true, Ordering::Relaxed);
+        self.emit(&events);
         Ok(())
     }
 
@@ -180,6 +189,15 @@ impl Shared {
     fn traffic(&self, index: BackendIndex) -> (u64, u64) {
         let each = self.counters.iter().map(|counters| counters.backend(index));
         each.fold((0, 0), |(packets, bytes), (p, b)| (packets + p, bytes + b))
+    }
+
+    pub(super) fn worker_counts(&self) -> Vec<Counts> {
+        let counts = |counters: &Arc<WorkerCounters>| {
+            let mut counts = Counts::default();
+            counters.add_to(&mut counts);
+            counts
+        };
+        self.counters.iter().map(counts).collect()
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -32,6 +32,7 @@ pub use builder::{DirectorBuilder, StartError};
 pub use status::{BackendStatus, Event, Stats};
 
 use crate::balancer::{Backend, VipKey, VirtualService};
+use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
 use crate::dataplane::neighbour::ResolverThread;
 use crate::error::{ConfigError, ConfigProblem};
@@ -57,6 +58,11 @@ impl Director {
     /// What has been counted, and how each backend is.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// What each worker has counted, in the order of the queues.
+    pub fn worker_counts(&self) -> Vec<Counts> {
+        self.shared.worker_counts()
     }
 
     /// In which modes the interface runs.
