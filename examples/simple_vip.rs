@@ -17,6 +17,7 @@ use dsrlb::balancer::{Maglev, RealServer, Rendezvous, VipKey, VirtualService};
 use dsrlb::dataplane::af_xdp::{AttachMode, XdpOptions};
 use dsrlb::director::{BackendStatus, Director, StartError, Stats};
 use dsrlb::flow::HashInput;
+use dsrlb::health::{HealthPolicy, IcmpEcho};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -121,6 +122,9 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
         let add =
             |service: VirtualService, backend: &BackendOption| service.backend(backend.0.clone());
         builder = builder.service(options.backend.iter().fold(service, add));
+    }
+    if options.monitor == "ping" {
+        builder = builder.monitor(IcmpEcho::new(), HealthPolicy::default());
     }
     let director = builder.start()?;
     let granted = director.granted();

@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod director;
 pub mod error;
 pub mod flow;
+pub mod health;
 pub mod packet;
 pub mod verdict;
 

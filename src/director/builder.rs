@@ -1,6 +1,6 @@
 //! From a description to a running director.
 
-use super::control::{Control, Shared};
+use super::control::{Control, Settings, Shared};
 use super::{Director, Event};
 use crate::balancer::{Balancer, HashBalancer, VirtualService};
 use crate::config::{Host, Limits};
@@ -9,7 +9,8 @@ use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
 use crate::dataplane::{Pipeline, Worker, WorkerCounters};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, panic_message};
+use crate::health::{HealthPolicy, Monitor, Runner, RunnerError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -36,6 +37,9 @@ pub enum StartError {
     /// Neighbours cannot be followed.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
+    /// Backends cannot be probed.
+    #[error(transparent)]
+    Health(#[from] RunnerError),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {
@@ -56,6 +60,7 @@ pub struct DirectorBuilder {
     xdp: XdpOptions,
     limits: Limits,
     answers: bool,
+    monitor: Option<(Box<dyn Monitor>, HealthPolicy)>,
     balancer: BalancerFactory,
     on_event: EventHandler,
 }
@@ -79,6 +84,7 @@ impl DirectorBuilder {
             xdp: XdpOptions::default(),
             limits: Limits::default(),
             answers: false,
+            monitor: None,
             balancer: Box::new(|| Box::new(HashBalancer)),
             on_event: Box::new(|_| {}),
         }
@@ -116,6 +122,14 @@ impl DirectorBuilder {
         self
     }
 
+    /// Probes every backend's own address with this monitor; one that is not well takes no traffic.
+    /// Without a monitor every backend is taken to be well.
+    #[must_use]
+    pub fn monitor(mut self, monitor: impl Monitor + 'static, policy: HealthPolicy) -> Self {
+        self.monitor = Some((Box::new(monitor), policy));
+        self
+    }
+
     /// Sets how each worker's balancer is made; the default is [`HashBalancer`].
     #[must_use]
     pub fn balancer<B: Balancer + 'static>(mut self, make: impl Fn() -> B + 'static) -> Self {
@@ -150,7 +164,17 @@ impl DirectorBuilder {
             .map(|_| Arc::new(WorkerCounters::new(self.limits.backends)))
             .collect();
         let (announce, outbox) = channel();
-        let control = Control::new(interface, host, self.limits, self.answers, announce);
+        let initially_up = self
+            .monitor
+            .as_ref()
+            .is_none_or(|(_, policy)| policy.initially_up);
+        let settings = Settings {
+            host,
+            limits: self.limits,
+            answers: self.answers,
+            initially_up,
+        };
+        let control = Control::new(interface, settings, announce);
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
         let wanted = shared.update(|services| {
@@ -165,6 +189,7 @@ impl DirectorBuilder {
 
         // From here on an early return drops the director, which undoes what there is.
         let mut director = Director {
+            health: None,
             resolver: None,
             workers: Vec::new(),
             shared: Arc::clone(&shared),
@@ -190,6 +215,12 @@ impl DirectorBuilder {
             thread: "neighbour",
             source,
         })?);
+        if let Some((monitor, policy)) = self.monitor {
+            let report = Arc::clone(&shared);
+            let runner = Runner::start(monitor, policy, move |event| report.health(event))?;
+            runner.set_targets(&wanted);
+            director.health = Some(runner);
+        }
         shared.attach()?;
         Ok(director)
     }
@@ -235,19 +266,11 @@ fn start_worker(
         let error = match catch_unwind(AssertUnwindSafe(|| worker.run(shared.stop_flag()))) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic_message(panic.as_ref()),
+            Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
         };
         shared.worker_failed(number, error);
     };
     std::thread::Builder::new()
         .name(format!("dsrlb-queue-{number}"))
         .spawn(work)
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("panicked: {}", text.unwrap_or("without a message"))
 }

@@ -9,6 +9,7 @@ use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{NeighbourEvent, NeighbourState};
 use crate::dataplane::{Counts, Idle, Member, Observed, Planner, Snapshot, WorkerCounters};
 use crate::error::ConfigError;
+use crate::health::{HealthEvent, ProbeFailure};
 use crate::packet::{MacAddress, arp, neighbor_discovery};
 use crate::verdict::BackendIndex;
 use arc_swap::ArcSwap;
@@ -87,7 +88,7 @@ impl Shared {
             let mut control = self.lock();
             let mut services = control.services.clone();
             change(&mut services)?;
-            check_services(&services, &control.host, &control.limits)?;
+            check_services(&services, &control.settings.host, &control.settings.limits)?;
             let (old, new) = (vip_set(&control.services), vip_set(&services));
             // What goes is no longer redirected before it is unknown to the workers, what comes is
             // known to them before it is redirected: no packet falls between.
@@ -107,7 +108,12 @@ impl Shared {
                 .services
                 .iter()
                 .flat_map(|service| &service.backends);
-            let wanted = backends.map(|backend| backend.address()).collect();
+            let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address()).collect();
+            // What was known of a backend that left must not greet it when it comes back.
+            control
+                .neighbours
+                .retain(|address, _| wanted.contains(address));
+            control.health.retain(|address, _| wanted.contains(address));
             (events, wanted)
         };
         self.emit(&events);
@@ -121,6 +127,9 @@ impl Shared {
             let mut events = Vec::new();
             match event {
                 NeighbourEvent::Neighbour { address, state } => {
+                    if !control.has_backend(address) {
+                        return; // removed while it was being looked for
+                    }
                     control.neighbours.insert(address, state);
                 }
                 NeighbourEvent::LinkChanged(link) => {
@@ -137,6 +146,19 @@ impl Shared {
             }
             events.extend(self.publish(&mut control));
             events
+        };
+        self.emit(&events);
+    }
+
+    /// Takes in what the monitor found.
+    pub(super) fn health(&self, event: HealthEvent) {
+        let events = {
+            let mut control = self.lock();
+            if !control.has_backend(event.address) {
+                return; // removed while it was being probed
+            }
+            control.health.insert(event.address, event.state);
+            self.publish(&mut control)
         };
         self.emit(&events);
     }
@@ -232,17 +254,27 @@ impl Shared {
     }
 }
 
+/// What does not change while a director runs.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) host: Host,
+    pub(super) limits: Limits,
+    /// Whether ARP and neighbour discovery for the VIPs are ours to answer.
+    pub(super) answers: bool,
+    /// Whether a backend counts as well before its monitor has said anything.
+    pub(super) initially_up: bool,
+}
+
 /// What is known, and what was last planned from it.
 #[derive(Debug)]
 pub(super) struct Control {
     interface: XdpInterface,
-    host: Host,
-    limits: Limits,
-    answers: bool,
+    settings: Settings,
     announcements: Sender<Vec<u8>>,
     station: MacAddress,
     services: Vec<VirtualService>,
     neighbours: HashMap<IpAddr, NeighbourState>,
+    health: HashMap<IpAddr, Result<(), ProbeFailure>>,
     planner: Planner,
     members: Vec<Member>,
     baselines: HashMap<BackendIndex, (u64, u64)>,
@@ -252,21 +284,18 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(
         interface: XdpInterface,
-        host: Host,
-        limits: Limits,
-        answers: bool,
+        settings: Settings,
         announcements: Sender<Vec<u8>>,
     ) -> Self {
         Self {
             station: interface.mac(),
             interface,
-            host,
-            limits,
-            answers,
+            planner: Planner::new(&settings.limits),
+            settings,
             announcements,
             services: Vec::new(),
             neighbours: HashMap::new(),
-            planner: Planner::new(&limits),
+            health: HashMap::new(),
             members: Vec::new(),
             baselines: HashMap::new(),
             failure: None,
@@ -289,8 +318,15 @@ impl Control {
         &self.services
     }
 
+    fn has_backend(&self, address: IpAddr) -> bool {
+        self.members
+            .iter()
+            .any(|member| member.backend.address() == address)
+    }
+
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
-        let neighbours = &self.neighbours;
+        let (neighbours, health) = (&self.neighbours, &self.health);
+        let initially_up = self.settings.initially_up;
         let observe = |backend: &dyn Backend| Observed {
             neighbour: match neighbours.get(&backend.address()) {
                 Some(NeighbourState::Resolved(mac)) => Ok(*mac),
@@ -298,16 +334,20 @@ impl Control {
                 Some(state) => Err(state.to_string()),
                 None => Err("not looked for yet".to_owned()),
             },
-            health: Ok(()),
+            health: match health.get(&backend.address()) {
+                Some(state) => state.clone().map_err(|why| why.to_string()),
+                None if initially_up => Ok(()),
+                None => Err("not probed yet".to_owned()),
+            },
         };
         let plan = self
             .planner
-            .plan(&self.services, self.station, self.answers, observe);
+            .plan(&self.services, self.station, self.settings.answers, observe);
         (plan.snapshot, plan.members)
     }
 
     fn redirect(&mut self, vips: &HashSet<IpNet>) -> Result<(), XdpError> {
-        let answer = if self.answers {
+        let answer = if self.settings.answers {
             Answer::Handler
         } else {
             Answer::Kernel
@@ -327,7 +367,7 @@ impl Control {
     /// Tells the link that a VIP is here, if that is ours to tell. It is best effort: whoever
     /// missed it asks, and is answered.
     fn announce(&self, vip: IpNet) {
-        if !self.answers || vip.prefix_len() != vip.max_prefix_len() {
+        if !self.settings.answers || vip.prefix_len() != vip.max_prefix_len() {
             return;
         }
         let frame = match vip.addr() {

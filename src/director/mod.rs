@@ -36,6 +36,7 @@ use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
 use crate::dataplane::neighbour::ResolverThread;
 use crate::error::{ConfigError, ConfigProblem};
+use crate::health::Runner;
 use control::Shared;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,6 +45,7 @@ use std::thread::JoinHandle;
 #[derive(Debug)]
 pub struct Director {
     // Declared in the order of dropping: first nobody reports any more, then the workers end.
+    health: Option<Runner>,
     resolver: Option<ResolverThread>,
     workers: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -142,7 +144,10 @@ impl Director {
     ) -> Result<(), UpdateError> {
         let wanted = self.shared.update(change)?;
         if let Some(resolver) = &self.resolver {
-            resolver.want(wanted);
+            resolver.want(wanted.clone());
+        }
+        if let Some(health) = &self.health {
+            health.set_targets(&wanted);
         }
         Ok(())
     }
@@ -163,6 +168,7 @@ impl Director {
             let _ = worker.join();
         }
         self.resolver = None;
+        self.health = None;
     }
 }
 
