@@ -50,7 +50,7 @@ pub enum StartError {
     },
 }
 
-type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer>>;
+type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer> + Send>;
 pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// Describes a director. Only the interface has no default.
@@ -132,7 +132,10 @@ impl DirectorBuilder {
 
     /// Sets how each worker's balancer is made; the default is [`HashBalancer`].
     #[must_use]
-    pub fn balancer<B: Balancer + 'static>(mut self, make: impl Fn() -> B + 'static) -> Self {
+    pub fn balancer<B: Balancer + 'static>(
+        mut self,
+        make: impl Fn() -> B + Send + 'static,
+    ) -> Self {
         self.balancer = Box::new(move || Box::new(make()));
         self
     }

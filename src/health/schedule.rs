@@ -119,7 +119,8 @@ mod tests {
         let turns = run(&mut schedule, 10 * SECOND, SECOND / 3);
         assert_eq!(turns.len(), 100);
         for times in turns.values() {
-            assert_eq!(times.len(), 10);
+            // Ten, but for one who begins in the last step of the first interval.
+            assert!((9..=10).contains(&times.len()), "{times:?}");
             assert!(
                 times
                     .windows(2)

@@ -1,0 +1,421 @@
+//! How a director begins and ends: refusals, signals, panics, sudden death; and what is left of it.
+
+#[path = "../examples/lab/mod.rs"]
+mod lab;
+
+use dsrlb::balancer::{Assignment, Balancer, RealServer, ServiceTable, VirtualService};
+use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
+use dsrlb::director::{Director, DirectorBuilder, Event};
+use dsrlb::flow::{PacketInfo, Timestamp};
+use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, Target};
+use lab::{Host, Lab, LabOptions, http_get};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_millis(300);
+
+fn lab(tag: &'static str) -> Option<Lab> {
+    Lab::build_or_skip(&LabOptions::named(tag))
+}
+
+fn service(lab: &Lab, vip: SocketAddr) -> VirtualService {
+    let service = VirtualService::new(format!("{vip}/tcp").parse().unwrap());
+    lab.backends.iter().fold(service, |service, host| {
+        service.backend(RealServer::new(host.v4.into()).with_id(&host.name))
+    })
+}
+
+fn builder(lab: &Lab, vip: SocketAddr) -> DirectorBuilder {
+    Director::builder(&lab.director.interface).service(service(lab, vip))
+}
+
+fn serves(lab: &Lab, vip: SocketAddr) -> bool {
+    lab.client.enter(|| http_get(vip, "/", SHORT)).is_ok()
+}
+
+/// The XDP program on an interface, as `ip` shows it.
+fn program(host: &Host) -> Option<String> {
+    let shown = host
+        .namespace
+        .run("ip", &["-d", "link", "show", "dev", &host.interface])
+        .unwrap();
+    shown.contains("prog/xdp").then_some(shown)
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "not within 10 s: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The example as a process of its own in the director's namespace, killed when dropped.
+struct SimpleVip(Child);
+
+impl SimpleVip {
+    fn start(lab: &Lab, arguments: &[&str]) -> Self {
+        let child = Command::new("ip")
+            .args(["netns", "exec", lab.director.namespace.name()])
+            .arg(example("simple_vip"))
+            .args(["--interface", &lab.director.interface])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+}
+
+impl Drop for SimpleVip {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Examples are built along with the tests, into the directory above theirs.
+fn example(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let path = path.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is not built; run `cargo test` without --test",
+        path.display()
+    );
+    path
+}
+
+#[test]
+fn a_signal_ends_it_with_its_counters_and_nothing_left() {
+    let Some(lab) = lab("signal") else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    let key = format!("{vip}/tcp");
+    let backend = lab.backends[0].v4.to_string();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut running = SimpleVip::start(&lab, &["--vip", &key, "--backend", &backend, "--json"]);
+        until("serving", || serves(&lab, vip));
+        assert!(program(&lab.director).is_some());
+        running.signal(signal);
+        let output = BufReader::new(running.0.stdout.take().unwrap());
+        let last = output.lines().map(Result::unwrap).last().unwrap();
+        let counters: serde_json::Value = serde_json::from_str(&last).unwrap();
+        assert!(counters["forwarded"].as_u64().unwrap() > 4, "{last}");
+        assert!(running.0.wait().unwrap().success());
+        assert_eq!(program(&lab.director), None);
+    }
+}
+
+#[test]
+fn killed_without_warning_it_leaves_nothing_and_starts_again_at_once() {
+    let Some(lab) = lab("kill") else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    let key = format!("{vip}/tcp");
+    let backend = lab.backends[0].v4.to_string();
+    for _ in 0..3 {
+        let mut running = SimpleVip::start(&lab, &["--vip", &key, "--backend", &backend]);
+        until("serving", || serves(&lab, vip));
+        running.signal(Signal::SIGKILL);
+        running.0.wait().unwrap();
+        // The next one starts right now, whatever the kernel still has to tidy up.
+    }
+    until("the program is gone", || program(&lab.director).is_none());
+    assert!(!serves(&lab, vip));
+}
+
+/// A balancer with a bug.
+struct Panics(Arc<AtomicBool>);
+
+impl Balancer for Panics {
+    fn assign(&mut self, _: &ServiceTable, _: &PacketInfo, _: Timestamp) -> Assignment {
+        if self.0.load(Ordering::Relaxed) {
+            panic!("a bug in the balancer");
+        }
+        Assignment::NotVip
+    }
+}
+
+#[test]
+fn a_panic_gives_the_traffic_back_to_the_kernel_and_is_reported() {
+    let Some(lab) = lab("panic") else { return };
+    // The director's own server on the VIP: it is reached only when the kernel gets the packets.
+    let own = lab::HttpServer::start(
+        &lab.director.namespace,
+        "0.0.0.0:80".parse().unwrap(),
+        "kernel",
+    );
+    let _own = own.unwrap();
+    let vip = lab.vip4_port(80);
+    let armed = Arc::new(AtomicBool::new(false));
+    let (events, heard) = channel();
+    let director = lab.director.enter(|| {
+        let armed = Arc::clone(&armed);
+        builder(&lab, vip)
+            .balancer(move || Panics(Arc::clone(&armed)))
+            .on_event(move |event| drop(events.send(event.clone())))
+            .start()
+            .unwrap()
+    });
+    assert!(!serves(&lab, vip), "the director takes the VIP's packets");
+    armed.store(true, Ordering::Relaxed);
+    until("the kernel answers", || serves(&lab, vip));
+    assert!(
+        director
+            .failure()
+            .unwrap()
+            .contains("a bug in the balancer")
+    );
+    assert!(
+        heard
+            .try_iter()
+            .any(|event| matches!(event, Event::WorkerFailed { queue: 0, .. }))
+    );
+    assert_eq!(program(&lab.director), None);
+    director.shutdown();
+    // And it can start again.
+    let _http = lab.start_http(80).unwrap();
+    let director = lab.director.enter(|| builder(&lab, vip).start().unwrap());
+    assert!(serves(&lab, vip));
+    drop(director);
+}
+
+#[test]
+fn starting_and_stopping_many_times_leaves_nothing() {
+    let Some(lab) = lab("again") else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let mut before = None;
+    for _ in 0..8 {
+        let director = lab.director.enter(|| builder(&lab, vip).start().unwrap());
+        assert!(serves(&lab, vip));
+        drop(director);
+        let now = (files(), threads());
+        assert_eq!(
+            *before.get_or_insert(now),
+            now,
+            "files or threads are left behind"
+        );
+    }
+    assert_eq!(program(&lab.director), None);
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_reason_and_leaves_the_host_as_it_was() {
+    let Some(lab) = lab("refuse") else { return };
+    let vip = lab.vip4_port(80);
+    let own = SocketAddr::new(lab.director.v4.into(), 80);
+    let start = |builder: DirectorBuilder| match lab.director.enter(|| builder.start()) {
+        Ok(_) => panic!("it started"),
+        Err(error) => error.to_string(),
+    };
+    let refused = |builder: DirectorBuilder, says: &[&str]| {
+        let error = start(builder);
+        assert!(says.iter().all(|says| error.contains(says)), "{error}");
+        assert_eq!(program(&lab.director), None);
+    };
+    let options = XdpOptions::default;
+
+    refused(Director::builder("nosuch0"), &["nosuch0", "ip link"]);
+    refused(
+        builder(&lab, vip).xdp(XdpOptions {
+            queues: Some(4),
+            ..options()
+        }),
+        &["eth0", "4", "ethtool -L"],
+    );
+    refused(
+        builder(&lab, vip).xdp(XdpOptions {
+            frames_per_queue: 3,
+            ..options()
+        }),
+        &["frames_per_queue", "3"],
+    );
+    refused(
+        builder(&lab, vip).xdp(XdpOptions {
+            copy: CopyMode::ZeroCopy,
+            ..options()
+        }),
+        &["eth0", "zero-copy"],
+    );
+    refused(builder(&lab, own), &["10.77.0.1", "director's own address"]);
+    let looped = service(&lab, vip).backend(RealServer::new(lab.director.v4.into()));
+    refused(
+        Director::builder("eth0").service(looped),
+        &["backend 10.77.0.1", "director's own"],
+    );
+    let itself = service(&lab, vip).backend(RealServer::new(vip.ip()));
+    refused(
+        Director::builder("eth0").service(itself),
+        &["backend 10.77.0.100", "covered by the VIP"],
+    );
+    let hasty = HealthPolicy {
+        timeout: Duration::from_secs(9),
+        ..HealthPolicy::default()
+    };
+    refused(
+        builder(&lab, vip).monitor(Custom::default(), hasty),
+        &["timeout", "9s", "interval"],
+    );
+
+    // Another program on the interface is not pushed aside.
+    let first = lab.director.enter(|| builder(&lab, vip).start().unwrap());
+    let error = start(builder(&lab, vip));
+    assert!(error.contains("eth0"), "{error}");
+    assert!(
+        program(&lab.director).is_some(),
+        "the first director lost its program"
+    );
+    drop(first);
+
+    let down = format!("link set dev {} down", lab.director.interface);
+    lab.director.namespace.ip_batch(&[down]).unwrap();
+    refused(
+        builder(&lab, vip),
+        &["eth0", "down", "ip link set dev eth0 up"],
+    );
+}
+
+#[test]
+fn without_root_it_says_what_is_missing() {
+    let Some(lab) = lab("rootless") else { return };
+    let vip = format!("{}/tcp", lab.vip4_port(80));
+    // `setpriv` drops everything in the process that then becomes the example.
+    let output = Command::new("ip")
+        .args(["netns", "exec", lab.director.namespace.name()])
+        .args([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ])
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .arg(readable(&example("simple_vip")))
+        .args([
+            "--interface",
+            "eth0",
+            "--vip",
+            &vip,
+            "--backend",
+            "10.77.0.11",
+        ])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        error.contains("CAP_NET_ADMIN") && error.contains("root"),
+        "{error}"
+    );
+}
+
+/// A copy that everybody may run: the build directory may be closed to others.
+fn readable(program: &PathBuf) -> PathBuf {
+    let copy = std::env::temp_dir().join(format!("dsrlb-test-{}", std::process::id()));
+    std::fs::copy(program, &copy).unwrap();
+    copy
+}
+
+/// Well is who is not on the list.
+#[derive(Default)]
+struct Custom(Arc<AtomicBool>);
+
+impl Monitor for Custom {
+    fn probe(&self, target: &Target, _: Duration) -> Result<(), ProbeFailure> {
+        let ill = self.0.load(Ordering::Relaxed) && target.address == IpAddr::from([10, 77, 0, 11]);
+        if ill {
+            Err(ProbeFailure::Failed("on the list".into()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The classic bug of the field: with a custom monitor alone, nobody learned the MAC address.
+#[test]
+fn mac_addresses_are_learned_under_a_custom_monitor() {
+    let Some(lab) = lab("custom") else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    let ill = Arc::new(AtomicBool::new(false));
+    let policy = HealthPolicy {
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_millis(50),
+        ..HealthPolicy::default()
+    };
+    let monitor = Custom(Arc::clone(&ill));
+    let director = lab
+        .director
+        .enter(|| builder(&lab, vip).monitor(monitor, policy).start().unwrap());
+    // From the first packet on.
+    lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
+    let idle = || {
+        director.stats().backends[0]
+            .idle
+            .as_ref()
+            .map(ToString::to_string)
+    };
+    assert_eq!(idle(), None);
+    ill.store(true, Ordering::Relaxed);
+    until("it is taken out", || idle().is_some());
+    assert_eq!(idle().unwrap(), "unhealthy: on the list");
+    for _ in 0..20 {
+        let answer = lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
+        assert_ne!(answer.backend(), "b1");
+    }
+    ill.store(false, Ordering::Relaxed);
+    until("it is back", || idle().is_none());
+}
+
+#[test]
+fn the_stock_modes_are_granted_as_asked() {
+    let Some(lab) = lab("modes") else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    for attach in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
+        let xdp = XdpOptions {
+            attach,
+            ..XdpOptions::default()
+        };
+        let director = lab
+            .director
+            .enter(|| builder(&lab, vip).xdp(xdp).start().unwrap());
+        let granted = director.granted();
+        let shown = program(&lab.director).unwrap();
+        let generic = attach == AttachMode::Generic;
+        assert_eq!(shown.contains("xdpgeneric"), generic, "{shown}");
+        // Copy mode on veth, and it is said.
+        assert_eq!(granted.zero_copy, [false]);
+        assert!(
+            granted
+                .fallbacks
+                .iter()
+                .any(|note| note.contains("copy mode")),
+            "{granted:?}"
+        );
+        assert!(serves(&lab, vip));
+    }
+}
