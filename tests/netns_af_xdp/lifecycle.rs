@@ -114,6 +114,31 @@ fn auto_falls_back_to_generic_where_the_driver_refuses() -> TestResult {
 }
 
 #[test]
+fn names_of_every_length() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpnames", 1)?;
+    let mut current = DIRECTOR.to_owned();
+    for length in [1, 14, 15] {
+        let name = "x".repeat(length);
+        wire.director.ip_batch(&[
+            format!("link set {current} down"),
+            format!("link set {current} name {name}"),
+            format!("link set {name} up"),
+        ])?;
+        let interface = wire
+            .director
+            .enter(|| XdpInterface::open(&name, &XdpOptions::default()))?;
+        assert_eq!(interface.name(), name);
+        assert_eq!(interface.mac(), DIRECTOR_MAC.into());
+        assert_eq!(interface.mtu(), 1500);
+        current = name;
+    }
+    Ok(())
+}
+
+#[test]
 fn each_obstacle_has_its_own_error() -> TestResult {
     if skipped() {
         return Ok(());
@@ -174,6 +199,22 @@ fn each_obstacle_has_its_own_error() -> TestResult {
         },
     );
     assert!(matches!(error, XdpError::Memory { .. }), "{error:?}");
+
+    let wide = Wire::build("afxdpwide", 2)?;
+    wide.director.run("ethtool", &["-L", DIRECTOR, "tx", "1"])?;
+    let error = wide.open_director(&plain).unwrap_err();
+    println!("{error}");
+    assert!(
+        matches!(
+            error,
+            XdpError::NoTransmitQueue {
+                receive: 2,
+                transmit: 1,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
 
     wire.director
         .run("ip", &["link", "set", DIRECTOR, "mtu", "3000"])?;

@@ -160,6 +160,31 @@ fn an_overrun_is_counted_to_the_frame_and_does_no_harm() -> TestResult {
 }
 
 #[test]
+fn one_poll_sends_a_whole_batch() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let wire = Wire::build("afxdpbatch", 1)?;
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
+    let frame = udp(DIRECTOR_MAC, &[], VIP4);
+    for _ in 0..MAX_BATCH {
+        assert!(client.queues[0].send(&frame)?);
+    }
+    std::thread::sleep(SILENCE);
+    let polled =
+        director.queues[0].poll(WAIT, &mut |frames| frames.iter_mut().for_each(reflect))?;
+    assert_eq!(polled, MAX_BATCH);
+    // Copy mode sends 32 frames per system call; the rest must not wait for the next poll.
+    std::thread::sleep(SILENCE);
+    let mut back = 0;
+    while let more @ 1.. = client.queues[0].poll(SILENCE, &mut |_| ())? {
+        back += more;
+    }
+    assert_eq!(back, MAX_BATCH);
+    Ok(())
+}
+
+#[test]
 fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
     if skipped() {
         return Ok(());

@@ -255,7 +255,7 @@ impl PacketIo for XdpQueue {
                 self.wait(wait)?;
             } else {
                 self.fruitless = self.fruitless.wrapping_add(1);
-                if self.rings.fill_needs_wakeup() || self.fruitless % CHECK_EVERY == 0 {
+                if self.rings.fill_needs_wakeup() || self.fruitless.is_multiple_of(CHECK_EVERY) {
                     self.wake_receive()?;
                 }
             }
