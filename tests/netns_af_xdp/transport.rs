@@ -21,9 +21,9 @@ fn settle(queue: &mut XdpQueue) -> FrameCensus {
 
 #[test]
 fn each_queue_receives_its_own() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpqueues", 2)?;
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     assert_eq!(director.queues.len(), 2);
@@ -60,9 +60,9 @@ fn each_queue_receives_its_own() -> TestResult {
 
 #[test]
 fn fewer_queues_than_there_are_leave_the_rest_to_the_kernel() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpfewer", 2)?;
     let options = XdpOptions {
         queues: Some(1),
@@ -83,9 +83,9 @@ fn fewer_queues_than_there_are_leave_the_rest_to_the_kernel() -> TestResult {
 
 #[test]
 fn a_hundred_thousand_frames_and_none_lost() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     const FRAMES: u64 = 100_000;
     const WINDOW: u64 = 500;
     let wire = Wire::build("afxdpmany", 1)?;
@@ -133,9 +133,9 @@ fn a_hundred_thousand_frames_and_none_lost() -> TestResult {
 
 #[test]
 fn an_overrun_is_counted_to_the_frame_and_does_no_harm() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpflood", 1)?;
     let options = XdpOptions {
         frames_per_queue: 64,
@@ -173,9 +173,9 @@ fn an_overrun_is_counted_to_the_frame_and_does_no_harm() -> TestResult {
 
 #[test]
 fn one_poll_sends_a_whole_batch() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpbatch", 1)?;
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
@@ -200,9 +200,9 @@ fn one_poll_sends_a_whole_batch() -> TestResult {
 
 #[test]
 fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdppanic", 1)?;
     let options = XdpOptions {
         frames_per_queue: 64,
@@ -234,9 +234,9 @@ fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
 
 #[test]
 fn frames_that_cannot_be_sent_are_counted() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpfail", 1)?;
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let queue = &mut director.queues[0];
@@ -266,9 +266,9 @@ fn frames_that_cannot_be_sent_are_counted() -> TestResult {
 
 #[test]
 fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpgone", 1)?;
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
@@ -302,9 +302,9 @@ fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
 
 #[test]
 fn an_idle_queue_sleeps() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpidle", 1)?;
     let mut interface = wire.open_director(&XdpOptions::default())?;
     let mut queues = interface.take_queues();

@@ -7,6 +7,7 @@ use dsrlb::dataplane::af_xdp::{Answer, XdpError, XdpInterface, XdpOptions, XdpQu
 use dsrlb::dataplane::{Action, Frame, PacketIo};
 use std::error::Error;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub type TestResult = Result<(), Box<dyn Error>>;
@@ -206,13 +207,15 @@ pub fn kernel(addresses: &[&str]) -> Vec<(IpNet, Answer)> {
     addresses.iter().map(parse).collect()
 }
 
-/// Says why and returns true when the tests cannot run.
-pub fn skipped() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("SKIPPED: needs root, for network namespaces and AF_XDP");
+/// Keeps the other tests out, or says why none can run. Alone, because a test that starts a program
+/// at the wrong moment would pass a socket on to it that another test is just opening.
+pub fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    if nix::unistd::geteuid().is_root() {
+        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
     }
-    !root
+    println!("SKIPPED: needs root, for network namespaces and AF_XDP");
+    None
 }
 
 /// Waits until `condition` holds, and says whether it came to that.

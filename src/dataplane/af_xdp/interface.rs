@@ -365,9 +365,9 @@ fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQu
     let deadline = Instant::now() + BUSY_QUEUE;
     (0..count)
         .map(|queue| {
-            let socket = XskSocket::open(name, queue, options, mode, deadline);
-            let socket = socket.map_err(|error| socket_error(name, queue, options, error))?;
-            Ok(XdpQueue::new(socket, name, queue))
+            XskSocket::open(name, queue, options, mode, deadline)
+                .and_then(|socket| XdpQueue::new(socket, name, queue).map_err(SocketError::Bind))
+                .map_err(|error| socket_error(name, queue, options, error))
         })
         .collect()
 }
