@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 /// `SIOCETHTOOL`, linux/sockios.h.
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// `ETHTOOL_GFLAGS` and its `ETH_FLAG_RXVLAN`, linux/ethtool.h.
 const GET_FLAGS: u32 = 0x25;
 const FLAG_RX_VLAN: u32 = 1 << 8;
