@@ -14,9 +14,9 @@ const CHILD: &str = "DSRLB_TEST_CHILD";
 
 #[test]
 fn detached_the_kernel_has_its_traffic_back() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpdetach", 1)?;
     let mut interface = wire.open_director(&XdpOptions::default())?;
     wire.client
@@ -45,9 +45,9 @@ fn detached_the_kernel_has_its_traffic_back() -> TestResult {
 
 #[test]
 fn twenty_times_closed_and_opened_at_once() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpagain", 2)?;
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     for _ in 0..20 {
@@ -59,10 +59,26 @@ fn twenty_times_closed_and_opened_at_once() -> TestResult {
 }
 
 #[test]
-fn generic_mode_when_asked_for() -> TestResult {
-    if skipped() {
+fn a_program_started_meanwhile_does_not_keep_the_queue() -> TestResult {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
+    let wire = Wire::build("afxdpinherit", 1)?;
+    let interface = wire.open_director(&XdpOptions::default())?;
+    let mut child = Command::new("sleep").arg("60").spawn()?;
+    drop(interface);
+    let again = wire.open_director(&XdpOptions::default());
+    child.kill()?;
+    child.wait()?;
+    again?;
+    Ok(())
+}
+
+#[test]
+fn generic_mode_when_asked_for() -> TestResult {
+    let Some(_alone) = alone() else {
+        return Ok(());
+    };
     let wire = Wire::build("afxdpgeneric", 1)?;
     let options = XdpOptions {
         attach: AttachMode::Generic,
@@ -80,9 +96,9 @@ fn generic_mode_when_asked_for() -> TestResult {
 
 #[test]
 fn auto_falls_back_to_generic_where_the_driver_refuses() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpfall", 1)?;
     // With a program that takes no fragments, veth refuses a peer with an MTU beyond a page.
     wire.client
@@ -114,10 +130,35 @@ fn auto_falls_back_to_generic_where_the_driver_refuses() -> TestResult {
 }
 
 #[test]
-fn each_obstacle_has_its_own_error() -> TestResult {
-    if skipped() {
+fn names_of_every_length() -> TestResult {
+    let Some(_alone) = alone() else {
         return Ok(());
+    };
+    let wire = Wire::build("afxdpnames", 1)?;
+    let mut current = DIRECTOR.to_owned();
+    for length in [1, 14, 15] {
+        let name = "x".repeat(length);
+        wire.director.ip_batch(&[
+            format!("link set {current} down"),
+            format!("link set {current} name {name}"),
+            format!("link set {name} up"),
+        ])?;
+        let interface = wire
+            .director
+            .enter(|| XdpInterface::open(&name, &XdpOptions::default()))?;
+        assert_eq!(interface.name(), name);
+        assert_eq!(interface.mac(), DIRECTOR_MAC.into());
+        assert_eq!(interface.mtu(), 1500);
+        current = name;
     }
+    Ok(())
+}
+
+#[test]
+fn each_obstacle_has_its_own_error() -> TestResult {
+    let Some(_alone) = alone() else {
+        return Ok(());
+    };
     let wire = Wire::build("afxdperrors", 1)?;
     let plain = XdpOptions::default();
     let open = |name: &str, options: &XdpOptions| {
@@ -175,6 +216,22 @@ fn each_obstacle_has_its_own_error() -> TestResult {
     );
     assert!(matches!(error, XdpError::Memory { .. }), "{error:?}");
 
+    let wide = Wire::build("afxdpwide", 2)?;
+    wide.director.run("ethtool", &["-L", DIRECTOR, "tx", "1"])?;
+    let error = wide.open_director(&plain).unwrap_err();
+    println!("{error}");
+    assert!(
+        matches!(
+            error,
+            XdpError::NoTransmitQueue {
+                receive: 2,
+                transmit: 1,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+
     wire.director
         .run("ip", &["link", "set", DIRECTOR, "mtu", "3000"])?;
     let error = open(DIRECTOR, &plain);
@@ -204,9 +261,9 @@ fn each_obstacle_has_its_own_error() -> TestResult {
 
 #[test]
 fn a_second_director_is_told_about_the_first() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdptwo", 1)?;
     let mut first = wire.open_director(&XdpOptions::default())?;
     let error = wire.open_director(&XdpOptions::default()).unwrap_err();
@@ -283,9 +340,9 @@ fn child() -> TestResult {
 
 #[test]
 fn killed_and_started_again() -> TestResult {
-    if skipped() {
+    let Some(_alone) = alone() else {
         return Ok(());
-    }
+    };
     let wire = Wire::build("afxdpkill", 1)?;
     wire.client
         .run("ip", &["route", "add", VIP4, "via", "10.88.0.1"])?;

@@ -7,6 +7,7 @@ use dsrlb::dataplane::af_xdp::{Answer, XdpError, XdpInterface, XdpOptions, XdpQu
 use dsrlb::dataplane::{Action, Frame, PacketIo};
 use std::error::Error;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub type TestResult = Result<(), Box<dyn Error>>;
@@ -20,8 +21,8 @@ pub const BROADCAST: [u8; 6] = [0xff; 6];
 
 pub const VIP4: &str = "10.88.0.100/32";
 pub const VIP6: &str = "fd88::100/128";
-/// Long enough for a frame to cross a veth on a busy machine.
-pub const WAIT: Duration = Duration::from_millis(300);
+/// Long enough for a frame to cross a veth on a busy machine; nobody waits longer than it takes.
+pub const WAIT: Duration = Duration::from_secs(5);
 /// Long enough to believe that nothing comes.
 pub const SILENCE: Duration = Duration::from_millis(40);
 
@@ -121,7 +122,7 @@ pub fn round_trip(
     assert!(client.send(frame)?, "no room to send a single frame");
     director.poll(wait, &mut |frames| frames.iter_mut().for_each(reflect))?;
     let mut answers = Vec::new();
-    client.poll(wait.min(SILENCE), &mut |frames| {
+    client.poll(wait, &mut |frames| {
         answers.extend(frames.iter().map(|frame| frame.bytes().to_vec()));
     })?;
     Ok(answers.pop())
@@ -206,11 +207,25 @@ pub fn kernel(addresses: &[&str]) -> Vec<(IpNet, Answer)> {
     addresses.iter().map(parse).collect()
 }
 
-/// Says why and returns true when the tests cannot run.
-pub fn skipped() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("SKIPPED: needs root, for network namespaces and AF_XDP");
+/// Keeps the other tests out, or says why none can run. Alone, because a test that starts a program
+/// at the wrong moment would pass a socket on to it that another test is just opening.
+pub fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    if nix::unistd::geteuid().is_root() {
+        return Some(ONE.lock().unwrap_or_else(PoisonError::into_inner));
     }
-    !root
+    println!("SKIPPED: needs root, for network namespaces and AF_XDP");
+    None
+}
+
+/// Waits until `condition` holds, and says whether it came to that.
+pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + WAIT;
+    while !condition() {
+        if std::time::Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }

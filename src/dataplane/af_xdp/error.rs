@@ -51,6 +51,21 @@ pub enum XdpError {
         /// Queues there are.
         available: u32,
     },
+    /// A queue to receive on has no counterpart to send on: the kernel would take frames to be sent
+    /// and keep them without a word.
+    #[error(
+        "interface {interface} has {transmit} TX queues for {receive} RX queues, and what arrives \
+         on a queue is sent on the one of the same number; set `ethtool -L {interface} tx {receive}` \
+         or ask for {transmit} queues"
+    )]
+    NoTransmitQueue {
+        /// The interface.
+        interface: String,
+        /// RX queues that were to be used.
+        receive: u32,
+        /// TX queues there are.
+        transmit: u32,
+    },
     /// The interface receives packets that are longer than a frame.
     #[error(
         "interface {interface} has an MTU of {mtu} bytes: frames of up to {longest} bytes do not \

@@ -6,26 +6,38 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 /// `SIOCETHTOOL`, linux/sockios.h.
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// `ETHTOOL_GFLAGS` and its `ETH_FLAG_RXVLAN`, linux/ethtool.h.
 const GET_FLAGS: u32 = 0x25;
 const FLAG_RX_VLAN: u32 = 1 << 8;
 /// `ETHTOOL_GCHANNELS`; the indices are fields of `struct ethtool_channels`.
 const GET_CHANNELS: u32 = 0x3c;
 const RX_COUNT: usize = 5;
+const TX_COUNT: usize = 6;
 const COMBINED_COUNT: usize = 8;
 
-/// How many RX queues are in use, or `None` where the driver cannot tell.
-pub(super) fn rx_queues(interface: &str) -> io::Result<Option<u32>> {
+/// How many queues are in use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queues {
+    pub(super) receive: u32,
+    pub(super) transmit: u32,
+}
+
+/// How many queues are in use, or `None` where the driver cannot tell.
+pub(super) fn queues(interface: &str) -> io::Result<Option<Queues>> {
     let mut channels = [0; 9];
     channels[0] = GET_CHANNELS;
     match ask(interface, &mut channels) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
         Err(error) => Err(error),
         // A channel is a queue of its own kind or one for both directions.
-        Ok(()) => Ok(channels[RX_COUNT]
-            .checked_add(channels[COMBINED_COUNT])
-            .filter(|&count| count > 0)),
+        Ok(()) => {
+            let queues = Queues {
+                receive: channels[RX_COUNT].saturating_add(channels[COMBINED_COUNT]),
+                transmit: channels[TX_COUNT].saturating_add(channels[COMBINED_COUNT]),
+            };
+            Ok(Some(queues).filter(|queues| queues.receive > 0))
+        }
     }
 }
 

@@ -78,10 +78,10 @@ impl XdpInterface {
         let link = link::query(name)?;
         check_room(name, link.mtu, options)?;
 
-        let mut this_warnings = Vec::new();
-        let (queues, available) = queue_count(name, link.rx_queues, options, &mut this_warnings)?;
+        let mut warnings = Vec::new();
+        let (queues, available) = queue_count(name, link.rx_queues, options, &mut warnings)?;
         if ethtool::strips_vlan_tags(name) {
-            this_warnings.push(format!(
+            warnings.push(format!(
                 "{name} takes VLAN tags out of received frames, so tagged frames are seen as \
                  untagged; where there are VLANs run `ethtool -K {name} rxvlan off` (and on a veth \
                  pair `txvlan off` at the other end)"
@@ -107,7 +107,7 @@ impl XdpInterface {
             mac: link.mac,
             mode: options.attach,
             fallbacks: Vec::new(),
-            warnings: this_warnings,
+            warnings,
         };
         for queue in &this.queues {
             let set = this.program.set_socket(queue.queue(), queue.socket());
@@ -314,20 +314,23 @@ fn check_room(name: &str, mtu: u32, options: &XdpOptions) -> Result<(), XdpError
     })
 }
 
-/// How many queues get a socket, and how many the interface has.
+/// How many queues get a socket, and how many the interface has to receive on.
 fn queue_count(
     name: &str,
     allocated: u32,
     options: &XdpOptions,
     warnings: &mut Vec<String>,
 ) -> Result<(u32, u32), XdpError> {
-    let told = ethtool::rx_queues(name).map_err(|source| XdpError::Query {
+    let told = ethtool::queues(name).map_err(|source| XdpError::Query {
         interface: name.to_owned(),
-        what: "RX queues",
+        what: "queues",
         source,
     })?;
     // A driver that cannot tell is asked for what was asked of us, and bind(2) has the last word.
-    let available = told.unwrap_or_else(|| options.queues.unwrap_or(1).min(allocated));
+    let available = match told {
+        Some(queues) => queues.receive,
+        None => options.queues.unwrap_or(1).min(allocated),
+    };
     let wanted = options.queues.unwrap_or(available);
     if wanted > available {
         return Err(XdpError::TooFewQueues {
@@ -336,7 +339,14 @@ fn queue_count(
             available,
         });
     }
-    if wanted < told.unwrap_or(allocated) {
+    if let Some(queues) = told.filter(|queues| queues.transmit < wanted) {
+        return Err(XdpError::NoTransmitQueue {
+            interface: name.to_owned(),
+            receive: wanted,
+            transmit: queues.transmit,
+        });
+    }
+    if wanted < told.map_or(allocated, |queues| queues.receive) {
         warnings.push(format!(
             "{name} may have more RX queues than the {wanted} with a socket; what arrives on the \
              others stays with the kernel"
@@ -355,9 +365,9 @@ fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQu
     let deadline = Instant::now() + BUSY_QUEUE;
     (0..count)
         .map(|queue| {
-            let socket = XskSocket::open(name, queue, options, mode, deadline);
-            let socket = socket.map_err(|error| socket_error(name, queue, options, error))?;
-            Ok(XdpQueue::new(socket, name, queue))
+            XskSocket::open(name, queue, options, mode, deadline)
+                .and_then(|socket| XdpQueue::new(socket, name, queue).map_err(SocketError::Bind))
+                .map_err(|error| socket_error(name, queue, options, error))
         })
         .collect()
 }

@@ -38,6 +38,9 @@
 //!   are dropped and counted as `receive_dropped`.
 //! - A tag that the NIC has taken out of the frame is not seen; [`XdpInterface::warnings`] says
 //!   where that may be.
+//! - A program that another thread starts while [`XdpInterface::open`] runs may inherit a socket and
+//!   hold its queue for as long as it lives (libxdp opens sockets without close-on-exec, which is set
+//!   right after). Open interfaces before there are such threads.
 //! - Sending bypasses the queueing discipline of the interface.
 
 // The only module that may: here are system calls without a safe wrapper, and memory that is

@@ -66,9 +66,13 @@ pub struct FrameCensus {
 }
 
 impl XdpQueue {
-    pub(super) fn new(socket: XskSocket, interface: &str, queue: u32) -> Self {
+    /// Takes over a bound socket and gives the kernel frames to receive into.
+    pub(super) fn new(socket: XskSocket, interface: &str, queue: u32) -> io::Result<Self> {
         let zero_copy = socket.is_zero_copy();
         let (rings, free) = Rings::new(socket);
+        // libxdp opens it without: every program that is started later would have it, and keep
+        // the queue when this is closed.
+        SockRef::from(&rings.socket()).set_cloexec(true)?;
         let total = free.len();
         let mut this = Self {
             rings,
@@ -85,7 +89,7 @@ impl XdpQueue {
             queue,
         };
         this.rings.fill(&mut this.free, this.reserve);
-        this
+        Ok(this)
     }
 
     /// The number of the RX queue.
@@ -255,7 +259,7 @@ impl PacketIo for XdpQueue {
                 self.wait(wait)?;
             } else {
                 self.fruitless = self.fruitless.wrapping_add(1);
-                if self.rings.fill_needs_wakeup() || self.fruitless % CHECK_EVERY == 0 {
+                if self.rings.fill_needs_wakeup() || self.fruitless.is_multiple_of(CHECK_EVERY) {
                     self.wake_receive()?;
                 }
             }

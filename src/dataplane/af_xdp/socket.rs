@@ -1,5 +1,6 @@
 //! Making an AF_XDP socket: memory, rings, bind, and which of copy and zero-copy it came to.
 
+use super::link::MAX_NAME;
 use super::options::XdpOptions;
 use std::error::Error;
 use std::io;
@@ -63,7 +64,9 @@ impl XskSocket {
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
             .build();
-        let interface: Interface = interface
+        // libxdp 1.6 copies 15 bytes of the name whatever its length, so it is made that long. The
+        // kernel cuts a name off at its first colon, as old names of aliases (eth0:1) have one.
+        let padded: Interface = format!("{interface::<MAX_NAME$}")
             .parse()
             .map_err(|_| SocketError::Bind(io::ErrorKind::InvalidInput.into()))?;
         let mut pause = FIRST_PAUSE;
@@ -71,7 +74,7 @@ impl XskSocket {
             // SAFETY: the UMEM is this socket's alone and libxdp's own program is inhibited, so
             // the case the contract warns of, two sockets on one queue of a shared UMEM, does not
             // arise. A failed attempt leaves the UMEM as it was.
-            let created = unsafe { Socket::new(config, &umem, &interface, queue) };
+            let created = unsafe { Socket::new(config, &umem, &padded, queue) };
             match created {
                 Ok((tx, rx, Some((fill, completion)))) => {
                     return Ok(Self {
