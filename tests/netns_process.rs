@@ -12,7 +12,7 @@ use lab::{Host, Lab, LabOptions, http_get};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -63,14 +63,18 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The example as a process of its own in the director's namespace, killed when dropped.
-struct SimpleVip(Child);
+struct Example(Child);
 
-impl SimpleVip {
-    fn start(lab: &Lab, arguments: &[&str]) -> Self {
+impl Example {
+    fn simple_vip(lab: &Lab, arguments: &[&str]) -> Self {
+        let interface = ["--interface", &lab.director.interface];
+        Self::start(lab, "simple_vip", &[&interface, arguments].concat())
+    }
+
+    fn start(lab: &Lab, name: &str, arguments: &[&str]) -> Self {
         let child = Command::new("ip")
             .args(["netns", "exec", lab.director.namespace.name()])
-            .arg(example("simple_vip"))
-            .args(["--interface", &lab.director.interface])
+            .arg(example(name))
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -84,7 +88,7 @@ impl SimpleVip {
     }
 }
 
-impl Drop for SimpleVip {
+impl Drop for Example {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -113,7 +117,8 @@ fn a_signal_ends_it_with_its_counters_and_nothing_left() {
     let key = format!("{vip}/tcp");
     let backend = lab.backends[0].v4.to_string();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut running = SimpleVip::start(&lab, &["--vip", &key, "--backend", &backend, "--json"]);
+        let mut running =
+            Example::simple_vip(&lab, &["--vip", &key, "--backend", &backend, "--json"]);
         until("serving", || serves(&lab, vip));
         assert!(program(&lab.director).is_some());
         running.signal(signal);
@@ -134,7 +139,7 @@ fn killed_without_warning_it_leaves_nothing_and_starts_again_at_once() {
     let key = format!("{vip}/tcp");
     let backend = lab.backends[0].v4.to_string();
     for _ in 0..3 {
-        let mut running = SimpleVip::start(&lab, &["--vip", &key, "--backend", &backend]);
+        let mut running = Example::simple_vip(&lab, &["--vip", &key, "--backend", &backend]);
         until("serving", || serves(&lab, vip));
         running.signal(Signal::SIGKILL);
         running.0.wait().unwrap();
@@ -302,6 +307,7 @@ fn what_cannot_work_is_refused_with_the_reason_and_leaves_the_host_as_it_was() {
 fn without_root_it_says_what_is_missing() {
     let Some(lab) = lab("rootless") else { return };
     let vip = format!("{}/tcp", lab.vip4_port(80));
+    let program = readable(&example("simple_vip"));
     // `setpriv` drops everything in the process that then becomes the example.
     let output = Command::new("ip")
         .args(["netns", "exec", lab.director.namespace.name()])
@@ -313,7 +319,7 @@ fn without_root_it_says_what_is_missing() {
             "--no-new-privs",
         ])
         .args(["--bounding-set=-all", "--inh-caps=-all"])
-        .arg(readable(&example("simple_vip")))
+        .arg(&program)
         .args([
             "--interface",
             "eth0",
@@ -324,11 +330,17 @@ fn without_root_it_says_what_is_missing() {
         ])
         .output()
         .unwrap();
+    std::fs::remove_file(&program).unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(
         error.contains("CAP_NET_ADMIN") && error.contains("root"),
         "{error}"
+    );
+    assert_eq!(
+        error.lines().count(),
+        1,
+        "one clear line, and no noise: {error}"
     );
 }
 
@@ -337,6 +349,29 @@ fn readable(program: &PathBuf) -> PathBuf {
     let copy = std::env::temp_dir().join(format!("dsrlb-test-{}", std::process::id()));
     std::fs::copy(program, &copy).unwrap();
     copy
+}
+
+#[test]
+fn the_reflector_reflects() {
+    let Some(lab) = lab("reflect") else { return };
+    for vip in lab.vips() {
+        let arguments = [lab.director.interface.as_str(), &vip.to_string()];
+        let running = Example::start(&lab, "reflector", &arguments);
+        until("the program is there", || program(&lab.director).is_some());
+        let socket = lab
+            .client
+            .enter(|| UdpSocket::bind(if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }));
+        let socket = socket.unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let mut buffer = [0; 2000];
+        for length in [0, 1, 1400] {
+            socket.send_to(&vec![7; length], (vip, 9)).unwrap();
+            let (got, from) = socket.recv_from(&mut buffer).unwrap();
+            assert_eq!((got, from), (length, (vip, 9).into()));
+        }
+        running.signal(Signal::SIGTERM);
+        until("the program is gone", || program(&lab.director).is_none());
+    }
 }
 
 /// Well is who is not on the list.

@@ -9,6 +9,7 @@ use super::socket::{SocketError, XskSocket};
 use super::{ethtool, link};
 use crate::packet::MacAddress;
 use ipnet::IpNet;
+use socket2::{Domain, Socket, Type};
 use std::io;
 use std::time::{Duration, Instant};
 use xsk_rs::config::BindFlags;
@@ -92,6 +93,7 @@ impl XdpInterface {
             addresses: options.max_addresses,
             prefixes: options.max_prefixes,
         };
+        check_privileges(name)?;
         let program = Program::load(name, &sizes)?;
         let queues = open_queues(name, queues, options)?;
         let mut this = Self {
@@ -370,6 +372,20 @@ fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQu
                 .map_err(|error| socket_error(name, queue, options, error))
         })
         .collect()
+}
+
+/// Finds out whether AF_XDP sockets are allowed before libbpf finds out about BPF: it would write
+/// to standard error what the error says better.
+fn check_privileges(name: &str) -> Result<(), XdpError> {
+    let socket = Socket::new(Domain::from(libc::AF_XDP), Type::RAW, None);
+    match socket.err().and_then(|error| error.raw_os_error()) {
+        Some(libc::EPERM | libc::EACCES) => Err(XdpError::Privileges {
+            interface: name.to_owned(),
+            action: "open an AF_XDP socket",
+        }),
+        // Whatever else is wrong comes up again, where it can be told better.
+        _ => Ok(()),
+    }
 }
 
 fn socket_error(name: &str, queue: u32, options: &XdpOptions, error: SocketError) -> XdpError {
