@@ -11,7 +11,6 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dsrlb::balancer::{
     Backend, Candidate, HashBalancer, Maglev, RealServer, Rendezvous, Selector, VirtualService,
 };
-use dsrlb::config::Limits;
 use dsrlb::dataplane::{Frame, MAX_BATCH, Observed, Pipeline, Planner, Snapshot, WorkerCounters};
 use dsrlb::flow::{FlowHash, HashInput, HashKey, Timestamp};
 use dsrlb::packet::{MacAddress, Parse, Parsed, parse};
@@ -68,7 +67,7 @@ fn snapshot() -> Snapshot {
             health: Ok(()),
         }
     };
-    Planner::new(&Limits::default())
+    Planner::new(1024)
         .plan(&services, DIRECTOR, false, observe)
         .snapshot
 }

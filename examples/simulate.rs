@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // What the director learns from the neighbour table and its monitors, here by fiat: each
     // backend's MAC address ends in the last byte of its IP address.
-    let mut planner = Planner::new(&Limits::default());
+    let mut planner = Planner::new(16);
     let mut plan = |failed: Option<IpAddr>| {
         planner.plan(&services, DIRECTOR, false, |backend: &dyn Backend| {
             Observed {

@@ -2,7 +2,6 @@
 
 use super::snapshot::{NextHop, Snapshot};
 use crate::balancer::{Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService};
-use crate::config::Limits;
 use crate::packet::MacAddress;
 use crate::verdict::BackendIndex;
 use std::collections::{HashMap, HashSet};
@@ -90,10 +89,11 @@ struct Built {
 }
 
 impl Planner {
-    /// A planner that has planned nothing yet.
-    pub fn new(limits: &Limits) -> Self {
+    /// A planner that has planned nothing yet, for at most so many backends, each counted once for
+    /// every service it is in.
+    pub fn new(max_backends: usize) -> Self {
         Self {
-            registry: IndexRegistry::new(limits.backends),
+            registry: IndexRegistry::new(max_backends),
             built: HashMap::new(),
             generation: 0,
         }
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn only_the_service_that_changed_is_built_again() {
-        let mut planner = Planner::new(&Limits::default());
+        let mut planner = Planner::new(16);
         let mut services = services();
         let first = planner.plan(&services, STATION, false, |_| well(1));
         let again = planner.plan(&services, STATION, false, |_| well(2));
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn who_takes_no_traffic_says_why() {
         let with = |observed: Observed| {
-            let mut planner = Planner::new(&Limits::default());
+            let mut planner = Planner::new(16);
             let plan = planner.plan(&services(), STATION, false, |_| observed.clone());
             let index = plan.members[0].index;
             let why = plan.members[0].idle.as_ref().map(ToString::to_string);
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_weightless_backend_keeps_its_next_hop() {
-        let mut planner = Planner::new(&Limits::default());
+        let mut planner = Planner::new(16);
         let plan = planner.plan(&services(), STATION, false, |_| well(1));
         assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
         assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());

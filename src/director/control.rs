@@ -290,7 +290,7 @@ impl Control {
         Self {
             station: interface.mac(),
             interface,
-            planner: Planner::new(&settings.limits),
+            planner: Planner::new(settings.limits.backends),
             settings,
             announcements,
             services: Vec::new(),

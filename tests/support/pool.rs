@@ -2,7 +2,6 @@
 
 use super::frames::DIRECTOR_MAC;
 use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
-use dsrlb::config::Limits;
 use dsrlb::dataplane::{Observed, Pipeline, Plan, Planner, WorkerCounters};
 use dsrlb::flow::HashInput;
 use dsrlb::packet::MacAddress;
@@ -33,7 +32,7 @@ pub fn plan() -> Plan {
     let mut services: Vec<_> = SERVICES.map(|(key, input)| service(key, input)).into();
     let lost = RealServer::new("10.0.0.99".parse().unwrap());
     services.push(VirtualService::new("10.0.0.102:80/tcp".parse().unwrap()).backend(lost));
-    Planner::new(&Limits::default()).plan(&services, STATION, false, observe)
+    Planner::new(64).plan(&services, STATION, false, observe)
 }
 
 /// The plan, made once: the fuzz targets need it for every input.

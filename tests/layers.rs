@@ -1,0 +1,121 @@
+//! The direction of the layers, and where `unsafe` may be: read off the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources_of(module: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let file = root.join(format!("{module}.rs"));
+    if file.exists() {
+        found.push(file);
+    } else {
+        sources(&root.join(module), &mut found);
+    }
+    assert!(!found.is_empty(), "there is no module {module}");
+    let read = |path: PathBuf| {
+        (
+            path.display().to_string(),
+            fs::read_to_string(&path).unwrap(),
+        )
+    };
+    found.into_iter().map(read).collect()
+}
+
+/// The modules of this crate that a source names in its `use` declarations and paths.
+fn named(source: &str) -> Vec<&str> {
+    let after = source.split("crate::").skip(1);
+    after
+        .map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+                .unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn each_layer_names_only_those_below_it() {
+    for (module, may_use) in [
+        ("error", &[][..]),
+        ("verdict", &[]),
+        ("flow", &["error"]),
+        ("packet", &["error", "flow", "verdict"]),
+        ("balancer", &["error", "flow", "verdict"]),
+        (
+            "config",
+            &["balancer", "error", "flow", "packet", "verdict"],
+        ),
+        ("health", &["error", "flow"]),
+        (
+            "dataplane",
+            &["balancer", "error", "flow", "packet", "verdict"],
+        ),
+    ] {
+        for (path, source) in sources_of(module) {
+            for name in named(&source).into_iter().filter(|name| *name != module) {
+                assert!(
+                    may_use.contains(&name),
+                    "{path} names {name}, which {module} may not"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_modules_do_no_io_and_read_no_clock() {
+    for module in ["flow", "packet", "balancer", "config", "verdict"] {
+        for (path, source) in sources_of(module) {
+            let code = source.split("#[cfg(test)]").next().unwrap();
+            for forbidden in [
+                "std::fs",
+                "std::io",
+                "std::thread",
+                "Instant",
+                "SystemTime",
+                "UdpSocket",
+            ] {
+                assert!(!code.contains(forbidden), "{path} uses {forbidden}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_one_place_and_forbidden_elsewhere() {
+    let mut all = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    for path in all {
+        let source = fs::read_to_string(&path).unwrap();
+        let code = source
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let is_unsafe = code
+            .filter(|line| !line.contains("unsafe_code"))
+            .any(|line| {
+                line.split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .any(|word| word == "unsafe")
+            });
+        let allowed = path.to_string_lossy().contains("dataplane/af_xdp/");
+        assert!(!is_unsafe || allowed, "{} has unsafe code", path.display());
+    }
+    for module in ["balancer", "config", "director", "health", "packet"] {
+        let sources = sources_of(module);
+        let forbids = sources
+            .iter()
+            .any(|(_, source)| source.contains("#![forbid(unsafe_code)]"));
+        assert!(forbids, "{module} does not forbid unsafe code");
+    }
+}
