@@ -33,9 +33,13 @@ fn sources_of(module: &str) -> Vec<(String, String)> {
     found.into_iter().map(read).collect()
 }
 
-/// The modules of this crate that a source names in its `use` declarations and paths.
+/// The modules of this crate that the code names in its `use` declarations and paths; what comments
+/// point to does not count.
 fn named(source: &str) -> Vec<&str> {
-    let after = source.split("crate::").skip(1);
+    let code = source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let after = code.flat_map(|line| line.split("crate::").skip(1));
     after
         .map(|rest| {
             rest.split(|c: char| !c.is_alphanumeric() && c != '_')
