@@ -18,6 +18,8 @@ const RTNLGRP_NEIGH: u32 = 3;
 
 /// How many datagrams are read before the events so far are handed on.
 const MAX_DATAGRAMS: usize = 256;
+/// How many datagrams are thrown away at most before a new reading: more than the queue holds.
+const MAX_DISCARDED: usize = 100_000;
 
 /// What keeps neighbours from being resolved at all.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +149,15 @@ impl Resolver {
     ///
     /// When netlink fails.
     pub fn resynchronize(&mut self) -> Result<(), ResolverError> {
+        // First throw away what waits: it is older than what is about to be read, and would be
+        // taken for newer. Also, once the kernel has reported an overrun it drops further messages
+        // without a word until the queue has been emptied.
+        for _ in 0..MAX_DISCARDED {
+            let received = self.events.receive(Duration::ZERO, |_| {});
+            if received.map_err(while_doing("hearing of changes"))? == Received::Nothing {
+                break;
+            }
+        }
         let links = self.read_links()?;
         self.table.replace_links(links, Instant::now());
         self.read_neighbours()
