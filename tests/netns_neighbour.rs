@@ -349,6 +349,15 @@ fn a_permanent_entry_is_used_as_it_is() {
     let mac = MacAddress::ZERO;
     let why = Rejection::Zero;
     watch.until_state(zero, NeighbourState::Rejected { mac, why });
+    // It is never asked for: that would make the kernel forget that it is permanent.
+    assert!(
+        pair.director(&format!("neigh show {nobody}"))
+            .contains("PERMANENT")
+    );
+    assert!(
+        pair.director(&format!("neigh show {zero}"))
+            .contains("PERMANENT")
+    );
 }
 
 #[test]
@@ -431,7 +440,12 @@ fn a_flood_of_changes_is_survived() {
         let start = Instant::now();
         while resolver.state(PEER_V4) != Some(NeighbourState::Resolved(NEW_MAC)) {
             let state = resolver.state(PEER_V4);
-            assert!(start.elapsed() < PATIENCE, "{state:?}");
+            let kernel = || run("ip neigh show 10.9.0.2");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{state:?}, kernel: {}",
+                kernel()
+            );
             resolver.next_events(Duration::from_millis(100)).unwrap();
         }
     });
@@ -451,6 +465,7 @@ mod answers {
     fn packet_socket(index: u32) -> Socket {
         let all = i32::from((libc::ETH_P_ALL as u16).to_be());
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all))).unwrap();
+        #[allow(clippy::multiple_unsafe_ops_per_block)]
         // SAFETY: the storage is large enough for a `sockaddr_ll`, aligned for any address, and
         // zeroed; the length given back is that of what is written.
         let ((), address) = unsafe {

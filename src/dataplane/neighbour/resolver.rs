@@ -2,9 +2,8 @@
 
 use super::decode;
 use super::netlink::{Answer, NetlinkSocket, Received};
-use super::table::{
-    Entry, LinkState, NeighbourEvent, NeighbourState, NeighbourTable, Observation, Route,
-};
+use super::state::{Entry, LinkState, NeighbourEvent, NeighbourState, Observation, Route};
+use super::table::NeighbourTable;
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeSet;
@@ -126,6 +125,8 @@ impl Resolver {
     pub fn next_events(&mut self, timeout: Duration) -> Result<Vec<NeighbourEvent>, ResolverError> {
         let deadline = Instant::now() + timeout;
         loop {
+            // What the kernel has told already comes before what it is asked.
+            self.listen(Duration::ZERO)?;
             self.attend()?;
             let events = self.table.take_events();
             let now = Instant::now();
@@ -163,7 +164,7 @@ impl Resolver {
         self.read_neighbours()
     }
 
-    fn read_links(&mut self) -> Result<Vec<super::table::Link>, ResolverError> {
+    fn read_links(&mut self) -> Result<Vec<super::state::Link>, ResolverError> {
         let link = |message: &RouteNetlinkMessage| match decode::observation(message) {
             Some(Observation::Link(link)) => Some(link),
             _ => None,
@@ -199,9 +200,33 @@ impl Resolver {
             let now = Instant::now();
             self.table.apply(Observation::Route { address, route }, now);
             if let Some(interface) = self.table.ask_on(address) {
-                self.ask(interface, address)?;
+                // Asking spoils a permanent entry, and one may have been set a moment ago.
+                self.look_at(interface, address)?;
+                if self.table.ask_on(address) == Some(interface) {
+                    self.ask(interface, address)?;
+                }
             }
             self.table.attended(address, now);
+        }
+        Ok(())
+    }
+
+    /// Reads one entry of the kernel's table.
+    fn look_at(&mut self, interface: u32, address: IpAddr) -> Result<(), ResolverError> {
+        let request = decode::look_up_neighbour(interface, address);
+        let answer = self.requests.call(request, 0);
+        let observation = match answer.map_err(while_doing("reading a neighbour"))? {
+            Answer::Message(message) => decode::observation(&message),
+            Answer::Done => None,
+            // No such entry.
+            Answer::Refused(_) => Some(Observation::Entry {
+                interface,
+                address,
+                entry: None,
+            }),
+        };
+        if let Some(observation) = observation {
+            self.table.apply(observation, Instant::now());
         }
         Ok(())
     }
