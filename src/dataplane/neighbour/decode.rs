@@ -1,6 +1,6 @@
 //! From netlink messages to what the table understands, and the requests of the resolver.
 
-use super::table::{Entry, Freshness, Link, LinkState, Observation, Route};
+use super::state::{Entry, Freshness, Link, LinkState, Observation, Route};
 use crate::packet::MacAddress;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -168,6 +168,17 @@ pub(super) fn list_neighbours(family: AddressFamily) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
+/// "What do you have of this neighbour?"
+pub(super) fn look_up_neighbour(interface: u32, address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = interface;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(address.into()));
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
 /// "Where would a packet for this address go?"
 pub(super) fn look_up_route(address: IpAddr) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
@@ -181,6 +192,9 @@ pub(super) fn look_up_route(address: IpAddr) -> RouteNetlinkMessage {
 
 /// "Do as if a packet were to be sent to this neighbour": the kernel then resolves it, or confirms
 /// what it has (`NTF_USE`, with no state of our own).
+///
+/// Not for permanent entries: the kernel (`__neigh_update`) takes the request for the wish that the
+/// entry be no longer permanent, and overwrites what the administrator has set.
 pub(super) fn use_neighbour(interface: u32, address: IpAddr) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);

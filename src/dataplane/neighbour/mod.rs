@@ -8,6 +8,7 @@
 //! - [`NeighbourTable`] is the pure part: what is wanted, what is known, when to ask again.
 //! - [`Resolver`] is the I/O: netlink sockets and, if wanted, a thread.
 
+mod state;
 mod table;
 
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
@@ -19,10 +20,11 @@ mod resolver;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod thread;
 
-pub use table::{
-    Entry, Freshness, Link, LinkState, NeighbourEvent, NeighbourState, NeighbourTable, Observation,
-    Rejection, Route, Unresolved,
+pub use state::{
+    Entry, Freshness, Link, LinkState, NeighbourEvent, NeighbourState, Observation, Rejection,
+    Route, Unresolved,
 };
+pub use table::NeighbourTable;
 
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use resolver::{Resolver, ResolverError};

@@ -2,9 +2,8 @@
 
 use super::decode;
 use super::netlink::{Answer, NetlinkSocket, Received};
-use super::table::{
-    Entry, LinkState, NeighbourEvent, NeighbourState, NeighbourTable, Observation, Route,
-};
+use super::state::{Entry, LinkState, NeighbourEvent, NeighbourState, Observation, Route};
+use super::table::NeighbourTable;
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -19,6 +18,8 @@ const RTNLGRP_NEIGH: u32 = 3;
 
 /// How many datagrams are read before the events so far are handed on.
 const MAX_DATAGRAMS: usize = 256;
+/// How many datagrams are thrown away at most before a new reading: more than the queue holds.
+const MAX_DISCARDED: usize = 100_000;
 
 /// What keeps neighbours from being resolved at all.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,8 @@ impl Resolver {
     pub fn next_events(&mut self, timeout: Duration) -> Result<Vec<NeighbourEvent>, ResolverError> {
         let deadline = Instant::now() + timeout;
         loop {
+            // What the kernel has told already comes before what it is asked.
+            self.listen(Duration::ZERO)?;
             self.attend()?;
             let events = self.table.take_events();
             let now = Instant::now();
@@ -148,6 +151,15 @@ impl Resolver {
     ///
     /// When netlink fails.
     pub fn resynchronize(&mut self) -> Result<(), ResolverError> {
+        // First throw away what waits: it is older than what is about to be read, and would be
+        // taken for newer. Also, once the kernel has reported an overrun it drops further messages
+        // without a word until the queue has been emptied.
+        for _ in 0..MAX_DISCARDED {
+            let received = self.events.receive(Duration::ZERO, |_| {});
+            if received.map_err(while_doing("hearing of changes"))? == Received::Nothing {
+                break;
+            }
+        }
         let links = self.read_links()?;
         self.table.replace_links(links, Instant::now());
         self.read_neighbours()
@@ -168,7 +180,7 @@ impl Resolver {
             .map_err(while_doing("reading the addresses"))
     }
 
-    fn read_links(&mut self) -> Result<Vec<super::table::Link>, ResolverError> {
+    fn read_links(&mut self) -> Result<Vec<super::state::Link>, ResolverError> {
         let link = |message: &RouteNetlinkMessage| match decode::observation(message) {
             Some(Observation::Link(link)) => Some(link),
             _ => None,
@@ -204,9 +216,33 @@ impl Resolver {
             let now = Instant::now();
             self.table.apply(Observation::Route { address, route }, now);
             if let Some(interface) = self.table.ask_on(address) {
-                self.ask(interface, address)?;
+                // Asking spoils a permanent entry, and one may have been set a moment ago.
+                self.look_at(interface, address)?;
+                if self.table.ask_on(address) == Some(interface) {
+                    self.ask(interface, address)?;
+                }
             }
             self.table.attended(address, now);
+        }
+        Ok(())
+    }
+
+    /// Reads one entry of the kernel's table.
+    fn look_at(&mut self, interface: u32, address: IpAddr) -> Result<(), ResolverError> {
+        let request = decode::look_up_neighbour(interface, address);
+        let answer = self.requests.call(request, 0);
+        let observation = match answer.map_err(while_doing("reading a neighbour"))? {
+            Answer::Message(message) => decode::observation(&message),
+            Answer::Done => None,
+            // No such entry.
+            Answer::Refused(_) => Some(Observation::Entry {
+                interface,
+                address,
+                entry: None,
+            }),
+        };
+        if let Some(observation) = observation {
+            self.table.apply(observation, Instant::now());
         }
         Ok(())
     }

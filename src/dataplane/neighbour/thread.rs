@@ -1,7 +1,7 @@
 //! A resolver on a thread of its own.
 
 use super::resolver::{Resolver, ResolverError};
-use super::table::NeighbourEvent;
+use super::state::NeighbourEvent;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;

@@ -1,0 +1,190 @@
+//! What can be said of a neighbour, a link and a route: plain values.
+
+use crate::packet::MacAddress;
+use std::fmt;
+use std::net::IpAddr;
+
+/// What is known of a wanted neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum NeighbourState {
+    /// It can be sent nothing yet, or no longer.
+    Unresolved {
+        /// What is missing.
+        why: Unresolved,
+    },
+    /// It is at this address.
+    Resolved(MacAddress),
+    /// It has an address that nothing may be sent to.
+    Rejected {
+        /// The address.
+        mac: MacAddress,
+        /// What is wrong with it.
+        why: Rejection,
+    },
+}
+
+/// What is missing for a neighbour to be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Unresolved {
+    /// It has not answered yet.
+    Pending,
+    /// It was asked several times and did not answer.
+    NoAnswer,
+    /// The interface is down or has no carrier.
+    LinkDown,
+    /// The interface is gone.
+    LinkGone,
+    /// The routing table has no way to it.
+    NoRoute,
+    /// It is behind a router, but L2 DSR needs it on the director's own link.
+    RoutedVia(IpAddr),
+    /// It is on another interface, with this index, not on the one packets come in by.
+    OtherInterface(u32),
+    /// The address belongs to this host.
+    OwnAddress,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("no answer yet"),
+            Self::NoAnswer => f.write_str("does not answer ARP or neighbour discovery"),
+            Self::LinkDown => f.write_str("the interface is down or has no carrier"),
+            Self::LinkGone => f.write_str("the interface is gone"),
+            Self::NoRoute => f.write_str("no route to it"),
+            Self::RoutedVia(gateway) => write!(f, "not on link: routed via {gateway}"),
+            Self::OtherInterface(index) => {
+                write!(f, "not on this link: routed to interface {index}")
+            }
+            Self::OwnAddress => f.write_str("the address belongs to this host"),
+        }
+    }
+}
+
+/// What is wrong with a neighbour's MAC address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Rejection {
+    /// It is the director's own: packets would come straight back. The usual cause is a backend
+    /// address that something on this host answers for.
+    Own,
+    /// It is zero, which no station has.
+    Zero,
+    /// It is a group's: packets would reach many stations, or all.
+    Multicast,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "it is the director's own",
+            Self::Zero => "it is zero",
+            Self::Multicast => "it is a multicast address",
+        })
+    }
+}
+
+impl fmt::Display for NeighbourState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved { why } => write!(f, "unresolved: {why}"),
+            Self::Resolved(mac) => write!(f, "at {mac}"),
+            Self::Rejected { mac, why } => write!(f, "MAC {mac} refused: {why}"),
+        }
+    }
+}
+
+/// Something that changed, for the control loop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NeighbourEvent {
+    /// A wanted neighbour is in a new state; the first state of a new one is reported too.
+    Neighbour {
+        /// The address that is wanted.
+        address: IpAddr,
+        /// Its state from now on.
+        state: NeighbourState,
+    },
+    /// The interface itself changed.
+    LinkChanged(LinkState),
+}
+
+/// The data-plane interface as it is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkState {
+    /// Its Ethernet address; `None` when it is gone or is no Ethernet interface.
+    pub mac: Option<MacAddress>,
+    /// Whether it is up and has a carrier.
+    pub up: bool,
+}
+
+/// An interface of this host, as the kernel describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// The index of the interface that this one is a VLAN of.
+    pub vlan_of: Option<u32>,
+    /// Address and whether it is up.
+    pub state: LinkState,
+}
+
+/// What the kernel's neighbour table holds for an address on an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// The kernel is asking.
+    Incomplete,
+    /// The kernel has given up asking.
+    Failed,
+    /// The kernel would send to this address.
+    Usable(MacAddress, Freshness),
+}
+
+/// How sure the kernel is of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Freshness {
+    /// Confirmed lately, or being confirmed.
+    Confirmed,
+    /// Learned or confirmed some time ago; still used.
+    Stale,
+    /// Set by an administrator or needing no resolution: taken as it is and never asked for.
+    Fixed,
+}
+
+/// Where the routing table sends packets for an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// Directly, out of the interface with this index.
+    OnLink(u32),
+    /// To a router.
+    Via(IpAddr),
+    /// To this host.
+    Local,
+    /// Nowhere.
+    Unreachable,
+}
+
+/// Something learned from the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observation {
+    /// A neighbour entry is new or changed; `None`: it was deleted.
+    Entry {
+        /// The index of the interface it is on.
+        interface: u32,
+        /// The neighbour.
+        address: IpAddr,
+        /// What the entry holds now.
+        entry: Option<Entry>,
+    },
+    /// A route was looked up.
+    Route {
+        /// For this address.
+        address: IpAddr,
+        /// With this result.
+        route: Route,
+    },
+    /// An interface is new or changed.
+    Link(Link),
+    /// The interface with this index was deleted.
+    LinkGone(u32),
+}

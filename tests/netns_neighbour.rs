@@ -1,0 +1,576 @@
+//! The neighbour resolver and the ARP and ND answers against the kernel, in namespaces of their own.
+//!
+//! Needs root; says `SKIPPED: needs root` otherwise. Each test has its own pair of namespaces named
+//! `dsrlb-nb-…`, joined by a veth: `director` (`eth0`, 10.9.0.1, fd09::1) and `peer` (`eth0`,
+//! 10.9.0.2, fd09::2).
+#![cfg(all(feature = "af-xdp", target_os = "linux"))]
+
+use dsrlb::dataplane::neighbour::{
+    NeighbourEvent, NeighbourState, Rejection, Resolver, ResolverThread, Unresolved,
+};
+use dsrlb::packet::{MacAddress, arp, neighbor_discovery};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const PEER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
+const DIRECTOR_MAC: MacAddress = MacAddress([2, 0, 0, 9, 0, 1]);
+const PEER_MAC: MacAddress = MacAddress([2, 0, 0, 9, 0, 2]);
+const NEW_MAC: MacAddress = MacAddress([2, 0, 0, 9, 0, 0x22]);
+/// The kernel's probes take 3 s and our pauses at most 8 s.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Two namespaces joined by a veth; removed when dropped.
+struct Pair {
+    director: String,
+    peer: String,
+}
+
+impl Pair {
+    fn new(test: &str) -> Option<Self> {
+        if !nix::unistd::Uid::effective().is_root() {
+            println!("SKIPPED: needs root");
+            return None;
+        }
+        let name = |side| format!("dsrlb-nb-{test}-{}-{side}", std::process::id());
+        let pair = Self {
+            director: name("d"),
+            peer: name("p"),
+        };
+        for namespace in [&pair.director, &pair.peer] {
+            run(&format!("ip netns add {namespace}"));
+            for setting in ["all", "default"] {
+                let key = format!("net.ipv6.conf.{setting}.accept_dad=0");
+                run(&format!("ip netns exec {namespace} sysctl -qw {key}"));
+            }
+            run(&format!("ip -n {namespace} link set lo up"));
+        }
+        let (director, peer) = (&pair.director, &pair.peer);
+        run(&format!(
+            "ip -n {director} link add eth0 address {DIRECTOR_MAC} type veth \
+             peer name eth0 address {PEER_MAC} netns {peer}"
+        ));
+        for (namespace, last) in [(director, 1), (peer, 2)] {
+            run(&format!(
+                "ip -n {namespace} addr add 10.9.0.{last}/24 dev eth0"
+            ));
+            run(&format!(
+                "ip -n {namespace} addr add fd09::{last}/64 dev eth0 nodad"
+            ));
+            run(&format!("ip -n {namespace} link set eth0 up"));
+        }
+        Some(pair)
+    }
+
+    fn director(&self, command: &str) -> String {
+        run(&format!("ip -n {} {command}", self.director))
+    }
+
+    fn peer(&self, command: &str) -> String {
+        run(&format!("ip -n {} {command}", self.peer))
+    }
+
+    /// Runs `action` on a thread inside the director's namespace.
+    fn inside<T: Send + 'static>(&self, action: impl FnOnce() -> T + Send + 'static) -> T {
+        let path = format!("/run/netns/{}", self.director);
+        let thread = std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).unwrap();
+            nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            action()
+        });
+        thread.join().unwrap()
+    }
+
+    fn index(&self, interface: &str) -> u32 {
+        let line = self.director(&format!("-o link show {interface}"));
+        line.split(':').next().unwrap().trim().parse().unwrap()
+    }
+
+    /// A resolver, opened inside, that wants `addresses`.
+    fn watch(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Watch {
+        let index = self.index("eth0");
+        let (sender, events) = mpsc::channel();
+        let resolver = self.inside(move || Resolver::open(index).unwrap());
+        assert_eq!(resolver.link().mac, Some(DIRECTOR_MAC));
+        let thread = ResolverThread::spawn(resolver, move |event| {
+            let _ = sender.send(event.expect("netlink works"));
+        });
+        let thread = thread.unwrap();
+        thread.want(addresses.into_iter().collect());
+        Watch { thread, events }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for namespace in [&self.director, &self.peer] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .status();
+        }
+    }
+}
+
+fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+struct Watch {
+    thread: ResolverThread,
+    events: mpsc::Receiver<NeighbourEvent>,
+}
+
+impl Watch {
+    /// Waits until an event satisfies `wanted`, and says how long it took.
+    #[track_caller]
+    fn until(&self, what: &str, mut wanted: impl FnMut(NeighbourEvent) -> bool) -> Duration {
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        while let Some(left) = PATIENCE.checked_sub(start.elapsed()) {
+            match self.events.recv_timeout(left) {
+                Ok(event) if wanted(event) => return start.elapsed(),
+                Ok(event) => seen.push(event),
+                Err(_) => break,
+            }
+        }
+        panic!("{what} within {PATIENCE:?}; saw {seen:?}");
+    }
+
+    #[track_caller]
+    fn until_state(&self, of: IpAddr, wanted: NeighbourState) -> Duration {
+        self.until(&format!("{of} {wanted}"), |event| {
+            matches!(event, NeighbourEvent::Neighbour { address, state }
+                if address == of && state == wanted)
+        })
+    }
+}
+
+fn has_vlan_devices(pair: &Pair) -> bool {
+    let command = format!("-n {} link add link eth0 name v9 type vlan id 9", pair.peer);
+    let status = Command::new("ip")
+        .args(command.split(' '))
+        .stderr(Stdio::null())
+        .status();
+    status.unwrap().success()
+}
+
+fn unresolved(why: Unresolved) -> NeighbourState {
+    NeighbourState::Unresolved { why }
+}
+
+#[test]
+fn resolves_both_families_without_any_other_traffic() {
+    let Some(pair) = Pair::new("both") else {
+        return;
+    };
+    let watch = pair.watch([PEER_V4, PEER_V6]);
+    let resolved = NeighbourState::Resolved(PEER_MAC);
+    let mut left = BTreeSet::from([PEER_V4, PEER_V6]);
+    let took = watch.until("both resolved", |event| {
+        if let NeighbourEvent::Neighbour { address, state } = event
+            && state == resolved
+        {
+            left.remove(&address);
+        }
+        left.is_empty()
+    });
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn an_entry_that_is_there_already_is_found_and_dropping_is_prompt() {
+    let Some(pair) = Pair::new("there") else {
+        return;
+    };
+    pair.director(&format!(
+        "neigh add 10.9.0.2 dev eth0 lladdr {PEER_MAC} nud stale"
+    ));
+    let watch = pair.watch([PEER_V4]);
+    watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+    // Stale is usable, but the kernel is made to confirm it: after 5 s it probes.
+    let start = Instant::now();
+    while !pair.director("neigh show 10.9.0.2").contains("REACHABLE") {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{}",
+            pair.director("neigh show")
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let start = Instant::now();
+    drop(watch.thread);
+    assert!(
+        start.elapsed() < Duration::from_millis(200),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_new_mac_is_heard_of_when_it_is_announced() {
+    let Some(pair) = Pair::new("newmac") else {
+        return;
+    };
+    let watch = pair.watch([PEER_V4]);
+    watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+    // The kernel keeps a reachable entry for a second at least (`locktime`) against two hosts that
+    // fight; and it announces the change of a MAC itself if `arp_notify` is set.
+    std::thread::sleep(Duration::from_millis(1100));
+    let setting = "net.ipv4.conf.eth0.arp_notify=1";
+    run(&format!("ip netns exec {} sysctl -qw {setting}", pair.peer));
+    pair.peer(&format!("link set eth0 address {NEW_MAC}"));
+    watch.until_state(PEER_V4, NeighbourState::Resolved(NEW_MAC));
+}
+
+#[test]
+fn a_silent_peer_fails_and_comes_back() {
+    let Some(pair) = Pair::new("silent") else {
+        return;
+    };
+    pair.peer("link set eth0 arp off");
+    let watch = pair.watch([PEER_V4]);
+    let took = watch.until_state(PEER_V4, unresolved(Unresolved::NoAnswer));
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    pair.peer("link set eth0 arp on");
+    // A FAILED entry is asked for again.
+    watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+}
+
+#[test]
+fn a_peer_whose_link_goes_down_is_unresolved_and_comes_back() {
+    let Some(pair) = Pair::new("down") else {
+        return;
+    };
+    let watch = pair.watch([PEER_V4]);
+    watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+    pair.peer("link set eth0 down");
+    let took = watch.until_state(PEER_V4, unresolved(Unresolved::LinkDown));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    pair.peer("link set eth0 up");
+    watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+    // A deleted entry is asked for at once.
+    pair.director("neigh flush dev eth0");
+    let took = watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn a_peer_with_our_own_mac_is_rejected() {
+    let Some(pair) = Pair::new("own") else { return };
+    pair.peer(&format!("link set eth0 address {DIRECTOR_MAC}"));
+    let watch = pair.watch([PEER_V4]);
+    let rejected = |mac| {
+        let why = Rejection::Own;
+        NeighbourState::Rejected { mac, why }
+    };
+    watch.until_state(PEER_V4, rejected(DIRECTOR_MAC));
+    pair.director(&format!("link set eth0 address {NEW_MAC}"));
+    watch.until(
+        "our new MAC",
+        |event| matches!(event, NeighbourEvent::LinkChanged(link) if link.mac == Some(NEW_MAC)),
+    );
+    watch.until_state(PEER_V4, NeighbourState::Resolved(DIRECTOR_MAC));
+}
+
+#[test]
+fn what_is_not_on_the_link_says_why() {
+    let Some(pair) = Pair::new("why") else { return };
+    pair.director("route add 10.77.0.0/16 via 10.9.0.2");
+    let peer = &pair.peer;
+    pair.director(&format!(
+        "link add other type veth peer name other netns {peer}"
+    ));
+    pair.peer("link set other up");
+    pair.director("link set other up");
+    pair.director("addr add 10.66.0.1/24 dev other");
+    pair.director("route add blackhole 10.55.0.0/16");
+    let other = pair.index("other");
+    let expected = [
+        ("10.77.0.9", Unresolved::RoutedVia(PEER_V4)),
+        ("10.66.0.9", Unresolved::OtherInterface(other)),
+        ("10.55.0.9", Unresolved::NoRoute),
+        ("10.44.0.9", Unresolved::NoRoute),
+        ("fd44::9", Unresolved::NoRoute),
+        ("10.9.0.1", Unresolved::OwnAddress),
+        ("fd09::1", Unresolved::OwnAddress),
+    ];
+    let addresses = expected.map(|(address, _)| address.parse().unwrap());
+    let watch = pair.watch(addresses);
+    let mut left: BTreeSet<IpAddr> = addresses.into();
+    watch.until("each reason", |event| {
+        if let NeighbourEvent::Neighbour { address, state } = event {
+            let expected = expected
+                .iter()
+                .find(|e| e.0.parse() == Ok(address))
+                .unwrap();
+            if state == unresolved(expected.1) {
+                left.remove(&address);
+            }
+        }
+        left.is_empty()
+    });
+    // The route changes: noticed without any event of the kernel, within the longest pause.
+    pair.director("route del 10.77.0.0/16");
+    pair.director("route add 10.77.0.0/16 dev eth0");
+    pair.peer("addr add 10.77.0.9/16 dev eth0");
+    let address = addresses[0];
+    watch.until_state(address, NeighbourState::Resolved(PEER_MAC));
+}
+
+#[test]
+fn a_permanent_entry_is_used_as_it_is() {
+    let Some(pair) = Pair::new("perm") else {
+        return;
+    };
+    let nobody: IpAddr = "10.9.0.99".parse().unwrap();
+    let static_mac = MacAddress([2, 0, 0, 9, 0, 0x99]);
+    pair.director(&format!(
+        "neigh add {nobody} dev eth0 lladdr {static_mac} nud permanent"
+    ));
+    let zero: IpAddr = "10.9.0.98".parse().unwrap();
+    pair.director(&format!(
+        "neigh add {zero} dev eth0 lladdr 00:00:00:00:00:00 nud permanent"
+    ));
+    let watch = pair.watch([nobody]);
+    watch.until_state(nobody, NeighbourState::Resolved(static_mac));
+    watch.thread.want(BTreeSet::from([nobody, zero]));
+    let mac = MacAddress::ZERO;
+    let why = Rejection::Zero;
+    watch.until_state(zero, NeighbourState::Rejected { mac, why });
+    // It is never asked for: that would make the kernel forget that it is permanent.
+    assert!(
+        pair.director(&format!("neigh show {nobody}"))
+            .contains("PERMANENT")
+    );
+    assert!(
+        pair.director(&format!("neigh show {zero}"))
+            .contains("PERMANENT")
+    );
+}
+
+#[test]
+fn a_neighbour_on_a_vlan_of_the_interface_counts() {
+    let Some(pair) = Pair::new("vlan") else {
+        return;
+    };
+    if !has_vlan_devices(&pair) {
+        println!("SKIPPED: this kernel has no VLAN devices");
+        return;
+    }
+    for (namespace, last) in [(&pair.director, 1), (&pair.peer, 2)] {
+        run(&format!(
+            "ip -n {namespace} link add link eth0 name eth0.5 type vlan id 5"
+        ));
+        run(&format!(
+            "ip -n {namespace} addr add 10.5.0.{last}/24 dev eth0.5"
+        ));
+        run(&format!("ip -n {namespace} link set eth0.5 up"));
+    }
+    let address: IpAddr = "10.5.0.2".parse().unwrap();
+    let watch = pair.watch([address]);
+    watch.until_state(address, NeighbourState::Resolved(PEER_MAC));
+}
+
+#[test]
+fn refuses_an_interface_that_is_not_there_or_not_ethernet() {
+    let Some(pair) = Pair::new("open") else {
+        return;
+    };
+    let missing = pair.inside(|| Resolver::open(4242).unwrap_err().to_string());
+    assert!(
+        missing.contains("no interface with index 4242"),
+        "{missing}"
+    );
+    let loopback = pair.inside(|| Resolver::open(1).unwrap_err().to_string());
+    assert!(loopback.contains("not an Ethernet interface"), "{loopback}");
+}
+
+#[test]
+fn an_interface_that_is_deleted_is_told_of() {
+    let Some(pair) = Pair::new("gone") else {
+        return;
+    };
+    let watch = pair.watch([PEER_V4]);
+    watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
+    pair.director("link del eth0");
+    watch.until_state(PEER_V4, unresolved(Unresolved::LinkGone));
+}
+
+/// More changes than the socket holds: nothing of them is missed in the end.
+#[test]
+fn a_flood_of_changes_is_survived() {
+    let Some(pair) = Pair::new("flood") else {
+        return;
+    };
+    let index = pair.index("eth0");
+    let director = pair.director.clone();
+    pair.inside(move || {
+        let mut resolver = Resolver::open(index).unwrap();
+        resolver.want(&BTreeSet::from([PEER_V4])).unwrap();
+        // Not listening meanwhile: 20,000 messages are more than a megabyte.
+        let script = std::env::temp_dir().join(format!("{director}.batch"));
+        let mut lines = String::new();
+        for turn in 0..40 {
+            for last in 100..250 {
+                for verb in ["replace", "del"] {
+                    let mac = format!("02:00:00:00:{turn:02x}:{last:02x}");
+                    lines += &match verb {
+                        "replace" => format!("neigh replace 10.9.0.{last} dev eth0 lladdr {mac}\n"),
+                        _ => format!("neigh del 10.9.0.{last} dev eth0\n"),
+                    };
+                }
+            }
+        }
+        lines += &format!("neigh replace 10.9.0.2 dev eth0 lladdr {NEW_MAC} nud permanent\n");
+        std::fs::write(&script, lines).unwrap();
+        run(&format!("ip -batch {}", script.display()));
+        std::fs::remove_file(&script).unwrap();
+        let start = Instant::now();
+        while resolver.state(PEER_V4) != Some(NeighbourState::Resolved(NEW_MAC)) {
+            let state = resolver.state(PEER_V4);
+            let kernel = || run("ip neigh show 10.9.0.2");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{state:?}, kernel: {}",
+                kernel()
+            );
+            resolver.next_events(Duration::from_millis(100)).unwrap();
+        }
+    });
+}
+
+mod answers {
+    use super::*;
+    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+    use std::mem::MaybeUninit;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const VIP_V4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
+    const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x100);
+
+    /// A packet socket on interface `index` of this namespace.
+    fn packet_socket(index: u32) -> Socket {
+        let all = i32::from((libc::ETH_P_ALL as u16).to_be());
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all))).unwrap();
+        #[allow(clippy::multiple_unsafe_ops_per_block)]
+        // SAFETY: the storage is large enough for a `sockaddr_ll`, aligned for any address, and
+        // zeroed; the length given back is that of what is written.
+        let ((), address) = unsafe {
+            SockAddr::try_init(|storage, length| {
+                let link = storage.cast::<libc::sockaddr_ll>();
+                (*link).sll_family = libc::AF_PACKET as u16;
+                (*link).sll_protocol = all as u16;
+                (*link).sll_ifindex = index as i32;
+                *length = size_of::<libc::sockaddr_ll>() as u32;
+                Ok(())
+            })
+        }
+        .unwrap();
+        socket.bind(&address).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        socket
+    }
+
+    /// Answers for the VIPs as a pipeline would, until `stop`.
+    fn answer(socket: &Socket, stop: &AtomicBool) {
+        let mut buffer = [MaybeUninit::new(0u8); 2048];
+        while !stop.load(Ordering::Relaxed) {
+            let Ok(length) = socket.recv(&mut buffer) else {
+                continue;
+            };
+            // SAFETY: all of the buffer was initialised.
+            let mut frame: Vec<u8> = buffer[..length]
+                .iter()
+                .map(|b| unsafe { b.assume_init() })
+                .collect();
+            let answered = match frame.get(12..14) {
+                Some([0x08, 0x06]) => {
+                    arp::requested_address(&frame, 14) == Some(VIP_V4)
+                        && arp::answer_in_place(&mut frame, 14, DIRECTOR_MAC)
+                }
+                Some([0x86, 0xdd]) => {
+                    neighbor_discovery::solicited_target(&frame, 14) == Some(VIP_V6)
+                        && neighbor_discovery::answer_in_place(&mut frame, 14, DIRECTOR_MAC)
+                }
+                _ => false,
+            };
+            if answered {
+                socket.send(&frame).unwrap();
+            }
+        }
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[test]
+    fn the_kernel_takes_answers_and_announcements() {
+        let Some(pair) = Pair::new("answers") else {
+            return;
+        };
+        let index = pair.index("eth0");
+        let (socket, sender) = pair.inside(move || (packet_socket(index), packet_socket(index)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || answer(&socket, &theirs));
+
+        for vip in [IpAddr::V4(VIP_V4), IpAddr::V6(VIP_V6)] {
+            // Nobody answers the echo; what counts is that the VIP is resolved.
+            let ping = format!("netns exec {} ping -c 1 -W 1 {vip}", pair.peer);
+            let _ = Command::new("ip")
+                .args(ping.split(' '))
+                .stdout(Stdio::null())
+                .status();
+            let found = pair.peer(&format!("neigh show {vip}"));
+            assert!(found.contains(&DIRECTOR_MAC.to_string()), "{vip}: {found}");
+            assert!(!found.contains("FAILED"), "{vip}: {found}");
+
+            // An announcement replaces what the peer believed.
+            pair.peer(&format!(
+                "neigh replace {vip} dev eth0 lladdr {NEW_MAC} nud stale"
+            ));
+            std::thread::sleep(Duration::from_millis(1100));
+            match vip {
+                IpAddr::V4(vip) => sender.send(&arp::announcement(DIRECTOR_MAC, vip)),
+                IpAddr::V6(vip) => sender.send(&neighbor_discovery::unsolicited(DIRECTOR_MAC, vip)),
+            }
+            .unwrap();
+            until("announcement is believed", || {
+                let found = pair.peer(&format!("neigh show {vip}"));
+                found.contains(&DIRECTOR_MAC.to_string())
+            });
+        }
+
+        // Somebody else wants the VIP: duplicate address detection tells them no.
+        run(&format!(
+            "ip netns exec {} sysctl -qw net.ipv6.conf.eth0.accept_dad=1",
+            pair.peer
+        ));
+        pair.peer(&format!("addr add {VIP_V6}/64 dev eth0"));
+        until("duplicate is detected", || {
+            pair.peer("-6 addr show dev eth0").contains("dadfailed")
+        });
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+    }
+}
