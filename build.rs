@@ -32,10 +32,7 @@ fn compile_program() -> Result<(), Box<dyn Error>> {
         .arg(format!("-I{}", env::var("DEP_BPF_INCLUDE")?));
     // Debian and its kin keep asm/types.h in a directory of the architecture, which clang does not
     // search when it compiles for BPF.
-    let multiarch = format!(
-        "/usr/include/{}-linux-gnu",
-        env::var("CARGO_CFG_TARGET_ARCH")?
-    );
+    let multiarch = format!("/usr/include/{}-linux-gnu", env::var("CARGO_CFG_TARGET_ARCH")?);
     if Path::new(&multiarch).is_dir() {
         command.arg(format!("-I{multiarch}"));
     }

@@ -31,20 +31,12 @@ fn frames(count: usize, ipv6: bool) -> Vec<Vec<u8>> {
         let builder = if ipv6 {
             let mut source = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             source[13..].copy_from_slice(&[a, b, c]);
-            builder.ipv6(
-                source,
-                "fd00::100".parse::<std::net::Ipv6Addr>().unwrap().octets(),
-                64,
-            )
+            builder.ipv6(source, "fd00::100".parse::<std::net::Ipv6Addr>().unwrap().octets(), 64)
         } else {
             builder.ipv4([100, a, b, c], [10, 0, 0, 100], 64)
         };
         let mut frame = Vec::new();
-        builder
-            .tcp(40_000, 80, 0, 64)
-            .ack(1)
-            .write(&mut frame, &[])
-            .unwrap();
+        builder.tcp(40_000, 80, 0, 64).ack(1).write(&mut frame, &[]).unwrap();
         frame
     };
     (0..count).map(frame).collect()
@@ -52,34 +44,22 @@ fn frames(count: usize, ipv6: bool) -> Vec<Vec<u8>> {
 
 fn snapshot() -> Snapshot {
     let service = |vip: &str| {
-        (1..=100).fold(
-            VirtualService::new(vip.parse().unwrap()),
-            |service, last| service.backend(RealServer::new(Ipv4Addr::new(10, 0, 1, last).into())),
-        )
+        (1..=100).fold(VirtualService::new(vip.parse().unwrap()), |service, last| {
+            service.backend(RealServer::new(Ipv4Addr::new(10, 0, 1, last).into()))
+        })
     };
     let services = [service("10.0.0.100:80/tcp"), service("[fd00::100]:80/tcp")];
     let observe = |backend: &dyn Backend| {
-        let std::net::IpAddr::V4(ip) = backend.address() else {
-            unreachable!("all are IPv4")
-        };
-        Observed {
-            neighbour: Ok(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]])),
-            health: Ok(()),
-        }
+        let std::net::IpAddr::V4(ip) = backend.address() else { unreachable!("all are IPv4") };
+        Observed { neighbour: Ok(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]])), health: Ok(()) }
     };
-    Planner::new(1024)
-        .plan(&services, DIRECTOR, false, observe)
-        .snapshot
+    Planner::new(1024).plan(&services, DIRECTOR, false, observe).snapshot
 }
 
 fn parsing(c: &mut Criterion) {
     for (name, ipv6) in [("ipv4", false), ("ipv6", true)] {
         let frames = frames(MAX_BATCH, ipv6);
-        assert!(
-            frames
-                .iter()
-                .all(|frame| matches!(parse(frame), Parse::Ip(_)))
-        );
+        assert!(frames.iter().all(|frame| matches!(parse(frame), Parse::Ip(_))));
         let mut group = c.benchmark_group("parse");
         group.throughput(Throughput::Elements(MAX_BATCH as u64));
         group.bench_function(name, |b| {
@@ -103,10 +83,8 @@ fn hashing(c: &mut Criterion) {
                 other => panic!("{other:?}"),
             })
             .collect();
-        let mut distinct: Vec<_> = flows
-            .iter()
-            .map(|flow| key.hash_flow(HashInput::FiveTuple, flow))
-            .collect();
+        let mut distinct: Vec<_> =
+            flows.iter().map(|flow| key.hash_flow(HashInput::FiveTuple, flow)).collect();
         distinct.sort();
         distinct.dedup();
         assert_eq!(distinct.len(), MAX_BATCH);
@@ -125,19 +103,12 @@ fn hashing(c: &mut Criterion) {
 }
 
 fn selecting(c: &mut Criterion) {
-    let ids: Vec<String> = (0..1000)
-        .map(|i| format!("10.0.{}.{}", i / 250, i % 250))
-        .collect();
+    let ids: Vec<String> = (0..1000).map(|i| format!("10.0.{}.{}", i / 250, i % 250)).collect();
     let candidates: Vec<_> = ids.iter().map(|id| Candidate { id, weight: 1 }).collect();
     let table = Maglev::default().table(&candidates);
-    let hashes: Vec<FlowHash> = (0..4096u64)
-        .map(|i| FlowHash(HashKey::default().hash_bytes(&i.to_le_bytes())))
-        .collect();
-    assert!(
-        hashes
-            .iter()
-            .all(|hash| table.select(*hash).is_some_and(|at| at < 1000))
-    );
+    let hashes: Vec<FlowHash> =
+        (0..4096u64).map(|i| FlowHash(HashKey::default().hash_bytes(&i.to_le_bytes()))).collect();
+    assert!(hashes.iter().all(|hash| table.select(*hash).is_some_and(|at| at < 1000)));
     let mut group = c.benchmark_group("select");
     group.throughput(Throughput::Elements(hashes.len() as u64));
     group.bench_function("lookup table", |b| {
@@ -178,17 +149,9 @@ fn pipeline(c: &mut Criterion) {
         let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
 
         let mut checked = frames.clone();
-        let mut lent: Vec<_> = checked
-            .iter_mut()
-            .take(MAX_BATCH)
-            .map(|f| Frame::new(f))
-            .collect();
+        let mut lent: Vec<_> = checked.iter_mut().take(MAX_BATCH).map(|f| Frame::new(f)).collect();
         let verdicts = pipeline.process(&snapshot, Timestamp(0), &mut lent);
-        assert!(
-            verdicts
-                .iter()
-                .all(|verdict| matches!(verdict, Verdict::Forward(_)))
-        );
+        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Forward(_))));
 
         group.bench_function(name, |b| {
             b.iter_batched_ref(

@@ -24,16 +24,8 @@ fn reflect(frame: &mut Frame<'_>) {
     if flow.protocol != Protocol::UDP || packet.info.fragment == Fragment::Later {
         return;
     }
-    let (offset, length) = if flow.source.is_ipv4() {
-        (12, 4)
-    } else {
-        (8, 16)
-    };
-    for (at, length) in [
-        (0, 6),
-        (network + offset, length),
-        (packet.transport.into(), 2),
-    ] {
+    let (offset, length) = if flow.source.is_ipv4() { (12, 4) } else { (8, 16) };
+    for (at, length) in [(0, 6), (network + offset, length), (packet.transport.into(), 2)] {
         let (one, other) = frame.bytes_mut()[at..at + 2 * length].split_at_mut(length);
         one.swap_with_slice(other);
     }

@@ -69,12 +69,9 @@ impl FromStr for BackendOption {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, weight) = text.split_once(",weight=").unwrap_or((text, "1"));
-        let address = address
-            .parse()
-            .map_err(|_| format!("{address:?} is not an IP address"))?;
-        let weight = weight
-            .parse()
-            .map_err(|_| format!("{weight:?} is not a weight, 0 to 65535"))?;
+        let address = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
+        let weight =
+            weight.parse().map_err(|_| format!("{weight:?} is not a weight, 0 to 65535"))?;
         Ok(Self(RealServer::new(address).with_weight(weight)))
     }
 }
@@ -96,10 +93,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let director = start(&options, &interface)?;
-    let every = options
-        .stats
-        .or(options.json.then_some(1))
-        .map(Duration::from_secs);
+    let every = options.stats.or(options.json.then_some(1)).map(Duration::from_secs);
     let mut shown = Instant::now();
     while signals.pending().next().is_none() {
         std::thread::sleep(Duration::from_millis(50));
@@ -118,10 +112,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// The part to copy: services, backends, a monitor, and off it goes.
 fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
     let mut builder = Director::builder(interface)
-        .xdp(XdpOptions {
-            attach: options.mode,
-            ..XdpOptions::default()
-        })
+        .xdp(XdpOptions { attach: options.mode, ..XdpOptions::default() })
         .answer_for_vips(options.answer)
         .on_event(|event| eprintln!("{event}"));
     for vip in &options.vip {
@@ -139,10 +130,7 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
     }
     let director = builder.start()?;
     let granted = director.granted();
-    eprintln!(
-        "{interface}: {:?}, zero-copy by queue {:?}",
-        granted.attach, granted.zero_copy
-    );
+    eprintln!("{interface}: {:?}, zero-copy by queue {:?}", granted.attach, granted.zero_copy);
     for remark in granted.fallbacks.iter().chain(&director.warnings()) {
         eprintln!("note: {remark}");
     }
@@ -152,10 +140,8 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
 fn show(stats: &Stats, as_json: bool) {
     let counts = &stats.counts;
     if as_json {
-        let drops: serde_json::Map<_, _> = counts
-            .drops()
-            .map(|(reason, count)| (reason.to_string(), json!(count)))
-            .collect();
+        let drops: serde_json::Map<_, _> =
+            counts.drops().map(|(reason, count)| (reason.to_string(), json!(count))).collect();
         let backend = |backend: &BackendStatus| {
             json!({
                 "service": backend.service.to_string(), "id": backend.id, "weight": backend.weight,
@@ -173,22 +159,12 @@ fn show(stats: &Stats, as_json: bool) {
         });
         return println!("{line}");
     }
-    println!(
-        "{} received, {} forwarded",
-        counts.io.received, counts.forwarded
-    );
+    println!("{} received, {} forwarded", counts.io.received, counts.forwarded);
     for (reason, count) in counts.drops() {
         println!("  dropped {count}: {reason}");
     }
     for backend in &stats.backends {
-        let idle = backend
-            .idle
-            .as_ref()
-            .map(|why| format!(", idle: {why}"))
-            .unwrap_or_default();
-        println!(
-            "  {} {}: {} packets{idle}",
-            backend.service, backend.id, backend.packets
-        );
+        let idle = backend.idle.as_ref().map(|why| format!(", idle: {why}")).unwrap_or_default();
+        println!("  {} {}: {} packets{idle}", backend.service, backend.id, backend.packets);
     }
 }

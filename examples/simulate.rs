@@ -39,14 +39,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // backend's MAC address ends in the last byte of its IP address.
     let mut planner = Planner::new(16);
     let mut plan = |failed: Option<IpAddr>| {
-        planner.plan(&services, DIRECTOR, false, |backend: &dyn Backend| {
-            Observed {
-                neighbour: Ok(mac_of(backend.address())),
-                health: match failed {
-                    Some(address) if address == backend.address() => Err("switched off".into()),
-                    _ => Ok(()),
-                },
-            }
+        planner.plan(&services, DIRECTOR, false, |backend: &dyn Backend| Observed {
+            neighbour: Ok(mac_of(backend.address())),
+            health: match failed {
+                Some(address) if address == backend.address() => Err("switched off".into()),
+                _ => Ok(()),
+            },
         })
     };
     let before = spread("all backends well", &plan(None).snapshot)?;
@@ -54,11 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let after = spread("10.0.0.12 failed", &plan(Some(failed)).snapshot)?;
 
     let orphans = before.iter().filter(|mac| **mac == mac_of(failed)).count();
-    let moved = before
-        .iter()
-        .zip(&after)
-        .filter(|(old, new)| old != new)
-        .count();
+    let moved = before.iter().zip(&after).filter(|(old, new)| old != new).count();
     println!("{moved} of {FLOWS} flows moved; {orphans} of them had to.");
     if orphans == 0 || moved < orphans || moved - orphans > usize::from(FLOWS) / 50 {
         return Err("more than 2 % of the flows of living backends moved".into());
@@ -93,9 +87,7 @@ fn spread(title: &str, snapshot: &Snapshot) -> Result<Vec<MacAddress>, Box<dyn E
         if sent[12..] != received[12..] {
             return Err("a packet changed beyond its MAC addresses".into());
         }
-        let (mac, _) = received
-            .split_first_chunk::<6>()
-            .ok_or("a frame without addresses")?;
+        let (mac, _) = received.split_first_chunk::<6>().ok_or("a frame without addresses")?;
         chosen.push(MacAddress(*mac));
         *flows.entry(mac).or_default() += 1;
     }

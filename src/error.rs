@@ -15,11 +15,7 @@ impl ParseError {
     pub(crate) fn new(what: &'static str, text: &str, expected: &'static str) -> Self {
         // Configurations are hostile too: an error never repeats a megabyte of them.
         let text = text.chars().take(80).collect();
-        Self {
-            what,
-            text,
-            expected,
-        }
+        Self { what, text, expected }
     }
 }
 
@@ -63,8 +59,7 @@ impl fmt::Display for ConfigError {
             [only] => write!(f, "{only}"),
             many => {
                 write!(f, "{} problems in the configuration:", many.len())?;
-                many.iter()
-                    .try_for_each(|problem| write!(f, "\n  {problem}"))
+                many.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
             }
         }
     }

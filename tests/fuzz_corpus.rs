@@ -7,9 +7,7 @@ use std::path::Path;
 use support::harness;
 
 fn replay(target: &str, check: fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut inputs = 0;
     for entry in fs::read_dir(&corpus).expect("the corpus is in the tree") {
         let path = entry.unwrap().path();

@@ -68,10 +68,7 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("TCP to a service by port", tcp()),
         ("the same, padded to 60 bytes by Ethernet", padded(tcp())),
-        (
-            "the same from another port",
-            ipv4(CLIENT, VIP, Protocol::Tcp(40_001, 80), b""),
-        ),
+        ("the same from another port", ipv4(CLIENT, VIP, Protocol::Tcp(40_001, 80), b"")),
         ("TCP, one VLAN tag", tagged(&tcp(), &[100])),
         ("TCP, two VLAN tags", tagged(&tcp(), &[200, 100])),
         ("three VLAN tags", tagged(&tcp(), &[300, 200, 100])),
@@ -83,47 +80,20 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             "TCP with the longest IPv4 options, header length 15",
             frames::ipv4_options(CLIENT, VIP, &[1; 40], HTTP, b""),
         ),
-        (
-            "TCP to a port that no service has",
-            ipv4(CLIENT, VIP, Protocol::Tcp(40_000, 81), b""),
-        ),
-        (
-            "UDP to any port, chosen by source address",
-            ipv4(CLIENT, VIP, DNS, b"?"),
-        ),
+        ("TCP to a port that no service has", ipv4(CLIENT, VIP, Protocol::Tcp(40_000, 81), b"")),
+        ("UDP to any port, chosen by source address", ipv4(CLIENT, VIP, DNS, b"?")),
         (
             "UDP to any port from another port: the same backend",
             ipv4(CLIENT, VIP, Protocol::Udp(40_001, 54), b"?"),
         ),
-        (
-            "ping to a VIP without a service for it",
-            ipv4(CLIENT, VIP, Protocol::Echo, b""),
-        ),
-        (
-            "ping to an HA-ports VIP",
-            ipv4(CLIENT, ANY_VIP, Protocol::Echo, b""),
-        ),
+        ("ping to a VIP without a service for it", ipv4(CLIENT, VIP, Protocol::Echo, b"")),
+        ("ping to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, Protocol::Echo, b"")),
         ("TCP to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, HTTP, b"")),
-        (
-            "SCTP to an HA-ports VIP",
-            ipv4(CLIENT, ANY_VIP, Protocol::Other(132), &[9; 12]),
-        ),
-        (
-            "SCTP too short for its header",
-            ipv4(CLIENT, ANY_VIP, Protocol::Other(132), &[9; 11]),
-        ),
-        (
-            "ESP to an HA-ports VIP",
-            ipv4(CLIENT, ANY_VIP, Protocol::Other(50), &[9; 16]),
-        ),
-        (
-            "AH to an HA-ports VIP",
-            ipv4(CLIENT, ANY_VIP, Protocol::Other(51), &[9; 16]),
-        ),
-        (
-            "GRE to an HA-ports VIP",
-            ipv4(CLIENT, ANY_VIP, Protocol::Other(47), &[0; 4]),
-        ),
+        ("SCTP to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, Protocol::Other(132), &[9; 12])),
+        ("SCTP too short for its header", ipv4(CLIENT, ANY_VIP, Protocol::Other(132), &[9; 11])),
+        ("ESP to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, Protocol::Other(50), &[9; 16])),
+        ("AH to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, Protocol::Other(51), &[9; 16])),
+        ("GRE to an HA-ports VIP", ipv4(CLIENT, ANY_VIP, Protocol::Other(47), &[0; 4])),
         (
             "an unassigned protocol without payload",
             ipv4(CLIENT, ANY_VIP, Protocol::Other(253), b""),
@@ -132,22 +102,10 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             "TCP to a VIP inside a prefix",
             ipv4(CLIENT, [203, 0, 113, 77], Protocol::Tcp(1, 443), b""),
         ),
-        (
-            "TCP to an address that is no VIP",
-            ipv4(CLIENT, [10, 0, 0, 1], HTTP, b""),
-        ),
-        (
-            "ping to an address that is no VIP",
-            ipv4(CLIENT, [10, 0, 0, 1], Protocol::Echo, b""),
-        ),
-        (
-            "TCP to a VIP whose only backend is unresolved",
-            ipv4(CLIENT, LOST_VIP, HTTP, b""),
-        ),
-        (
-            "a first fragment with its ports",
-            fragment(ipv4(CLIENT, VIP, HTTP, &[7; 8]), 0, true),
-        ),
+        ("TCP to an address that is no VIP", ipv4(CLIENT, [10, 0, 0, 1], HTTP, b"")),
+        ("ping to an address that is no VIP", ipv4(CLIENT, [10, 0, 0, 1], Protocol::Echo, b"")),
+        ("TCP to a VIP whose only backend is unresolved", ipv4(CLIENT, LOST_VIP, HTTP, b"")),
+        ("a first fragment with its ports", fragment(ipv4(CLIENT, VIP, HTTP, &[7; 8]), 0, true)),
         (
             "a later fragment to a service by port",
             fragment(ipv4(CLIENT, VIP, HTTP, b""), 64, false),
@@ -165,87 +123,42 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             fragment(ipv4(CLIENT, VIP, Protocol::Other(6), &[7; 8]), 0, true),
         ),
         ("IPv6 TCP to a service by port", tcp6()),
-        (
-            "IPv6 ping to an HA-ports VIP",
-            ipv6(CLIENT6, ANY_VIP6, Protocol::Echo6, b""),
-        ),
-        (
-            "IPv6 ESP to an HA-ports VIP",
-            ipv6(CLIENT6, ANY_VIP6, Protocol::Other(50), &[9; 16]),
-        ),
+        ("IPv6 ping to an HA-ports VIP", ipv6(CLIENT6, ANY_VIP6, Protocol::Echo6, b"")),
+        ("IPv6 ESP to an HA-ports VIP", ipv6(CLIENT6, ANY_VIP6, Protocol::Other(50), &[9; 16])),
         (
             "IPv6 with hop-by-hop and destination options",
             extended(&[(0, options(0)), (60, options(1))]),
         ),
         ("IPv6 with a routing header", extended(&[(43, options(2))])),
-        (
-            "IPv6 atomic fragment: an ordinary packet",
-            extended(&[(44, fragment_header(0))]),
-        ),
+        ("IPv6 atomic fragment: an ordinary packet", extended(&[(44, fragment_header(0))])),
         ("IPv6 first fragment", extended(&[(44, fragment_header(1))])),
-        (
-            "IPv6 later fragment to a service by port",
-            extended(&[(44, fragment_header(64 << 3))]),
-        ),
-        (
-            "IPv6 with nine extension headers",
-            extended(&vec![(60, options(0)); 9]),
-        ),
-        (
-            "IPv6 extension header beyond the packet",
-            extended(&[(60, with(options(0), 1, 200))]),
-        ),
+        ("IPv6 later fragment to a service by port", extended(&[(44, fragment_header(64 << 3))])),
+        ("IPv6 with nine extension headers", extended(&vec![(60, options(0)); 9])),
+        ("IPv6 extension header beyond the packet", extended(&[(60, with(options(0), 1, 200))])),
         ("IPv6 payload length beyond the frame", with(tcp6(), 19, 21)),
         ("IPv6 header cut short", cut(tcp6(), 53)),
         ("an empty frame", vec![]),
         ("a frame that ends in its addresses", cut(tcp(), 11)),
         ("a frame that ends before its type", cut(tcp(), 13)),
-        (
-            "a frame that ends in its VLAN tag",
-            cut(tagged(&tcp(), &[100]), 16),
-        ),
+        ("a frame that ends in its VLAN tag", cut(tagged(&tcp(), &[100]), 16)),
         ("IPv4 header cut short", cut(tcp(), 33)),
         ("IPv4 type, IPv6 version", with(tcp(), 14, 0x65)),
         ("IPv6 type, IPv4 version", with(tcp6(), 14, 0x45)),
         ("IPv4 header length 4", with(tcp(), 14, 0x44)),
         ("IPv4 header length beyond the frame", with(tcp(), 14, 0x4f)),
-        (
-            "IPv4 total length below the header length",
-            with(tcp(), 17, 19),
-        ),
+        ("IPv4 total length below the header length", with(tcp(), 17, 19)),
         ("IPv4 total length beyond the frame", with(tcp(), 17, 41)),
-        (
-            "IPv4 total length that cuts the TCP header",
-            with(tcp(), 17, 39),
-        ),
-        (
-            "a martian source: multicast",
-            ipv4([224, 0, 0, 1], VIP, HTTP, b""),
-        ),
-        (
-            "a martian source: loopback",
-            ipv4([127, 0, 0, 1], VIP, HTTP, b""),
-        ),
-        (
-            "source and destination are the VIP",
-            ipv4(VIP, VIP, HTTP, b""),
-        ),
+        ("IPv4 total length that cuts the TCP header", with(tcp(), 17, 39)),
+        ("a martian source: multicast", ipv4([224, 0, 0, 1], VIP, HTTP, b"")),
+        ("a martian source: loopback", ipv4([127, 0, 0, 1], VIP, HTTP, b"")),
+        ("source and destination are the VIP", ipv4(VIP, VIP, HTTP, b"")),
         (
             "flooded by a bridge: for another station",
             from_to(tcp(), CLIENT_MAC, [2, 0, 0, 0, 0, 11]),
         ),
-        (
-            "to the broadcast MAC address",
-            from_to(tcp(), CLIENT_MAC, [0xff; 6]),
-        ),
-        (
-            "our own frame come back",
-            from_to(tcp(), DIRECTOR_MAC, DIRECTOR_MAC),
-        ),
-        (
-            "an ARP request",
-            [&[0xff; 6][..], &CLIENT_MAC, &[8, 6], &[0; 46]].concat(),
-        ),
+        ("to the broadcast MAC address", from_to(tcp(), CLIENT_MAC, [0xff; 6])),
+        ("our own frame come back", from_to(tcp(), DIRECTOR_MAC, DIRECTOR_MAC)),
+        ("an ARP request", [&[0xff; 6][..], &CLIENT_MAC, &[8, 6], &[0; 46]].concat()),
         (
             "an 802.3 frame with a length",
             [&DIRECTOR_MAC[..], &CLIENT_MAC, &[0, 46], &[0; 46]].concat(),
@@ -299,12 +212,7 @@ fn through_a_driver() {
     let mut scalar = pool::pipeline();
     let mut expected = Vec::new();
     let mut io = MemoryIo::new();
-    let inputs: Vec<_> = rows()
-        .into_iter()
-        .map(|(_, input)| input)
-        .cycle()
-        .take(200)
-        .collect();
+    let inputs: Vec<_> = rows().into_iter().map(|(_, input)| input).cycle().take(200).collect();
     for input in &inputs {
         let mut output = input.clone();
         let mut frame = Frame::new(&mut output);
@@ -325,10 +233,7 @@ fn through_a_driver() {
             lent => sizes.push(lent),
         }
     }
-    assert_eq!(
-        sizes,
-        [MAX_BATCH, MAX_BATCH, MAX_BATCH, 200 - 3 * MAX_BATCH]
-    );
+    assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_BATCH, 200 - 3 * MAX_BATCH]);
     assert_eq!(io.take_sent(), expected);
 
     let (mut one, mut other) = (Default::default(), Default::default());

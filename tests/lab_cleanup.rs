@@ -32,10 +32,7 @@ fn nothing_is_left_behind() -> TestResult {
     assert_eq!(own(), 0);
 
     // Also not by a build that fails half-way: there is no such MTU.
-    let options = LabOptions {
-        mtu: 1,
-        ..LabOptions::named("gone")
-    };
+    let options = LabOptions { mtu: 1, ..LabOptions::named("gone") };
     let error = Lab::build(&options).unwrap_err().to_string();
     assert!(
         error.contains("link add") || error.contains("link set"),
@@ -56,17 +53,10 @@ fn a_sweep_removes_what_dead_processes_left_and_nothing_else() -> TestResult {
     let exists = |name: &str| Path::new("/run/netns").join(name).exists();
     // Not a `Namespace`, as a test that runs at the same time may sweep it up first.
     let leftover = format!("dsrlb-sweep-{dead_pid}-0-switch");
-    assert!(
-        Command::new("ip")
-            .args(["netns", "add", &leftover])
-            .status()?
-            .success()
-    );
+    assert!(Command::new("ip").args(["netns", "add", &leftover]).status()?.success());
     // Of a living process (this one's parent), and one that is no lab's.
-    let alive = Namespace::create(format!(
-        "dsrlb-sweep-{}-0-switch",
-        std::os::unix::process::parent_id()
-    ))?;
+    let alive =
+        Namespace::create(format!("dsrlb-sweep-{}-0-switch", std::os::unix::process::parent_id()))?;
     let foreign = Namespace::create(format!("sweep-{dead_pid}-0-switch"))?;
     netns::sweep();
     assert!(!exists(&leftover));
@@ -76,10 +66,8 @@ fn a_sweep_removes_what_dead_processes_left_and_nothing_else() -> TestResult {
 
 #[test]
 fn what_happens_inside_a_namespace_reaches_the_caller() -> TestResult {
-    let Some(lab) = Lab::build_or_skip(&LabOptions {
-        backends: 1,
-        ..LabOptions::named("enter")
-    }) else {
+    let Some(lab) = Lab::build_or_skip(&LabOptions { backends: 1, ..LabOptions::named("enter") })
+    else {
         return Ok(());
     };
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -93,10 +81,7 @@ fn what_happens_inside_a_namespace_reaches_the_caller() -> TestResult {
         .client
         .namespace
         .spawn(move || std::thread::spawn(move || http_get(port, "/", TIMEOUT)).join())?;
-    let answer = thread
-        .join()
-        .map_err(|_| "panicked")?
-        .map_err(|_| "panicked")??;
+    let answer = thread.join().map_err(|_| "panicked")?.map_err(|_| "panicked")??;
     assert_eq!(answer.backend(), "b1");
     server.stop();
     let error = lab
@@ -105,10 +90,7 @@ fn what_happens_inside_a_namespace_reaches_the_caller() -> TestResult {
         .run("ip", &["link", "set", "dev", "nothing", "up"])
         .unwrap_err()
         .to_string();
-    assert!(
-        error.contains(lab.client.namespace.name()) && error.contains("nothing"),
-        "{error}"
-    );
+    assert!(error.contains(lab.client.namespace.name()) && error.contains("nothing"), "{error}");
     Ok(())
 }
 
@@ -129,11 +111,9 @@ fn a_lab_does_not_outlive_its_process() -> TestResult {
     if Lab::build_or_skip(&LabOptions::named("holder")).is_none() {
         return Ok(());
     }
-    for (signal, status) in [
-        (Signal::SIGTERM, Some(143)),
-        (Signal::SIGINT, Some(130)),
-        (Signal::SIGKILL, None),
-    ] {
+    for (signal, status) in
+        [(Signal::SIGTERM, Some(143)), (Signal::SIGINT, Some(130)), (Signal::SIGKILL, None)]
+    {
         let mut holder = Command::new(std::env::current_exe()?)
             .args(["--exact", "hold_a_lab", "--ignored"])
             .stdout(Stdio::null())
@@ -142,15 +122,9 @@ fn a_lab_does_not_outlive_its_process() -> TestResult {
         let pid = holder.id();
         let left = || netns::list(|owner| owner == pid).len();
         let output = holder.stderr.take().ok_or("no stderr")?;
-        let ready = BufReader::new(output)
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line == "ready");
-        assert!(
-            ready && left() == 6,
-            "the holder built no lab; it has {} namespaces",
-            left()
-        );
+        let ready =
+            BufReader::new(output).lines().map_while(Result::ok).any(|line| line == "ready");
+        assert!(ready && left() == 6, "the holder built no lab; it has {} namespaces", left());
         kill(Pid::from_raw(pid.try_into()?), signal)?;
         assert_eq!(holder.wait()?.code(), status);
         if signal == Signal::SIGKILL {

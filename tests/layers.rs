@@ -24,28 +24,17 @@ fn sources_of(module: &str) -> Vec<(String, String)> {
         sources(&root.join(module), &mut found);
     }
     assert!(!found.is_empty(), "there is no module {module}");
-    let read = |path: PathBuf| {
-        (
-            path.display().to_string(),
-            fs::read_to_string(&path).unwrap(),
-        )
-    };
+    let read = |path: PathBuf| (path.display().to_string(), fs::read_to_string(&path).unwrap());
     found.into_iter().map(read).collect()
 }
 
 /// The modules of this crate that the code names in its `use` declarations and paths; what comments
 /// point to does not count.
 fn named(source: &str) -> Vec<&str> {
-    let code = source
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     let after = code.flat_map(|line| line.split("crate::").skip(1));
     after
-        .map(|rest| {
-            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
-                .next()
-                .unwrap()
-        })
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
         .collect()
 }
 
@@ -57,22 +46,13 @@ fn each_layer_names_only_those_below_it() {
         ("flow", &["error"]),
         ("packet", &["error", "flow", "verdict"]),
         ("balancer", &["error", "flow", "verdict"]),
-        (
-            "config",
-            &["balancer", "error", "flow", "packet", "verdict"],
-        ),
+        ("config", &["balancer", "error", "flow", "packet", "verdict"]),
         ("health", &["error", "flow"]),
-        (
-            "dataplane",
-            &["balancer", "error", "flow", "packet", "verdict"],
-        ),
+        ("dataplane", &["balancer", "error", "flow", "packet", "verdict"]),
     ] {
         for (path, source) in sources_of(module) {
             for name in named(&source).into_iter().filter(|name| *name != module) {
-                assert!(
-                    may_use.contains(&name),
-                    "{path} names {name}, which {module} may not"
-                );
+                assert!(may_use.contains(&name), "{path} names {name}, which {module} may not");
             }
         }
     }
@@ -83,14 +63,9 @@ fn pure_modules_do_no_io_and_read_no_clock() {
     for module in ["flow", "packet", "balancer", "config", "verdict"] {
         for (path, source) in sources_of(module) {
             let code = source.split("#[cfg(test)]").next().unwrap();
-            for forbidden in [
-                "std::fs",
-                "std::io",
-                "std::thread",
-                "Instant",
-                "SystemTime",
-                "UdpSocket",
-            ] {
+            for forbidden in
+                ["std::fs", "std::io", "std::thread", "Instant", "SystemTime", "UdpSocket"]
+            {
                 assert!(!code.contains(forbidden), "{path} uses {forbidden}");
             }
         }
@@ -103,23 +78,16 @@ fn unsafe_code_is_in_one_place_and_forbidden_elsewhere() {
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
     for path in all {
         let source = fs::read_to_string(&path).unwrap();
-        let code = source
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        let is_unsafe = code
-            .filter(|line| !line.contains("unsafe_code"))
-            .any(|line| {
-                line.split(|c: char| !c.is_alphanumeric() && c != '_')
-                    .any(|word| word == "unsafe")
-            });
+        let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let is_unsafe = code.filter(|line| !line.contains("unsafe_code")).any(|line| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+        });
         let allowed = path.to_string_lossy().contains("dataplane/af_xdp/");
         assert!(!is_unsafe || allowed, "{} has unsafe code", path.display());
     }
     for module in ["balancer", "config", "director", "health", "packet"] {
         let sources = sources_of(module);
-        let forbids = sources
-            .iter()
-            .any(|(_, source)| source.contains("#![forbid(unsafe_code)]"));
+        let forbids = sources.iter().any(|(_, source)| source.contains("#![forbid(unsafe_code)]"));
         assert!(forbids, "{module} does not forbid unsafe code");
     }
 }

@@ -48,16 +48,8 @@ fn start(lab: &Lab, services: Vec<VirtualService>) -> Director {
 fn adds_up(stats: &Stats) {
     let counts = &stats.counts;
     assert_eq!(counts.io.received, counts.verdicts(), "{stats:?}");
-    assert_eq!(
-        counts.io.transmitted,
-        counts.forwarded + counts.answered,
-        "{stats:?}"
-    );
-    assert_eq!(
-        counts.io.transmit_failed + counts.io.transmit_rejected,
-        0,
-        "{stats:?}"
-    );
+    assert_eq!(counts.io.transmitted, counts.forwarded + counts.answered, "{stats:?}");
+    assert_eq!(counts.io.transmit_failed + counts.io.transmit_rejected, 0, "{stats:?}");
     let of_backends: u64 = stats.backends.iter().map(|backend| backend.packets).sum();
     assert_eq!(of_backends, counts.forwarded, "{stats:?}");
 }
@@ -98,43 +90,28 @@ fn tcp_and_udp_over_both_families() {
     // (RFC 4861 section 7.2.2): all have asked before the counting begins.
     fetch(&lab, lab.vip4_port(80), 20);
     fetch(&lab, lab.vip6_port(80), 20);
-    let watches = [
-        lab.watch_vip(lab.vip4.into()),
-        lab.watch_vip(lab.vip6.into()),
-    ];
+    let watches = [lab.watch_vip(lab.vip4.into()), lab.watch_vip(lab.vip6.into())];
 
     for vip in [lab.vip4_port(80), lab.vip6_port(80)] {
         let answers = fetch(&lab, vip, 40);
         assert!(all_backends(&answers), "{answers:?}");
-        let posted = lab
-            .client
-            .enter(|| http_post(vip, "/", &[7; 300_000], TIMEOUT))
-            .unwrap();
+        let posted = lab.client.enter(|| http_post(vip, "/", &[7; 300_000], TIMEOUT)).unwrap();
         assert!(posted.body.contains("300000"), "{}", posted.body);
     }
     for vip in [lab.vip4_port(53), lab.vip6_port(53)] {
         let mut backends = BTreeSet::new();
         for _ in 0..40 {
-            let answer = lab
-                .client
-                .enter(|| udp_ask(vip, b"question", TIMEOUT))
-                .unwrap();
+            let answer = lab.client.enter(|| udp_ask(vip, b"question", TIMEOUT)).unwrap();
             assert_eq!(answer.payload, b"question");
             backends.insert(answer.backend);
         }
         assert_eq!(backends.len(), 3, "{backends:?}");
     }
     // A port that no service has: dropped, counted, and never routed anywhere.
-    lab.client
-        .enter(|| udp_ask(lab.vip6_port(54), b"?", Duration::from_millis(300)))
-        .unwrap_err();
+    lab.client.enter(|| udp_ask(lab.vip6_port(54), b"?", Duration::from_millis(300))).unwrap_err();
 
     for watch in watches {
-        assert_eq!(
-            watch.unwrap().take().unwrap(),
-            0,
-            "answers passed the director"
-        );
+        assert_eq!(watch.unwrap().take().unwrap(), 0, "answers passed the director");
     }
     let stats = director.shutdown();
     adds_up(&stats);
@@ -153,22 +130,11 @@ fn ha_ports_carry_every_protocol() {
     assert!(all_backends(&fetch(&lab, lab.vip4_port(8080), 40)));
     assert!(all_backends(&fetch(&lab, lab.vip6_port(8080), 40)));
     for vip in lab.vips() {
-        lab.client
-            .enter(|| udp_ask((vip, 7777).into(), b"x", TIMEOUT))
-            .unwrap();
-        let answer = lab
-            .client
-            .enter(|| raw_ask(vip, 253, b"any protocol", TIMEOUT))
-            .unwrap();
+        lab.client.enter(|| udp_ask((vip, 7777).into(), b"x", TIMEOUT)).unwrap();
+        let answer = lab.client.enter(|| raw_ask(vip, 253, b"any protocol", TIMEOUT)).unwrap();
         assert_eq!(answer.payload, b"any protocol");
-        let again = lab
-            .client
-            .enter(|| raw_ask(vip, 253, b"again", TIMEOUT))
-            .unwrap();
-        assert_eq!(
-            again.backend, answer.backend,
-            "no ports: all of a client go to one backend"
-        );
+        let again = lab.client.enter(|| raw_ask(vip, 253, b"again", TIMEOUT)).unwrap();
+        assert_eq!(again.backend, answer.backend, "no ports: all of a client go to one backend");
         lab.client.enter(|| ping(vip)).unwrap();
     }
     adds_up(&director.shutdown());
@@ -176,10 +142,7 @@ fn ha_ports_carry_every_protocol() {
 
 #[test]
 fn a_tagged_vlan_keeps_its_tag() {
-    let options = LabOptions {
-        vlan: Some(100),
-        ..LabOptions::named("vlan")
-    };
+    let options = LabOptions { vlan: Some(100), ..LabOptions::named("vlan") };
     let Some(lab) = Lab::build_or_skip(&options) else {
         return;
     };
@@ -232,12 +195,7 @@ fn source_ip_is_sticky_and_spreads_clients() {
     let mut backends = BTreeSet::new();
     for last in 200..220 {
         let local: SocketAddr = format!("10.77.0.{last}:0").parse().unwrap();
-        let ask = || {
-            http_get_from(local, vip, "/", TIMEOUT)
-                .unwrap()
-                .backend()
-                .to_owned()
-        };
+        let ask = || http_get_from(local, vip, "/", TIMEOUT).unwrap().backend().to_owned();
         let first = lab.client.enter(ask);
         for _ in 0..4 {
             assert_eq!(lab.client.enter(ask), first, "a client changed its backend");
@@ -259,20 +217,14 @@ fn a_large_download_does_not_pass_the_director() {
     let director = start(&lab, vec![service(&lab, format!("{vip}/tcp"))]);
     let watch = lab.watch_vip(vip.ip()).unwrap();
     let before = lab.counters(&lab.director).unwrap();
-    let got = lab
-        .client
-        .enter(|| http_download(vip, BYTES, TIMEOUT * 10))
-        .unwrap();
+    let got = lab.client.enter(|| http_download(vip, BYTES, TIMEOUT * 10)).unwrap();
     let after = lab.counters(&lab.director).unwrap();
     assert_eq!(got, BYTES);
     assert_eq!(watch.take().unwrap(), 0);
     let stats = director.shutdown();
     adds_up(&stats);
     let carried = after.rx_bytes - before.rx_bytes;
-    assert!(
-        carried < BYTES / 20 && carried > 0,
-        "{carried} bytes reached the director"
-    );
+    assert!(carried < BYTES / 20 && carried > 0, "{carried} bytes reached the director");
     assert!(stats.counts.forwarded_bytes < BYTES / 20);
 }
 
@@ -283,38 +235,24 @@ fn the_directors_own_traffic_is_untouched() {
     };
     let _http = lab.start_http(80).unwrap();
     // Something like SSH on the director itself: long-lived, on its own address.
-    let own = lab::HttpServer::start(
-        &lab.director.namespace,
-        "[::]:22".parse().unwrap(),
-        "director",
-    );
+    let own =
+        lab::HttpServer::start(&lab.director.namespace, "[::]:22".parse().unwrap(), "director");
     let _own = own.unwrap();
     let director = start(&lab, vec![service(&lab, lab.vip4), service(&lab, lab.vip6)]);
     for address in [IpAddr::from(lab.director.v4), lab.director.v6.into()] {
-        let answer = lab
-            .client
-            .enter(|| http_get((address, 22).into(), "/", TIMEOUT))
-            .unwrap();
+        let answer = lab.client.enter(|| http_get((address, 22).into(), "/", TIMEOUT)).unwrap();
         assert_eq!(answer.backend(), "director");
-        let bytes = lab
-            .client
-            .enter(|| http_download((address, 22).into(), 1_000_000, TIMEOUT));
+        let bytes = lab.client.enter(|| http_download((address, 22).into(), 1_000_000, TIMEOUT));
         assert_eq!(bytes.unwrap(), 1_000_000);
         lab.client.enter(|| ping(address)).unwrap();
     }
     let stats = director.shutdown();
-    assert_eq!(
-        stats.counts.io.received, 0,
-        "the director's own traffic reached user space"
-    );
+    assert_eq!(stats.counts.io.received, 0, "the director's own traffic reached user space");
 }
 
 #[test]
 fn two_queues_have_a_worker_each() {
-    let options = LabOptions {
-        queues: 2,
-        ..LabOptions::named("queues")
-    };
+    let options = LabOptions { queues: 2, ..LabOptions::named("queues") };
     let Some(lab) = Lab::build_or_skip(&options) else {
         return;
     };
@@ -325,10 +263,7 @@ fn two_queues_have_a_worker_each() {
     assert!(all_backends(&fetch(&lab, vip, 60)));
     let queues = director.worker_counts();
     assert_eq!(queues.len(), 2);
-    assert!(
-        queues.iter().all(|counts| counts.forwarded > 0),
-        "{queues:?}"
-    );
+    assert!(queues.iter().all(|counts| counts.forwarded > 0), "{queues:?}");
     adds_up(&director.shutdown());
 }
 
@@ -340,10 +275,7 @@ fn generic_mode_works_too() {
     let _http = lab.start_http(80).unwrap();
     let vip = lab.vip4_port(80);
     let director = start_with(&lab, vec![service(&lab, format!("{vip}/tcp"))], |builder| {
-        builder.xdp(XdpOptions {
-            attach: AttachMode::Generic,
-            ..XdpOptions::default()
-        })
+        builder.xdp(XdpOptions { attach: AttachMode::Generic, ..XdpOptions::default() })
     });
     assert_eq!(director.granted().attach, Some(Attached::Generic));
     assert!(all_backends(&fetch(&lab, vip, 40)));
@@ -352,19 +284,13 @@ fn generic_mode_works_too() {
 
 #[test]
 fn answers_for_a_vip_that_nobody_holds() {
-    let options = LabOptions {
-        director_holds_vip: false,
-        ..LabOptions::named("answer")
-    };
+    let options = LabOptions { director_holds_vip: false, ..LabOptions::named("answer") };
     let Some(lab) = Lab::build_or_skip(&options) else {
         return;
     };
     let _http = lab.start_http(80).unwrap();
     let (vip4, vip6) = (lab.vip4_port(80), lab.vip6_port(80));
-    let services = vec![
-        service(&lab, format!("{vip4}/tcp")),
-        service(&lab, format!("{vip6}/tcp")),
-    ];
+    let services = vec![service(&lab, format!("{vip4}/tcp")), service(&lab, format!("{vip6}/tcp"))];
     // An entry that is wrong, and too fresh to be asked again: only an announcement mends it.
     let wrong = |vip: IpAddr| {
         let entry = format!(
@@ -401,17 +327,9 @@ fn backends_come_and_go_while_it_runs() {
     assert_eq!(fetch(&lab, vip, 10).len(), 1);
 
     for host in &lab.backends[1..] {
-        director
-            .add_backend(key, RealServer::new(host.v4.into()).with_id(&host.name))
-            .unwrap();
+        director.add_backend(key, RealServer::new(host.v4.into()).with_id(&host.name)).unwrap();
     }
-    until(|| {
-        director
-            .stats()
-            .backends
-            .iter()
-            .all(|backend| backend.idle.is_none())
-    });
+    until(|| director.stats().backends.iter().all(|backend| backend.idle.is_none()));
     assert!(all_backends(&fetch(&lab, vip, 40)));
 
     director.remove_backend(key, "b1").unwrap();
@@ -419,12 +337,7 @@ fn backends_come_and_go_while_it_runs() {
 
     // What is wrong is refused, says why, and changes nothing.
     let itself = director.add_backend(key, RealServer::new(lab.director.v4.into()));
-    assert!(
-        itself
-            .unwrap_err()
-            .to_string()
-            .contains("director's own address")
-    );
+    assert!(itself.unwrap_err().to_string().contains("director's own address"));
     let twice = director.add_backend(key, RealServer::new(lab.client.v4.into()).with_id("b2"));
     assert!(twice.unwrap_err().to_string().contains("id of its own"));
     director.remove_backend(key, "b9").unwrap_err();
@@ -436,19 +349,13 @@ fn backends_come_and_go_while_it_runs() {
     director.set_services(services).unwrap();
     let _http = lab.start_http(81).unwrap();
     fetch(&lab, lab.vip4_port(81), 5);
-    lab.client
-        .enter(|| http_get(vip, "/", Duration::from_millis(300)))
-        .unwrap_err();
+    lab.client.enter(|| http_get(vip, "/", Duration::from_millis(300))).unwrap_err();
     adds_up_but_for_removed(&director.shutdown());
 }
 
 /// As [`adds_up`], without the packets of backends that have been removed since.
 fn adds_up_but_for_removed(stats: &Stats) {
-    assert_eq!(
-        stats.counts.io.received,
-        stats.counts.verdicts(),
-        "{stats:?}"
-    );
+    assert_eq!(stats.counts.io.received, stats.counts.verdicts(), "{stats:?}");
 }
 
 #[test]
@@ -459,11 +366,8 @@ fn a_backend_without_a_usable_mac_takes_no_traffic_and_says_why() {
     let _http = lab.start_http(80).unwrap();
     let vip = lab.vip4_port(80);
     let director_mac = lab.director.mac_text();
-    let pinned = [
-        (11u8, director_mac.as_str()),
-        (12, "00:00:00:00:00:00"),
-        (13, "01:00:5e:00:00:01"),
-    ];
+    let pinned =
+        [(11u8, director_mac.as_str()), (12, "00:00:00:00:00:00"), (13, "01:00:5e:00:00:01")];
     let entries: Vec<String> = pinned
         .iter()
         .map(|(last, mac)| {
@@ -474,13 +378,9 @@ fn a_backend_without_a_usable_mac_takes_no_traffic_and_says_why() {
     lab.director.namespace.ip_batch(&entries).unwrap();
     let nobody = RealServer::new("10.77.0.77".parse().unwrap()).with_id("nobody");
     let routed = RealServer::new("192.0.2.1".parse().unwrap()).with_id("routed");
-    let service = service(&lab, format!("{vip}/tcp"))
-        .backend(nobody)
-        .backend(routed);
+    let service = service(&lab, format!("{vip}/tcp")).backend(nobody).backend(routed);
     let director = start(&lab, vec![service]);
-    lab.client
-        .enter(|| http_get(vip, "/", Duration::from_millis(400)))
-        .unwrap_err();
+    lab.client.enter(|| http_get(vip, "/", Duration::from_millis(400))).unwrap_err();
     let stats = director.stats();
     for (id, says) in [
         ("b1", "director's own"),
@@ -489,16 +389,8 @@ fn a_backend_without_a_usable_mac_takes_no_traffic_and_says_why() {
         ("nobody", "answer"),
         ("routed", "no route"),
     ] {
-        let backend = stats
-            .backends
-            .iter()
-            .find(|backend| backend.id == id)
-            .unwrap();
-        let why = backend
-            .idle
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let backend = stats.backends.iter().find(|backend| backend.id == id).unwrap();
+        let why = backend.idle.as_ref().map(ToString::to_string).unwrap_or_default();
         assert!(why.contains(says), "{id}: {why}");
         assert_eq!(backend.packets, 0);
     }
@@ -520,10 +412,7 @@ fn a_backend_without_a_usable_mac_takes_no_traffic_and_says_why() {
 fn until(mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "it did not happen within 10 s"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not happen within 10 s");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

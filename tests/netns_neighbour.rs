@@ -37,10 +37,7 @@ impl Pair {
             return None;
         }
         let name = |side| format!("dsrlb-nb-{test}-{}-{side}", std::process::id());
-        let pair = Self {
-            director: name("d"),
-            peer: name("p"),
-        };
+        let pair = Self { director: name("d"), peer: name("p") };
         for namespace in [&pair.director, &pair.peer] {
             run(&format!("ip netns add {namespace}"));
             for setting in ["all", "default"] {
@@ -55,12 +52,8 @@ impl Pair {
              peer name eth0 address {PEER_MAC} netns {peer}"
         ));
         for (namespace, last) in [(director, 1), (peer, 2)] {
-            run(&format!(
-                "ip -n {namespace} addr add 10.9.0.{last}/24 dev eth0"
-            ));
-            run(&format!(
-                "ip -n {namespace} addr add fd09::{last}/64 dev eth0 nodad"
-            ));
+            run(&format!("ip -n {namespace} addr add 10.9.0.{last}/24 dev eth0"));
+            run(&format!("ip -n {namespace} addr add fd09::{last}/64 dev eth0 nodad"));
             run(&format!("ip -n {namespace} link set eth0 up"));
         }
         Some(pair)
@@ -108,20 +101,15 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         for namespace in [&self.director, &self.peer] {
-            let _ = Command::new("ip")
-                .args(["netns", "del", namespace])
-                .status();
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
     }
 }
 
 fn run(command: &str) -> String {
     let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(words.next().unwrap()).args(words).stderr(Stdio::piped()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command}: {error}");
     String::from_utf8(output.stdout).unwrap()
@@ -159,10 +147,7 @@ impl Watch {
 
 fn has_vlan_devices(pair: &Pair) -> bool {
     let command = format!("-n {} link add link eth0 name v9 type vlan id 9", pair.peer);
-    let status = Command::new("ip")
-        .args(command.split(' '))
-        .stderr(Stdio::null())
-        .status();
+    let status = Command::new("ip").args(command.split(' ')).stderr(Stdio::null()).status();
     status.unwrap().success()
 }
 
@@ -194,28 +179,18 @@ fn an_entry_that_is_there_already_is_found_and_dropping_is_prompt() {
     let Some(pair) = Pair::new("there") else {
         return;
     };
-    pair.director(&format!(
-        "neigh add 10.9.0.2 dev eth0 lladdr {PEER_MAC} nud stale"
-    ));
+    pair.director(&format!("neigh add 10.9.0.2 dev eth0 lladdr {PEER_MAC} nud stale"));
     let watch = pair.watch([PEER_V4]);
     watch.until_state(PEER_V4, NeighbourState::Resolved(PEER_MAC));
     // Stale is usable, but the kernel is made to confirm it: after 5 s it probes.
     let start = Instant::now();
     while !pair.director("neigh show 10.9.0.2").contains("REACHABLE") {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "{}",
-            pair.director("neigh show")
-        );
+        assert!(start.elapsed() < PATIENCE, "{}", pair.director("neigh show"));
         std::thread::sleep(Duration::from_millis(100));
     }
     let start = Instant::now();
     drop(watch.thread);
-    assert!(
-        start.elapsed() < Duration::from_millis(200),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -289,9 +264,7 @@ fn what_is_not_on_the_link_says_why() {
     let Some(pair) = Pair::new("why") else { return };
     pair.director("route add 10.77.0.0/16 via 10.9.0.2");
     let peer = &pair.peer;
-    pair.director(&format!(
-        "link add other type veth peer name other netns {peer}"
-    ));
+    pair.director(&format!("link add other type veth peer name other netns {peer}"));
     pair.peer("link set other up");
     pair.director("link set other up");
     pair.director("addr add 10.66.0.1/24 dev other");
@@ -311,10 +284,7 @@ fn what_is_not_on_the_link_says_why() {
     let mut left: BTreeSet<IpAddr> = addresses.into();
     watch.until("each reason", |event| {
         if let NeighbourEvent::Neighbour { address, state } = event {
-            let expected = expected
-                .iter()
-                .find(|e| e.0.parse() == Ok(address))
-                .unwrap();
+            let expected = expected.iter().find(|e| e.0.parse() == Ok(address)).unwrap();
             if state == unresolved(expected.1) {
                 left.remove(&address);
             }
@@ -336,13 +306,9 @@ fn a_permanent_entry_is_used_as_it_is() {
     };
     let nobody: IpAddr = "10.9.0.99".parse().unwrap();
     let static_mac = MacAddress([2, 0, 0, 9, 0, 0x99]);
-    pair.director(&format!(
-        "neigh add {nobody} dev eth0 lladdr {static_mac} nud permanent"
-    ));
+    pair.director(&format!("neigh add {nobody} dev eth0 lladdr {static_mac} nud permanent"));
     let zero: IpAddr = "10.9.0.98".parse().unwrap();
-    pair.director(&format!(
-        "neigh add {zero} dev eth0 lladdr 00:00:00:00:00:00 nud permanent"
-    ));
+    pair.director(&format!("neigh add {zero} dev eth0 lladdr 00:00:00:00:00:00 nud permanent"));
     let watch = pair.watch([nobody]);
     watch.until_state(nobody, NeighbourState::Resolved(static_mac));
     watch.thread.want(BTreeSet::from([nobody, zero]));
@@ -350,14 +316,8 @@ fn a_permanent_entry_is_used_as_it_is() {
     let why = Rejection::Zero;
     watch.until_state(zero, NeighbourState::Rejected { mac, why });
     // It is never asked for: that would make the kernel forget that it is permanent.
-    assert!(
-        pair.director(&format!("neigh show {nobody}"))
-            .contains("PERMANENT")
-    );
-    assert!(
-        pair.director(&format!("neigh show {zero}"))
-            .contains("PERMANENT")
-    );
+    assert!(pair.director(&format!("neigh show {nobody}")).contains("PERMANENT"));
+    assert!(pair.director(&format!("neigh show {zero}")).contains("PERMANENT"));
 }
 
 #[test]
@@ -370,12 +330,8 @@ fn a_neighbour_on_a_vlan_of_the_interface_counts() {
         return;
     }
     for (namespace, last) in [(&pair.director, 1), (&pair.peer, 2)] {
-        run(&format!(
-            "ip -n {namespace} link add link eth0 name eth0.5 type vlan id 5"
-        ));
-        run(&format!(
-            "ip -n {namespace} addr add 10.5.0.{last}/24 dev eth0.5"
-        ));
+        run(&format!("ip -n {namespace} link add link eth0 name eth0.5 type vlan id 5"));
+        run(&format!("ip -n {namespace} addr add 10.5.0.{last}/24 dev eth0.5"));
         run(&format!("ip -n {namespace} link set eth0.5 up"));
     }
     let address: IpAddr = "10.5.0.2".parse().unwrap();
@@ -389,10 +345,7 @@ fn refuses_an_interface_that_is_not_there_or_not_ethernet() {
         return;
     };
     let missing = pair.inside(|| Resolver::open(4242).unwrap_err().to_string());
-    assert!(
-        missing.contains("no interface with index 4242"),
-        "{missing}"
-    );
+    assert!(missing.contains("no interface with index 4242"), "{missing}");
     let loopback = pair.inside(|| Resolver::open(1).unwrap_err().to_string());
     assert!(loopback.contains("not an Ethernet interface"), "{loopback}");
 }
@@ -441,11 +394,7 @@ fn a_flood_of_changes_is_survived() {
         while resolver.state(PEER_V4) != Some(NeighbourState::Resolved(NEW_MAC)) {
             let state = resolver.state(PEER_V4);
             let kernel = || run("ip neigh show 10.9.0.2");
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{state:?}, kernel: {}",
-                kernel()
-            );
+            assert!(start.elapsed() < PATIENCE, "{state:?}, kernel: {}", kernel());
             resolver.next_events(Duration::from_millis(100)).unwrap();
         }
     });
@@ -480,9 +429,7 @@ mod answers {
         }
         .unwrap();
         socket.bind(&address).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         socket
     }
 
@@ -494,10 +441,8 @@ mod answers {
                 continue;
             };
             // SAFETY: all of the buffer was initialised.
-            let mut frame: Vec<u8> = buffer[..length]
-                .iter()
-                .map(|b| unsafe { b.assume_init() })
-                .collect();
+            let mut frame: Vec<u8> =
+                buffer[..length].iter().map(|b| unsafe { b.assume_init() }).collect();
             let answered = match frame.get(12..14) {
                 Some([0x08, 0x06]) => {
                     arp::requested_address(&frame, 14) == Some(VIP_V4)
@@ -537,18 +482,13 @@ mod answers {
         for vip in [IpAddr::V4(VIP_V4), IpAddr::V6(VIP_V6)] {
             // Nobody answers the echo; what counts is that the VIP is resolved.
             let ping = format!("netns exec {} ping -c 1 -W 1 {vip}", pair.peer);
-            let _ = Command::new("ip")
-                .args(ping.split(' '))
-                .stdout(Stdio::null())
-                .status();
+            let _ = Command::new("ip").args(ping.split(' ')).stdout(Stdio::null()).status();
             let found = pair.peer(&format!("neigh show {vip}"));
             assert!(found.contains(&DIRECTOR_MAC.to_string()), "{vip}: {found}");
             assert!(!found.contains("FAILED"), "{vip}: {found}");
 
             // An announcement replaces what the peer believed.
-            pair.peer(&format!(
-                "neigh replace {vip} dev eth0 lladdr {NEW_MAC} nud stale"
-            ));
+            pair.peer(&format!("neigh replace {vip} dev eth0 lladdr {NEW_MAC} nud stale"));
             std::thread::sleep(Duration::from_millis(1100));
             match vip {
                 IpAddr::V4(vip) => sender.send(&arp::announcement(DIRECTOR_MAC, vip)),
@@ -562,14 +502,9 @@ mod answers {
         }
 
         // Somebody else wants the VIP: duplicate address detection tells them no.
-        run(&format!(
-            "ip netns exec {} sysctl -qw net.ipv6.conf.eth0.accept_dad=1",
-            pair.peer
-        ));
+        run(&format!("ip netns exec {} sysctl -qw net.ipv6.conf.eth0.accept_dad=1", pair.peer));
         pair.peer(&format!("addr add {VIP_V6}/64 dev eth0"));
-        until("duplicate is detected", || {
-            pair.peer("-6 addr show dev eth0").contains("dadfailed")
-        });
+        until("duplicate is detected", || pair.peer("-6 addr show dev eth0").contains("dadfailed"));
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
     }

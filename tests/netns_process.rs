@@ -44,20 +44,14 @@ fn serves(lab: &Lab, vip: SocketAddr) -> bool {
 
 /// The XDP program on an interface, as `ip` shows it.
 fn program(host: &Host) -> Option<String> {
-    let shown = host
-        .namespace
-        .run("ip", &["-d", "link", "show", "dev", &host.interface])
-        .unwrap();
+    let shown = host.namespace.run("ip", &["-d", "link", "show", "dev", &host.interface]).unwrap();
     shown.contains("prog/xdp").then_some(shown)
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "not within 10 s: {what}"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -101,11 +95,7 @@ fn example(name: &str) -> PathBuf {
     path.pop();
     path.pop();
     let path = path.join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is not built; run `cargo test` without --test",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not built; run `cargo test` without --test", path.display());
     path
 }
 
@@ -165,11 +155,8 @@ impl Balancer for Panics {
 fn a_panic_gives_the_traffic_back_to_the_kernel_and_is_reported() {
     let Some(lab) = lab("panic") else { return };
     // The director's own server on the VIP: it is reached only when the kernel gets the packets.
-    let own = lab::HttpServer::start(
-        &lab.director.namespace,
-        "0.0.0.0:80".parse().unwrap(),
-        "kernel",
-    );
+    let own =
+        lab::HttpServer::start(&lab.director.namespace, "0.0.0.0:80".parse().unwrap(), "kernel");
     let _own = own.unwrap();
     let vip = lab.vip4_port(80);
     let armed = Arc::new(AtomicBool::new(false));
@@ -185,17 +172,8 @@ fn a_panic_gives_the_traffic_back_to_the_kernel_and_is_reported() {
     assert!(!serves(&lab, vip), "the director takes the VIP's packets");
     armed.store(true, Ordering::Relaxed);
     until("the kernel answers", || serves(&lab, vip));
-    assert!(
-        director
-            .failure()
-            .unwrap()
-            .contains("a bug in the balancer")
-    );
-    assert!(
-        heard
-            .try_iter()
-            .any(|event| matches!(event, Event::WorkerFailed { queue: 0, .. }))
-    );
+    assert!(director.failure().unwrap().contains("a bug in the balancer"));
+    assert!(heard.try_iter().any(|event| matches!(event, Event::WorkerFailed { queue: 0, .. })));
     assert_eq!(program(&lab.director), None);
     director.shutdown();
     // And it can start again.
@@ -218,11 +196,7 @@ fn starting_and_stopping_many_times_leaves_nothing() {
         assert!(serves(&lab, vip));
         drop(director);
         let now = (files(), threads());
-        assert_eq!(
-            *before.get_or_insert(now),
-            now,
-            "files or threads are left behind"
-        );
+        assert_eq!(*before.get_or_insert(now), now, "files or threads are left behind");
     }
     assert_eq!(program(&lab.director), None);
 }
@@ -245,62 +219,38 @@ fn what_cannot_work_is_refused_with_the_reason_and_leaves_the_host_as_it_was() {
 
     refused(Director::builder("nosuch0"), &["nosuch0", "ip link"]);
     refused(
-        builder(&lab, vip).xdp(XdpOptions {
-            queues: Some(4),
-            ..options()
-        }),
+        builder(&lab, vip).xdp(XdpOptions { queues: Some(4), ..options() }),
         &["eth0", "4", "ethtool -L"],
     );
     refused(
-        builder(&lab, vip).xdp(XdpOptions {
-            frames_per_queue: 3,
-            ..options()
-        }),
+        builder(&lab, vip).xdp(XdpOptions { frames_per_queue: 3, ..options() }),
         &["frames_per_queue", "3"],
     );
     refused(
-        builder(&lab, vip).xdp(XdpOptions {
-            copy: CopyMode::ZeroCopy,
-            ..options()
-        }),
+        builder(&lab, vip).xdp(XdpOptions { copy: CopyMode::ZeroCopy, ..options() }),
         &["eth0", "zero-copy"],
     );
     refused(builder(&lab, own), &["10.77.0.1", "director's own address"]);
     let looped = service(&lab, vip).backend(RealServer::new(lab.director.v4.into()));
-    refused(
-        Director::builder("eth0").service(looped),
-        &["backend 10.77.0.1", "director's own"],
-    );
+    refused(Director::builder("eth0").service(looped), &["backend 10.77.0.1", "director's own"]);
     let itself = service(&lab, vip).backend(RealServer::new(vip.ip()));
     refused(
         Director::builder("eth0").service(itself),
         &["backend 10.77.0.100", "covered by the VIP"],
     );
-    let hasty = HealthPolicy {
-        timeout: Duration::from_secs(9),
-        ..HealthPolicy::default()
-    };
-    refused(
-        builder(&lab, vip).monitor(Custom::default(), hasty),
-        &["timeout", "9s", "interval"],
-    );
+    let hasty = HealthPolicy { timeout: Duration::from_secs(9), ..HealthPolicy::default() };
+    refused(builder(&lab, vip).monitor(Custom::default(), hasty), &["timeout", "9s", "interval"]);
 
     // Another program on the interface is not pushed aside.
     let first = lab.director.enter(|| builder(&lab, vip).start().unwrap());
     let error = start(builder(&lab, vip));
     assert!(error.contains("eth0"), "{error}");
-    assert!(
-        program(&lab.director).is_some(),
-        "the first director lost its program"
-    );
+    assert!(program(&lab.director).is_some(), "the first director lost its program");
     drop(first);
 
     let down = format!("link set dev {} down", lab.director.interface);
     lab.director.namespace.ip_batch(&[down]).unwrap();
-    refused(
-        builder(&lab, vip),
-        &["eth0", "down", "ip link set dev eth0 up"],
-    );
+    refused(builder(&lab, vip), &["eth0", "down", "ip link set dev eth0 up"]);
 }
 
 #[test]
@@ -311,37 +261,17 @@ fn without_root_it_says_what_is_missing() {
     // `setpriv` drops everything in the process that then becomes the example.
     let output = Command::new("ip")
         .args(["netns", "exec", lab.director.namespace.name()])
-        .args([
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--no-new-privs",
-        ])
+        .args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"])
         .args(["--bounding-set=-all", "--inh-caps=-all"])
         .arg(&program)
-        .args([
-            "--interface",
-            "eth0",
-            "--vip",
-            &vip,
-            "--backend",
-            "10.77.0.11",
-        ])
+        .args(["--interface", "eth0", "--vip", &vip, "--backend", "10.77.0.11"])
         .output()
         .unwrap();
     std::fs::remove_file(&program).unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(
-        error.contains("CAP_NET_ADMIN") && error.contains("root"),
-        "{error}"
-    );
-    assert_eq!(
-        error.lines().count(),
-        1,
-        "one clear line, and no noise: {error}"
-    );
+    assert!(error.contains("CAP_NET_ADMIN") && error.contains("root"), "{error}");
+    assert_eq!(error.lines().count(), 1, "one clear line, and no noise: {error}");
 }
 
 /// A copy that everybody may run: the build directory may be closed to others.
@@ -381,11 +311,7 @@ struct Custom(Arc<AtomicBool>);
 impl Monitor for Custom {
     fn probe(&self, target: &Target, _: Duration) -> Result<(), ProbeFailure> {
         let ill = self.0.load(Ordering::Relaxed) && target.address == IpAddr::from([10, 77, 0, 11]);
-        if ill {
-            Err(ProbeFailure::Failed("on the list".into()))
-        } else {
-            Ok(())
-        }
+        if ill { Err(ProbeFailure::Failed("on the list".into())) } else { Ok(()) }
     }
 }
 
@@ -402,17 +328,11 @@ fn mac_addresses_are_learned_under_a_custom_monitor() {
         ..HealthPolicy::default()
     };
     let monitor = Custom(Arc::clone(&ill));
-    let director = lab
-        .director
-        .enter(|| builder(&lab, vip).monitor(monitor, policy).start().unwrap());
+    let director =
+        lab.director.enter(|| builder(&lab, vip).monitor(monitor, policy).start().unwrap());
     // From the first packet on.
     lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
-    let idle = || {
-        director.stats().backends[0]
-            .idle
-            .as_ref()
-            .map(ToString::to_string)
-    };
+    let idle = || director.stats().backends[0].idle.as_ref().map(ToString::to_string);
     assert_eq!(idle(), None);
     ill.store(true, Ordering::Relaxed);
     until("it is taken out", || idle().is_some());
@@ -431,26 +351,15 @@ fn the_stock_modes_are_granted_as_asked() {
     let _http = lab.start_http(80).unwrap();
     let vip = lab.vip4_port(80);
     for attach in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
-        let xdp = XdpOptions {
-            attach,
-            ..XdpOptions::default()
-        };
-        let director = lab
-            .director
-            .enter(|| builder(&lab, vip).xdp(xdp).start().unwrap());
+        let xdp = XdpOptions { attach, ..XdpOptions::default() };
+        let director = lab.director.enter(|| builder(&lab, vip).xdp(xdp).start().unwrap());
         let granted = director.granted();
         let shown = program(&lab.director).unwrap();
         let generic = attach == AttachMode::Generic;
         assert_eq!(shown.contains("xdpgeneric"), generic, "{shown}");
         // Copy mode on veth, and it is said.
         assert_eq!(granted.zero_copy, [false]);
-        assert!(
-            granted
-                .fallbacks
-                .iter()
-                .any(|note| note.contains("copy mode")),
-            "{granted:?}"
-        );
+        assert!(granted.fallbacks.iter().any(|note| note.contains("copy mode")), "{granted:?}");
         assert!(serves(&lab, vip));
     }
 }

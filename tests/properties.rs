@@ -30,19 +30,9 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         [203, 0, 113, 9],
         [10, 9, 9, 9],
     ]);
-    let v4 = (
-        any::<[u8; 4]>(),
-        vips,
-        protocol(),
-        prop::collection::vec(any::<u8>(), 0..80),
-    )
+    let v4 = (any::<[u8; 4]>(), vips, protocol(), prop::collection::vec(any::<u8>(), 0..80))
         .prop_map(|(from, to, protocol, payload)| ipv4(from, to, protocol, &payload));
-    let v6 = (
-        any::<[u8; 16]>(),
-        0u8..2,
-        protocol(),
-        prop::collection::vec(any::<u8>(), 0..80),
-    )
+    let v6 = (any::<[u8; 16]>(), 0u8..2, protocol(), prop::collection::vec(any::<u8>(), 0..80))
         .prop_map(|(from, last, protocol, payload)| {
             let mut to = [0; 16];
             (to[0], to[14], to[15]) = (0xfd, 1, last);

@@ -54,11 +54,7 @@ impl HttpConnection {
         server: SocketAddr,
         timeout: Duration,
     ) -> io::Result<HttpConnection> {
-        let socket = Socket::new(
-            Domain::for_address(server),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
         // The same port again and again is the point of choosing it.
         socket.set_reuse_address(true)?;
         socket
@@ -72,12 +68,7 @@ impl HttpConnection {
         stream.set_write_timeout(Some(timeout))?;
         stream.set_nodelay(true)?;
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-        Ok(HttpConnection {
-            reader: BufReader::new(stream),
-            peer,
-            local,
-            last_request: false,
-        })
+        Ok(HttpConnection { reader: BufReader::new(stream), peer, local, last_request: false })
     }
 
     /// Asks for `path` and reads the whole answer.
@@ -115,20 +106,12 @@ impl HttpConnection {
         let mut body = String::new();
         (&mut self.reader).take(length).read_to_string(&mut body)?;
         self.wait_for_close()?;
-        Ok(HttpAnswer {
-            body,
-            peer: self.peer,
-            local: self.local,
-        })
+        Ok(HttpAnswer { body, peer: self.peer, local: self.local })
     }
 
     /// Sends a request, reads the head of the answer and returns the length of what follows.
     fn send(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<u64> {
-        let connection = if self.last_request {
-            "close"
-        } else {
-            "keep-alive"
-        };
+        let connection = if self.last_request { "close" } else { "keep-alive" };
         let (host, length) = (self.peer, body.len());
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\nContent-Length: {length}\r\n\r\n"
@@ -153,9 +136,7 @@ impl HttpConnection {
 
 /// Fetches `path` over a connection of its own.
 pub fn http_get(server: SocketAddr, path: &str, timeout: Duration) -> io::Result<HttpAnswer> {
-    HttpConnection::open(server, timeout)?
-        .for_one_request()
-        .get(path)
+    HttpConnection::open(server, timeout)?.for_one_request().get(path)
 }
 
 /// Fetches `path` over a connection of its own, from a given address.
@@ -165,9 +146,7 @@ pub fn http_get_from(
     path: &str,
     timeout: Duration,
 ) -> io::Result<HttpAnswer> {
-    HttpConnection::open_from(local, server, timeout)?
-        .for_one_request()
-        .get(path)
+    HttpConnection::open_from(local, server, timeout)?.for_one_request().get(path)
 }
 
 /// Uploads `body` over a connection of its own.
@@ -177,16 +156,12 @@ pub fn http_post(
     body: &[u8],
     timeout: Duration,
 ) -> io::Result<HttpAnswer> {
-    HttpConnection::open(server, timeout)?
-        .for_one_request()
-        .post(path, body)
+    HttpConnection::open(server, timeout)?.for_one_request().post(path, body)
 }
 
 /// Downloads over a connection of its own and returns how many bytes came.
 pub fn http_download(server: SocketAddr, bytes: u64, timeout: Duration) -> io::Result<u64> {
-    HttpConnection::open(server, timeout)?
-        .for_one_request()
-        .download(bytes)
+    HttpConnection::open(server, timeout)?.for_one_request().download(bytes)
 }
 
 /// A datagram server's answer.
@@ -230,13 +205,7 @@ pub fn raw_ask(
 ) -> io::Result<DatagramAnswer> {
     let server = SocketAddr::new(server, 0);
     let socket = raw_socket(any_address(server), protocol)?;
-    ask(
-        &socket,
-        server,
-        raw_header_length(server.ip()),
-        payload,
-        timeout,
-    )
+    ask(&socket, server, raw_header_length(server.ip()), payload, timeout)
 }
 
 fn ask(
@@ -255,15 +224,11 @@ fn ask(
         .recv(&mut buffer)
         .map_err(|error| wrap(&error, &format!("no answer from {server}")))?;
     let answer = buffer.get(header..length).unwrap_or_default();
-    let end_of_line = answer
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .ok_or_else(|| {
-            let message = format!(
-                "{server} answered {length} bytes without a first line that names the backend"
-            );
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })?;
+    let end_of_line = answer.iter().position(|&byte| byte == b'\n').ok_or_else(|| {
+        let message =
+            format!("{server} answered {length} bytes without a first line that names the backend");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })?;
     let line = String::from_utf8_lossy(&answer[..end_of_line]);
     Ok(DatagramAnswer {
         backend: field(&line, "backend").to_owned(),

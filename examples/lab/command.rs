@@ -26,10 +26,7 @@ fn run_with_input(program: &str, arguments: &[&str], input: &str) -> io::Result<
         .map_err(|error| cannot_start(program, &shown, &error))?;
     // The programs used here read all of their input before they print much, so writing first cannot deadlock.
     // A program that exits without reading tells why on stderr; that is the better error than a broken pipe.
-    let written = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);

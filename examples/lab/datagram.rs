@@ -53,25 +53,20 @@ impl DatagramServer {
         socket.set_read_timeout(Some(STOP_CHECK))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (stop, name) = (Arc::clone(&stopping), name.to_owned());
-        let thread = thread::Builder::new()
-            .name(format!("datagram-{name}"))
-            .spawn(move || {
-                let mut buffer = vec![0; LARGEST_DATAGRAM];
-                while !stop.load(Ordering::SeqCst) {
-                    // A timeout, or an ICMP error for an answer whose client has gone; neither ends the service.
-                    let Ok((length, client)) = socket.recv_from(&mut buffer) else {
-                        continue;
-                    };
-                    let mut answer = format!("backend={name} client={client}\n").into_bytes();
-                    answer.extend_from_slice(buffer.get(header..length).unwrap_or_default());
-                    // A lost answer shows at the client, as a timeout.
-                    let _ = socket.send_to(&answer, client);
-                }
-            })?;
-        Ok(DatagramServer {
-            stopping,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name(format!("datagram-{name}")).spawn(move || {
+            let mut buffer = vec![0; LARGEST_DATAGRAM];
+            while !stop.load(Ordering::SeqCst) {
+                // A timeout, or an ICMP error for an answer whose client has gone; neither ends the service.
+                let Ok((length, client)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                let mut answer = format!("backend={name} client={client}\n").into_bytes();
+                answer.extend_from_slice(buffer.get(header..length).unwrap_or_default());
+                // A lost answer shows at the client, as a timeout.
+                let _ = socket.send_to(&answer, client);
+            }
+        })?;
+        Ok(DatagramServer { stopping, thread: Some(thread) })
     }
 
     /// Closes the socket and waits until its thread has ended.

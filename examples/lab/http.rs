@@ -36,15 +36,13 @@ struct Shared {
 impl HttpServer {
     /// Listens in `namespace`, on an address that one of its interfaces (`lo` included) holds.
     pub fn start(namespace: &Namespace, address: SocketAddr, name: &str) -> io::Result<HttpServer> {
-        let listener = namespace
-            .enter(|| TcpListener::bind(address))
-            .map_err(|error| {
-                let place = namespace.name();
-                io::Error::new(
-                    error.kind(),
-                    format!("http server {name}: cannot listen on {address} in {place}: {error}"),
-                )
-            })?;
+        let listener = namespace.enter(|| TcpListener::bind(address)).map_err(|error| {
+            let place = namespace.name();
+            io::Error::new(
+                error.kind(),
+                format!("http server {name}: cannot listen on {address} in {place}: {error}"),
+            )
+        })?;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             listener,
@@ -57,10 +55,7 @@ impl HttpServer {
                 .name(format!("http-{name}"))
                 .spawn(move || shared.accept_all())?
         };
-        Ok(HttpServer {
-            shared,
-            acceptor: Some(acceptor),
-        })
+        Ok(HttpServer { shared, acceptor: Some(acceptor) })
     }
 
     /// Refuses new connections, cuts the open ones and waits until every thread has ended.
@@ -121,9 +116,7 @@ impl Shared {
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(&self, mut stream: &TcpStream, client: SocketAddr) -> io::Result<()> {
@@ -134,15 +127,9 @@ impl Shared {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let mut reader = BufReader::new(stream);
         while let Some(request) = Request::read(&mut reader)? {
-            let received = io::copy(
-                &mut (&mut reader).take(request.content_length),
-                &mut io::sink(),
-            )?;
-            match request
-                .path
-                .strip_prefix("/bytes/")
-                .and_then(|count| count.parse().ok())
-            {
+            let received =
+                io::copy(&mut (&mut reader).take(request.content_length), &mut io::sink())?;
+            match request.path.strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
                 Some(count) => {
                     stream.write_all(head(count).as_bytes())?;
                     io::copy(&mut io::repeat(b'x').take(count), &mut stream)?;

@@ -68,10 +68,7 @@ pub struct LabOptions {
 impl LabOptions {
     /// The usual lab, under a name of its own.
     pub fn named(tag: &'static str) -> LabOptions {
-        LabOptions {
-            tag,
-            ..LabOptions::default()
-        }
+        LabOptions { tag, ..LabOptions::default() }
     }
 }
 
@@ -155,10 +152,7 @@ impl Lab {
     /// If the lab cannot be built for any other reason.
     pub fn build_or_skip(options: &LabOptions) -> Option<Lab> {
         if let Err(missing) = Lab::privileged() {
-            assert!(
-                std::env::var("DSRLB_LAB").as_deref() != Ok("required"),
-                "{missing}"
-            );
+            assert!(std::env::var("DSRLB_LAB").as_deref() != Ok("required"), "{missing}");
             // Not `eprintln!`, which the test harness hides when the test passes.
             let _ = writeln!(io::stderr(), "SKIPPED: lab {:?}: {missing}", options.tag);
             return None;
@@ -175,9 +169,9 @@ impl Lab {
         match trial {
             Ok(Ok(())) if nix::unistd::geteuid().is_root() => Ok(()),
             Ok(Ok(())) => Err("the lab needs root, as it creates files in /run/netns".to_owned()),
-            Ok(Err(error)) => Err(format!(
-                "the lab needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): {error}"
-            )),
+            Ok(Err(error)) => {
+                Err(format!("the lab needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): {error}"))
+            }
             Err(_) => Err(
                 "the lab cannot tell whether it may make a network namespace: the trial panicked"
                     .to_owned(),
@@ -203,10 +197,7 @@ impl Lab {
 
     /// Starts an HTTP server on each backend, in order, for its own addresses and the VIPs.
     pub fn start_http(&self, port: u16) -> io::Result<Vec<HttpServer>> {
-        self.backends
-            .iter()
-            .map(|backend| self.start_http_on(backend, port))
-            .collect()
+        self.backends.iter().map(|backend| self.start_http_on(backend, port)).collect()
     }
 
     /// Starts an HTTP server on one backend, for example on one whose server was stopped.
@@ -216,21 +207,13 @@ impl Lab {
         } else {
             Ipv4Addr::UNSPECIFIED.into()
         };
-        HttpServer::start(
-            &backend.namespace,
-            SocketAddr::new(any, port),
-            &backend.name,
-        )
+        HttpServer::start(&backend.namespace, SocketAddr::new(any, port), &backend.name)
     }
 
     /// Starts a UDP server on each VIP of each backend.
     pub fn start_udp(&self, port: u16) -> io::Result<Vec<DatagramServer>> {
         self.on_vips(|backend, vip| {
-            DatagramServer::udp(
-                &backend.namespace,
-                SocketAddr::new(vip, port),
-                &backend.name,
-            )
+            DatagramServer::udp(&backend.namespace, SocketAddr::new(vip, port), &backend.name)
         })
     }
 
@@ -243,10 +226,8 @@ impl Lab {
 
     fn on_vips<T>(&self, start: impl Fn(&Host, IpAddr) -> io::Result<T>) -> io::Result<Vec<T>> {
         let vips = self.vips();
-        let places = self
-            .backends
-            .iter()
-            .flat_map(|backend| vips.iter().map(move |vip| (backend, *vip)));
+        let places =
+            self.backends.iter().flat_map(|backend| vips.iter().map(move |vip| (backend, *vip)));
         places.map(|(backend, vip)| start(backend, vip)).collect()
     }
 
@@ -280,9 +261,7 @@ impl Lab {
     /// Plugs a host's cable in or out, at the switch's end, so that the host keeps its addresses.
     pub fn set_link(&self, host: &Host, up: bool) -> io::Result<()> {
         let state = if up { "up" } else { "down" };
-        self.switch
-            .run("ip", &["link", "set", "dev", &host.name, state])
-            .map(drop)
+        self.switch.run("ip", &["link", "set", "dev", &host.name, state]).map(drop)
     }
 }
 
@@ -296,13 +275,11 @@ fn link(namespace: &Namespace, interface: &str) -> io::Result<serde_json::Value>
 pub fn cleanup_on_signals() -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    thread::Builder::new()
-        .name("lab-signals".to_owned())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                netns::remove_own();
-                std::process::exit(128 + signal);
-            }
-        })?;
+    thread::Builder::new().name("lab-signals".to_owned()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            netns::remove_own();
+            std::process::exit(128 + signal);
+        }
+    })?;
     Ok(())
 }

@@ -30,10 +30,7 @@ impl Namespace {
             let _ = command::run("ip", &["netns", "del", &name]);
             io::Error::new(
                 error.kind(),
-                format!(
-                    "cannot open {} right after making it: {error}",
-                    path.display()
-                ),
+                format!("cannot open {} right after making it: {error}", path.display()),
             )
         })?;
         let namespace = Namespace { name, handle };
@@ -79,14 +76,12 @@ impl Namespace {
 
     /// Runs a program inside this namespace and returns what it printed.
     pub fn run(&self, program: &str, arguments: &[&str]) -> io::Result<String> {
-        self.enter(|| command::run(program, arguments))
-            .map_err(|error| self.explain(&error))
+        self.enter(|| command::run(program, arguments)).map_err(|error| self.explain(&error))
     }
 
     /// Runs many `ip` commands inside this namespace, in one process.
     pub fn ip_batch(&self, lines: &[String]) -> io::Result<()> {
-        self.enter(|| command::ip_batch(lines))
-            .map_err(|error| self.explain(&error))
+        self.enter(|| command::ip_batch(lines)).map_err(|error| self.explain(&error))
     }
 
     /// Sets sysctls, given as `("net/ipv4/ip_forward", "0")`. One the kernel lacks is an error.
@@ -124,21 +119,14 @@ fn join(handle: &File, name: &str) {
 /// What the names of one lab's namespaces start with. The process id in it tells a sweep whose they are.
 pub fn new_prefix(tag: &str) -> io::Result<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    if tag.is_empty()
-        || !tag
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    if tag.is_empty() || !tag.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     {
         let message = format!(
             "lab tag {tag:?}: expected lower-case letters and digits, as it becomes part of a name"
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    Ok(format!(
-        "dsrlb-{tag}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ))
+    Ok(format!("dsrlb-{tag}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// The lab namespaces on this machine whose process id `wanted` accepts.
@@ -146,9 +134,7 @@ pub fn list(wanted: impl Fn(u32) -> bool) -> Vec<String> {
     // No directory means that no namespace was ever made.
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter(|name| owner(name).is_some_and(&wanted))
-        .collect()
+    names.filter(|name| owner(name).is_some_and(&wanted)).collect()
 }
 
 /// Removes the namespaces of labs whose process is gone (it was killed before it could clean up).

@@ -50,9 +50,7 @@ fn chapters(lab: &Lab) -> Result {
     }
     println!("On the director:\n  {command}");
     let options = Options::parse_from(command.split(' '));
-    let director = lab
-        .director
-        .enter(|| start(&options, &lab.director.interface))?;
+    let director = lab.director.enter(|| start(&options, &lab.director.interface))?;
 
     spread(lab, vip4)?;
     spread(lab, vip6)?;
@@ -65,10 +63,7 @@ fn chapters(lab: &Lab) -> Result {
         "\nThe director received {} frames and forwarded {}; every one has its verdict.",
         counts.io.received, counts.forwarded
     );
-    check(
-        counts.io.received == counts.verdicts(),
-        "verdicts do not add up to frames received",
-    )
+    check(counts.io.received == counts.verdicts(), "verdicts do not add up to frames received")
 }
 
 /// Requests spread over the backends, and each server sees the client's own address.
@@ -82,10 +77,7 @@ fn spread(lab: &Lab, vip: SocketAddr) -> Result {
     for (backend, count) in &answers {
         println!("  {backend} {count:>3} {}", "#".repeat(*count));
     }
-    check(
-        answers.len() == lab.backends.len(),
-        "not every backend was used",
-    )?;
+    check(answers.len() == lab.backends.len(), "not every backend was used")?;
     println!("each of which saw the client's own address, {client}");
     Ok(())
 }
@@ -97,10 +89,7 @@ fn requests(lab: &Lab, vip: SocketAddr) -> Result<BTreeMap<String, usize>> {
         let answer = lab.client.enter(|| http_get(vip, "/", TIMEOUT))?;
         check(answer.peer == vip, "an answer did not come from the VIP")?;
         let seen: SocketAddr = answer.client().parse()?;
-        check(
-            seen == answer.local,
-            "a server did not see the client's own address and port",
-        )?;
+        check(seen == answer.local, "a server did not see the client's own address and port")?;
         *answers.entry(answer.backend().to_owned()).or_default() += 1;
     }
     Ok(answers)
@@ -110,9 +99,7 @@ fn requests(lab: &Lab, vip: SocketAddr) -> Result<BTreeMap<String, usize>> {
 fn return_path(lab: &Lab, director: &Director, vip: SocketAddr) -> Result {
     let watch = lab.watch_vip(vip.ip())?;
     let before = director.stats().counts.forwarded_bytes;
-    let bytes = lab
-        .client
-        .enter(|| http_download(vip, DOWNLOAD, TIMEOUT * 5))?;
+    let bytes = lab.client.enter(|| http_download(vip, DOWNLOAD, TIMEOUT * 5))?;
     let through = director.stats().counts.forwarded_bytes - before;
     let seen = watch.take()?;
     println!(
@@ -121,10 +108,7 @@ fn return_path(lab: &Lab, director: &Director, vip: SocketAddr) -> Result {
     println!("acknowledgements. Frames from the VIP on the director's cable: {seen}");
     check(bytes == DOWNLOAD, "the download was cut short")?;
     check(seen == 0, "answers passed the director")?;
-    check(
-        through < DOWNLOAD / 10,
-        "the director carried more than acknowledgements",
-    )
+    check(through < DOWNLOAD / 10, "the director carried more than acknowledgements")
 }
 
 /// A backend that dies leaves the pool, and comes back when it lives again.
@@ -136,10 +120,7 @@ fn failover(lab: &Lab, director: &Director, vip: SocketAddr) -> Result {
     println!("Out of the pool after {:.1} s.", took.as_secs_f64());
     let answers = requests(lab, vip)?;
     println!("{REQUESTS} further requests: {answers:?}");
-    check(
-        !answers.contains_key(&victim.name),
-        "a dead backend was sent requests",
-    )?;
+    check(!answers.contains_key(&victim.name), "a dead backend was sent requests")?;
 
     println!("It is plugged in again.");
     lab.set_link(victim, true)?;
@@ -147,29 +128,20 @@ fn failover(lab: &Lab, director: &Director, vip: SocketAddr) -> Result {
     println!("Back in the pool after {:.1} s.", took.as_secs_f64());
     let answers = requests(lab, vip)?;
     println!("{REQUESTS} further requests: {answers:?}");
-    check(
-        answers.contains_key(&victim.name),
-        "the backend that came back was sent nothing",
-    )
+    check(answers.contains_key(&victim.name), "the backend that came back was sent nothing")
 }
 
 fn wait_for(director: &Director, address: &IpAddr, active: bool) -> Result<Duration> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(20) {
         let backends = director.stats().backends;
-        let mut concerned = backends
-            .iter()
-            .filter(|backend| backend.address == *address);
+        let mut concerned = backends.iter().filter(|backend| backend.address == *address);
         if concerned.all(|backend| backend.idle.is_none() == active) {
             return Ok(begun.elapsed());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Err(format!(
-        "after 20 s {address} was still {}",
-        if active { "idle" } else { "used" }
-    )
-    .into())
+    Err(format!("after 20 s {address} was still {}", if active { "idle" } else { "used" }).into())
 }
 
 fn check(holds: bool, otherwise: &str) -> Result {

@@ -36,10 +36,8 @@ const IPV6_HOST: &[(&str, &str)] = &[
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 
-const NO_IPV6: &[(&str, &str)] = &[
-    ("net/ipv6/conf/all/disable_ipv6", "1"),
-    ("net/ipv6/conf/default/disable_ipv6", "1"),
-];
+const NO_IPV6: &[(&str, &str)] =
+    &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")];
 
 /// A backend must not tell anybody that it holds the VIP: neither answer for it (`arp_ignore`) nor ask with it as the
 /// sender (`arp_announce`). IPv6 needs neither: Linux answers ND only for the addresses of the interface asked on.
@@ -66,33 +64,17 @@ pub(super) fn build(options: &LabOptions) -> io::Result<Lab> {
         .map(|n| host(&prefix, &format!("b{n}"), FIRST_BACKEND + n - 1, options))
         .collect::<io::Result<Vec<_>>>()?;
 
-    connect(
-        &switch,
-        [&client, &director].into_iter().chain(&backends),
-        options,
-    )?;
+    connect(&switch, [&client, &director].into_iter().chain(&backends), options)?;
     fix_director_cable(&switch, &director, options)?;
     for backend in &backends {
         backend.namespace.sysctl(BACKEND)?;
     }
     address(&client, None, options)?;
-    address(
-        &director,
-        options.director_holds_vip.then_some(INTERFACE),
-        options,
-    )?;
+    address(&director, options.director_holds_vip.then_some(INTERFACE), options)?;
     for backend in &backends {
         address(backend, Some("lo"), options)?;
     }
-    Ok(Lab {
-        switch,
-        client,
-        director,
-        backends,
-        vip4: VIP4,
-        vip6: VIP6,
-        ipv6: options.ipv6,
-    })
+    Ok(Lab { switch, client, director, backends, vip4: VIP4, vip6: VIP6, ipv6: options.ipv6 })
 }
 
 fn check(options: &LabOptions) -> io::Result<()> {
@@ -147,10 +129,7 @@ fn connect<'a>(
     let mut lines = vec![
         // A bridge that snoops multicast would hold back ND until it has seen reports.
         format!("link add name {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"),
-        format!(
-            "link set dev {BRIDGE} address 02:00:00:00:02:ff mtu {} up",
-            options.mtu
-        ),
+        format!("link set dev {BRIDGE} address 02:00:00:00:02:ff mtu {} up", options.mtu),
     ];
     for host in hosts {
         let (port, namespace, mtu) = (&host.name, host.namespace.name(), options.mtu);
@@ -158,11 +137,7 @@ fn connect<'a>(
         // Both ends: the one that sends picks the queue on which the other receives.
         let queues = format!(
             "numrxqueues {0} numtxqueues {0}",
-            if port == "director" {
-                options.queues
-            } else {
-                1
-            }
+            if port == "director" { options.queues } else { 1 }
         );
         lines.push(format!(
             "link add name {port} mtu {mtu} address {port_mac} {queues} type veth \
@@ -178,26 +153,11 @@ fn connect<'a>(
 fn fix_director_cable(switch: &Namespace, director: &Host, options: &LabOptions) -> io::Result<()> {
     // Between namespaces Linux leaves TCP segments unsegmented and without checksums until a real device asks. XDP would
     // get them like that, and the backend would drop them. This end of the cable completes frames before XDP sees them.
-    switch.run(
-        "ethtool",
-        &[
-            "-K",
-            &director.name,
-            "tx",
-            "off",
-            "tso",
-            "off",
-            "gso",
-            "off",
-        ],
-    )?;
+    switch.run("ethtool", &["-K", &director.name, "tx", "off", "tso", "off", "gso", "off"])?;
     match options.vlan {
         Some(id) => vlan::make_trunk(
             id,
-            [
-                (switch, &director.name),
-                (&director.namespace, &director.interface),
-            ],
+            [(switch, &director.name), (&director.namespace, &director.interface)],
         ),
         None => Ok(()),
     }
@@ -217,9 +177,7 @@ fn address(host: &Host, vip_on: Option<&str>, options: &LabOptions) -> io::Resul
         if options.ipv6 {
             // Deprecated (preferred for 0 seconds): else, being the longer match, it would be the source address of what
             // the host itself sends, such as health checks.
-            lines.push(format!(
-                "addr add {VIP6}/128 dev {interface} nodad preferred_lft 0"
-            ));
+            lines.push(format!("addr add {VIP6}/128 dev {interface} nodad preferred_lft 0"));
         }
     }
     host.namespace.ip_batch(&lines)

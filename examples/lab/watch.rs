@@ -18,11 +18,7 @@ impl SourceWatch {
     /// Starts to count, in the namespace of the calling thread.
     pub(super) fn start(source: IpAddr, interface_index: u32) -> io::Result<SourceWatch> {
         const EVERY_PROTOCOL: i32 = 0x0003_u16.to_be() as i32;
-        let socket = Socket::new(
-            Domain::PACKET,
-            Type::RAW,
-            Some(Protocol::from(EVERY_PROTOCOL)),
-        )?;
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(EVERY_PROTOCOL)))?;
         socket.attach_filter(&program(source, interface_index))?;
         socket.set_nonblocking(true)?;
         let watch = SourceWatch { socket };
@@ -68,16 +64,8 @@ fn program(source: IpAddr, interface_index: u32) -> Vec<SockFilter> {
         ),
     };
     // (instruction, operand); every comparison that fails rejects the frame, save the one for the tag.
-    let mut checks = vec![
-        (LOAD_WORD, INTERFACE_INDEX),
-        (JUMP_IF_EQUAL, interface_index),
-    ];
-    checks.extend([
-        (SET_X, 0),
-        (LOAD_HALF, 12),
-        (JUMP_IF_EQUAL, 0x8100),
-        (SET_X, 4),
-    ]);
+    let mut checks = vec![(LOAD_WORD, INTERFACE_INDEX), (JUMP_IF_EQUAL, interface_index)];
+    checks.extend([(SET_X, 0), (LOAD_HALF, 12), (JUMP_IF_EQUAL, 0x8100), (SET_X, 4)]);
     let tag_check = 4;
     checks.extend([(LOAD_HALF_AT_X, 12), (JUMP_IF_EQUAL, ether_type)]);
     for (offset, word) in (source_offset..).step_by(4).zip(words) {

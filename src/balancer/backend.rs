@@ -77,12 +77,7 @@ pub struct RealServer {
 impl RealServer {
     /// A backend on the director's link, named by its address.
     pub fn new(address: IpAddr) -> Self {
-        Self {
-            id: address.to_string(),
-            address,
-            weight: 1,
-            forwarding: Forwarding::L2,
-        }
+        Self { id: address.to_string(), address, weight: 1, forwarding: Forwarding::L2 }
     }
 
     /// Gives it another name than its address.

@@ -39,10 +39,7 @@ impl VipKey {
 
     /// A service for every address of a prefix; host bits are ignored.
     pub fn with_prefix(prefix: IpNet, scope: Scope) -> Self {
-        Self {
-            prefix: prefix.trunc(),
-            scope,
-        }
+        Self { prefix: prefix.trunc(), scope }
     }
 
     /// The addresses.
@@ -189,10 +186,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<VipKey>().unwrap().to_string(), text);
         }
-        assert_eq!(
-            "[2001:db8::1]".parse::<VipKey>().unwrap().to_string(),
-            "2001:db8::1"
-        );
+        assert_eq!("[2001:db8::1]".parse::<VipKey>().unwrap().to_string(), "2001:db8::1");
     }
 
     #[test]

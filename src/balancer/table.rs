@@ -28,18 +28,13 @@ impl Service {
         service: &VirtualService,
         eligible: impl IntoIterator<Item = (Arc<dyn super::Backend>, BackendIndex)>,
     ) -> Self {
-        let mut eligible: Vec<_> = eligible
-            .into_iter()
-            .filter(|(backend, _)| backend.weight() > 0)
-            .collect();
+        let mut eligible: Vec<_> =
+            eligible.into_iter().filter(|(backend, _)| backend.weight() > 0).collect();
         eligible.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
         eligible.dedup_by(|(a, _), (b, _)| a.id() == b.id());
         let candidates: Vec<Candidate<'_>> = eligible
             .iter()
-            .map(|(backend, _)| Candidate {
-                id: backend.id(),
-                weight: backend.weight(),
-            })
+            .map(|(backend, _)| Candidate { id: backend.id(), weight: backend.weight() })
             .collect();
         Self {
             key: service.key,
@@ -166,14 +161,7 @@ impl ServiceTable {
             let position = self.prefixes.iter().position(same).unwrap_or_else(|| {
                 let position = self.prefixes.partition_point(|group| group.length > length);
                 let vips = HashMap::default();
-                self.prefixes.insert(
-                    position,
-                    PrefixLength {
-                        length,
-                        vips,
-                        is_ipv4,
-                    },
-                );
+                self.prefixes.insert(position, PrefixLength { length, vips, is_ipv4 });
                 position
             });
             match self.prefixes.get_mut(position) {
@@ -257,10 +245,7 @@ mod tests {
     fn table(keys: &[&str]) -> ServiceTable {
         let services = keys.iter().map(|key| {
             let service = VirtualService::new(key.parse().unwrap());
-            Arc::new(Service::build(
-                &service.policy(super::super::Rendezvous),
-                [],
-            ))
+            Arc::new(Service::build(&service.policy(super::super::Rendezvous), []))
         });
         ServiceTable::new(services.collect())
     }
@@ -308,10 +293,7 @@ mod tests {
         assert_eq!(whole("10.0.0.1", Protocol::TCP, 80), "10.0.0.0/8");
         // A VIP of its own that lacks the port falls back to the prefixes around it.
         assert_eq!(whole("10.0.0.7", Protocol::TCP, 443), "10.0.0.0/24:443/tcp");
-        assert_eq!(
-            whole("2001:db8::1", Protocol::UDP, 53),
-            "[2001:db8::1]:53/udp"
-        );
+        assert_eq!(whole("2001:db8::1", Protocol::UDP, 53), "[2001:db8::1]:53/udp");
         assert_eq!(whole("2001:db8::1", Protocol::TCP, 53), "2001:db8::/32");
         assert_eq!(whole("192.0.2.9", Protocol::TCP, 80), "NotVip");
         // The IPv4 prefix does not cover the mapped IPv6 address.
@@ -321,12 +303,7 @@ mod tests {
     #[test]
     fn a_port_that_no_service_has_is_told_from_no_vip() {
         let table = table(&["10.0.0.7:80/tcp"]);
-        let whole = |port| {
-            found(
-                &table,
-                &packet("10.0.0.7", Protocol::TCP, port, Fragment::Whole),
-            )
-        };
+        let whole = |port| found(&table, &packet("10.0.0.7", Protocol::TCP, port, Fragment::Whole));
         assert_eq!(whole(81), "NoService");
         let later = packet("10.0.0.7", Protocol::TCP, 0, Fragment::Later);
         assert_eq!(found(&table, &later), "PortUnknown");

@@ -21,11 +21,7 @@ pub fn check_services(
     host: &Host,
     limits: &Limits,
 ) -> Result<(), ConfigError> {
-    let mut check = Check {
-        services,
-        host,
-        problems: Vec::new(),
-    };
+    let mut check = Check { services, host, problems: Vec::new() };
     check.limits(limits);
     let mut seen = HashSet::new();
     for service in services {
@@ -65,11 +61,7 @@ impl Check<'_> {
         let backends: usize = self.services.iter().map(|s| s.backends.len()).sum();
         for (what, count, limit) in [
             ("services", self.services.len(), limits.services),
-            (
-                "backends",
-                backends,
-                limits.backends.min(Limits::MAX_BACKENDS),
-            ),
+            ("backends", backends, limits.backends.min(Limits::MAX_BACKENDS)),
         ] {
             if count > limit {
                 let expected = format!("at most {limit} {what}; raise the limit at start");
@@ -200,62 +192,19 @@ mod tests {
                 "service 10.0.0.1:80/tcp",
                 "own address 10.0.0.1/24",
             ),
-            (
-                "10.0.0.0/24",
-                &["10.0.1.11"],
-                "service 10.0.0.0/24",
-                "own address 10.0.0.1/24",
-            ),
-            (
-                "0.0.0.0:80/tcp",
-                &[],
-                "service 0.0.0.0:80/tcp",
-                "unspecified",
-            ),
+            ("10.0.0.0/24", &["10.0.1.11"], "service 10.0.0.0/24", "own address 10.0.0.1/24"),
+            ("0.0.0.0:80/tcp", &[], "service 0.0.0.0:80/tcp", "unspecified"),
             ("224.0.0.5", &[], "service 224.0.0.5", "multicast"),
-            (
-                "::ffff:10.0.0.9",
-                &[],
-                "service ::ffff:10.0.0.9",
-                "IPv4-mapped",
-            ),
-            (
-                "10.0.0.200",
-                &["10.0.0.200"],
-                "backend 10.0.0.200",
-                "covered by the VIP",
-            ),
-            (
-                "10.0.0.200",
-                &["10.0.0.1"],
-                "backend 10.0.0.1",
-                "director's own address",
-            ),
-            (
-                "10.0.0.200",
-                &["10.0.0.11", "10.0.0.11"],
-                "backend 10.0.0.11",
-                "id of its own",
-            ),
-            (
-                "10.0.0.200",
-                &["127.0.0.1"],
-                "backend 127.0.0.1",
-                "loopback",
-            ),
-            (
-                "10.0.0.200",
-                &["255.255.255.255"],
-                "backend 255.255.255.255",
-                "broadcast",
-            ),
+            ("::ffff:10.0.0.9", &[], "service ::ffff:10.0.0.9", "IPv4-mapped"),
+            ("10.0.0.200", &["10.0.0.200"], "backend 10.0.0.200", "covered by the VIP"),
+            ("10.0.0.200", &["10.0.0.1"], "backend 10.0.0.1", "director's own address"),
+            ("10.0.0.200", &["10.0.0.11", "10.0.0.11"], "backend 10.0.0.11", "id of its own"),
+            ("10.0.0.200", &["127.0.0.1"], "backend 127.0.0.1", "loopback"),
+            ("10.0.0.200", &["255.255.255.255"], "backend 255.255.255.255", "broadcast"),
         ] {
             let problems = problems(&[service(key, backends)]);
             assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(
-                problems[0].contains(place) && problems[0].contains(says),
-                "{problems:?}"
-            );
+            assert!(problems[0].contains(place) && problems[0].contains(says), "{problems:?}");
         }
     }
 
@@ -271,10 +220,7 @@ mod tests {
     #[test]
     fn limits_hold() {
         let services = [service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])];
-        let limits = Limits {
-            services: 0,
-            backends: 1,
-        };
+        let limits = Limits { services: 0, backends: 1 };
         let error = check_services(&services, &host(), &limits).unwrap_err();
         assert_eq!(error.problems().len(), 2);
     }

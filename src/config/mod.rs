@@ -22,10 +22,7 @@ impl Default for Limits {
     /// 1,024 services and 16,384 backends: 16 bytes of next hop for each backend, and for each
     /// worker 16 bytes of counters.
     fn default() -> Self {
-        Self {
-            services: 1_024,
-            backends: 16_384,
-        }
+        Self { services: 1_024, backends: 16_384 }
     }
 }
 

@@ -97,9 +97,9 @@ impl WorkerCounters {
 
     /// Packets and bytes forwarded to the backend in this slot, whoever held it.
     pub fn backend(&self, index: BackendIndex) -> (u64, u64) {
-        self.backends.get(index.slot()).map_or((0, 0), |backend| {
-            (backend.packets.read(), backend.bytes.read())
-        })
+        self.backends
+            .get(index.slot())
+            .map_or((0, 0), |backend| (backend.packets.read(), backend.bytes.read()))
     }
 }
 

@@ -54,10 +54,7 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Lends `bytes`; a driver calls this, as does a test. The action is [`Action::Release`].
     pub fn new(bytes: &'a mut [u8]) -> Self {
-        Self {
-            bytes,
-            action: Action::Release,
-        }
+        Self { bytes, action: Action::Release }
     }
 
     /// The frame.

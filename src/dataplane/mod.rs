@@ -10,6 +10,8 @@ mod counters;
 mod io;
 mod memory;
 pub mod neighbour;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod netlink;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod pipeline;

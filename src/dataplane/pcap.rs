@@ -20,9 +20,7 @@ pub struct PcapIo<R: Read, W: Write> {
 
 impl<R: Read, W: Write> std::fmt::Debug for PcapIo<R, W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PcapIo")
-            .field("stats", &self.stats)
-            .finish_non_exhaustive()
+        f.debug_struct("PcapIo").field("stats", &self.stats).finish_non_exhaustive()
     }
 }
 
@@ -41,10 +39,7 @@ impl<R: Read, W: Write> PcapIo<R, W> {
                 format!("the capture holds {link:?} frames; only ETHERNET ones can be replayed"),
             ));
         }
-        let header = PcapHeader {
-            endianness: pcap_file::Endianness::native(),
-            ..reader.header()
-        };
+        let header = PcapHeader { endianness: pcap_file::Endianness::native(), ..reader.header() };
         Ok(Self {
             reader,
             writer: PcapWriter::with_header(output, header).map_err(to_io)?,

@@ -26,11 +26,7 @@ pub struct Pipeline<B> {
 impl<B: Balancer> Pipeline<B> {
     /// A pipeline with this balancer, counting here. No other pipeline may count in the same place.
     pub fn new(balancer: B, counters: Arc<WorkerCounters>) -> Self {
-        Self {
-            balancer,
-            counters,
-            verdicts: ArrayVec::new(),
-        }
+        Self { balancer, counters, verdicts: ArrayVec::new() }
     }
 
     /// What has been counted.
@@ -59,17 +55,16 @@ impl<B: Balancer> Pipeline<B> {
 
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
         let assigned = &mut assigned[..packets.len()];
-        self.balancer
-            .assign_batch(&snapshot.services, &packets, now, assigned);
+        self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
 
         self.verdicts.clear();
         let mut assigned = assigned.iter();
         for (read, frame) in reads.iter().zip(frames) {
             let verdict = match read {
                 Read::Decided(verdict) => *verdict,
-                Read::Assign(_) => assigned.next().map_or(Verdict::Pass, |assignment| {
-                    deliver(snapshot, frame, *assignment)
-                }),
+                Read::Assign(_) => assigned
+                    .next()
+                    .map_or(Verdict::Pass, |assignment| deliver(snapshot, frame, *assignment)),
             };
             self.finish(frame, verdict);
             self.verdicts.push(verdict);
@@ -129,10 +124,7 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Read {
     let is_ours = to == snapshot.station.0;
     let verdict = match packet::parse(frame.bytes()) {
         Parse::Malformed(reason) => Verdict::Drop(reason),
-        Parse::NotIp {
-            ether_type,
-            payload,
-        } => answer_arp(snapshot, frame, ether_type, payload),
+        Parse::NotIp { ether_type, payload } => answer_arp(snapshot, frame, ether_type, payload),
         Parse::Ip(parsed) if parsed.info.flow.protocol == Protocol::ICMPV6 => {
             match answer_solicitation(snapshot, frame, usize::from(parsed.network)) {
                 Verdict::Pass if is_ours => return Read::Assign(parsed.info),
@@ -157,11 +149,7 @@ fn answer_arp(
         && ether_type == EtherType::ARP
         && arp::requested_address(frame.bytes(), payload).is_some_and(is_vip)
         && arp::answer_in_place(frame.bytes_mut(), payload, snapshot.station);
-    if answered {
-        Verdict::Answer
-    } else {
-        Verdict::Pass
-    }
+    if answered { Verdict::Answer } else { Verdict::Pass }
 }
 
 /// Answers a neighbour solicitation for a VIP, if that is ours to do.
@@ -170,11 +158,7 @@ fn answer_solicitation(snapshot: &Snapshot, frame: &mut Frame<'_>, network: usiz
     let answered = snapshot.answers
         && neighbor_discovery::solicited_target(frame.bytes(), network).is_some_and(is_vip)
         && neighbor_discovery::answer_in_place(frame.bytes_mut(), network, snapshot.station);
-    if answered {
-        Verdict::Answer
-    } else {
-        Verdict::Pass
-    }
+    if answered { Verdict::Answer } else { Verdict::Pass }
 }
 
 #[inline]

@@ -1,5 +1,6 @@
 //! From services and what is known of their backends to the next snapshot. Pure.
 
+use super::neighbour::Rejection;
 use super::snapshot::{NextHop, Snapshot};
 use crate::balancer::{Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService};
 use crate::packet::MacAddress;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 /// What is known of a backend from looking at it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Observed {
-    /// The MAC address of its next hop, or why there is none.
-    pub neighbour: Result<MacAddress, String>,
+    /// The MAC address of its next hop, or why there is none. One that cannot be another station's
+    /// is refused by the planner, whoever found it.
+    pub neighbour: Result<MacAddress, Idle>,
     /// Whether its monitor finds it well, or why not.
     pub health: Result<(), String>,
 }
@@ -32,7 +34,7 @@ pub enum Idle {
         /// What it resolved to.
         mac: MacAddress,
         /// What is wrong with it.
-        why: &'static str,
+        why: Rejection,
     },
 }
 
@@ -92,11 +94,7 @@ impl Planner {
     /// A planner that has planned nothing yet, for at most so many backends, each counted once for
     /// every service it is in.
     pub fn new(max_backends: usize) -> Self {
-        Self {
-            registry: IndexRegistry::new(max_backends),
-            built: HashMap::new(),
-            generation: 0,
-        }
+        Self { registry: IndexRegistry::new(max_backends), built: HashMap::new(), generation: 0 }
     }
 
     /// Plans for these services, which have been
@@ -118,8 +116,7 @@ impl Planner {
             .flat_map(|s| s.backends.iter().map(|b| (s.key, b.id().to_owned())))
             .collect();
         self.registry.retain(&keep);
-        self.built
-            .retain(|key, _| services.iter().any(|s| s.key == *key));
+        self.built.retain(|key, _| services.iter().any(|s| s.key == *key));
 
         let mut members = Vec::new();
         let mut hops = Vec::new();
@@ -133,11 +130,7 @@ impl Planner {
                 let observed = observe(backend.as_ref());
                 let hop = usable(&observed, station);
                 if let Ok(destination) = hop {
-                    hops.push(NextHop {
-                        destination,
-                        source: station,
-                        index,
-                    });
+                    hops.push(NextHop { destination, source: station, index });
                 }
                 let idle = match (hop, observed.health) {
                     (Err(idle), _) => Some(idle),
@@ -180,9 +173,7 @@ impl Planner {
         service: &VirtualService,
         eligible: Vec<(Arc<dyn Backend>, BackendIndex)>,
     ) -> Arc<Service> {
-        let weights = eligible
-            .iter()
-            .map(|(backend, index)| (*index, backend.weight()));
+        let weights = eligible.iter().map(|(backend, index)| (*index, backend.weight()));
         let weights: Vec<_> = weights.collect();
         if let Some(built) = self.built.get(&service.key)
             && built.eligible == weights
@@ -211,19 +202,12 @@ fn same_method(a: &VirtualService, b: &VirtualService) -> bool {
 fn usable(observed: &Observed, station: MacAddress) -> Result<MacAddress, Idle> {
     let mac = match &observed.neighbour {
         Ok(mac) => *mac,
-        Err(why) => return Err(Idle::Unresolved(why.clone())),
+        Err(idle) => return Err(idle.clone()),
     };
-    let why = if mac == station {
-        "it is our own: packets would loop; is the backend's address also ours, or is a proxy \
-         answering for it?"
-    } else if mac.is_zero() {
-        "it is all zeros, which is no station's"
-    } else if mac.is_multicast() {
-        "it is a multicast address: every station would take the packets"
-    } else {
-        return Ok(mac);
-    };
-    Err(Idle::BadMac { mac, why })
+    match Rejection::of(mac, [station]) {
+        Some(why) => Err(Idle::BadMac { mac, why }),
+        None => Ok(mac),
+    }
 }
 
 #[cfg(test)]
@@ -245,10 +229,7 @@ mod tests {
     }
 
     fn well(mac: u8) -> Observed {
-        Observed {
-            neighbour: Ok(MacAddress([2, 0, 0, 0, 1, mac])),
-            health: Ok(()),
-        }
+        Observed { neighbour: Ok(MacAddress([2, 0, 0, 0, 1, mac])), health: Ok(()) }
     }
 
     #[test]
@@ -257,23 +238,15 @@ mod tests {
         let mut services = services();
         let first = planner.plan(&services, STATION, false, |_| well(1));
         let again = planner.plan(&services, STATION, false, |_| well(2));
-        let [a, b] = first.snapshot.services.services() else {
-            panic!()
-        };
-        let [c, d] = again.snapshot.services.services() else {
-            panic!()
-        };
+        let [a, b] = first.snapshot.services.services() else { panic!() };
+        let [c, d] = again.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
         assert_eq!(again.snapshot.generation, 2);
 
         services[1].backends.pop();
-        services[1]
-            .backends
-            .push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
+        services[1].backends.push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
         let changed = planner.plan(&services, STATION, false, |_| well(2));
-        let [e, f] = changed.snapshot.services.services() else {
-            panic!()
-        };
+        let [e, f] = changed.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
         assert_eq!(changed.members[0].index, first.members[0].index);
     }
@@ -285,38 +258,20 @@ mod tests {
             let plan = planner.plan(&services(), STATION, false, |_| observed.clone());
             let index = plan.members[0].index;
             let why = plan.members[0].idle.as_ref().map(ToString::to_string);
-            (
-                why.unwrap_or_default(),
-                plan.snapshot.next_hop(index).is_some(),
-            )
+            (why.unwrap_or_default(), plan.snapshot.next_hop(index).is_some())
         };
         assert_eq!(with(well(1)), (String::new(), true));
-        let ill = Observed {
-            health: Err("no reply".into()),
-            ..well(1)
-        };
+        let ill = Observed { health: Err("no reply".into()), ..well(1) };
         assert_eq!(with(ill), ("unhealthy: no reply".into(), true));
-        let unknown = Observed {
-            neighbour: Err("incomplete".into()),
-            ..well(1)
-        };
-        assert_eq!(
-            with(unknown),
-            ("neighbour unresolved: incomplete".into(), false)
-        );
+        let unknown = Observed { neighbour: Err(Idle::Unresolved("incomplete".into())), ..well(1) };
+        assert_eq!(with(unknown), ("neighbour unresolved: incomplete".into(), false));
         for (mac, says) in [
-            (STATION, "our own"),
-            (MacAddress::ZERO, "zeros"),
+            (STATION, "director's own"),
+            (MacAddress::ZERO, "zero"),
             (MacAddress::BROADCAST, "multicast"),
         ] {
-            let (why, hop) = with(Observed {
-                neighbour: Ok(mac),
-                ..well(1)
-            });
-            assert!(
-                why.contains(says) && why.contains(&mac.to_string()),
-                "{why}"
-            );
+            let (why, hop) = with(Observed { neighbour: Ok(mac), ..well(1) });
+            assert!(why.contains(says) && why.contains(&mac.to_string()), "{why}");
             assert!(!hop);
         }
     }
@@ -327,9 +282,6 @@ mod tests {
         let plan = planner.plan(&services(), STATION, false, |_| well(1));
         assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
         assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
-        assert_eq!(
-            plan.snapshot.services.services()[0].members(),
-            [plan.members[0].index]
-        );
+        assert_eq!(plan.snapshot.services.services()[0].members(), [plan.members[0].index]);
     }
 }

@@ -36,12 +36,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         snapshots: Arc<ArcSwap<Snapshot>>,
         outbox: Receiver<Vec<u8>>,
     ) -> Self {
-        Self {
-            io,
-            pipeline,
-            snapshots,
-            outbox,
-        }
+        Self { io, pipeline, snapshots, outbox }
     }
 
     /// Moves packets until `stop` is set.

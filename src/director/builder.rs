@@ -156,27 +156,15 @@ impl DirectorBuilder {
     pub fn start(self) -> Result<Director, StartError> {
         let mut interface = XdpInterface::open(&self.interface, &self.xdp)?;
         let mut resolver = Resolver::open(interface.index())?;
-        let host = Host {
-            addresses: resolver.host_addresses()?,
-        };
+        let host = Host { addresses: resolver.host_addresses()? };
         crate::config::check_services(&self.services, &host, &self.limits)?;
 
         let queues = interface.take_queues();
-        let counters: Vec<_> = queues
-            .iter()
-            .map(|_| Arc::new(WorkerCounters::new(self.limits.backends)))
-            .collect();
+        let counters: Vec<_> =
+            queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
         let (announce, outbox) = channel();
-        let initially_up = self
-            .monitor
-            .as_ref()
-            .is_none_or(|(_, policy)| policy.initially_up);
-        let settings = Settings {
-            host,
-            limits: self.limits,
-            answers: self.answers,
-            initially_up,
-        };
+        let initially_up = self.monitor.as_ref().is_none_or(|(_, policy)| policy.initially_up);
+        let settings = Settings { host, limits: self.limits, answers: self.answers, initially_up };
         let control = Control::new(interface, settings, announce);
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
@@ -204,20 +192,15 @@ impl DirectorBuilder {
             let worker = start_worker(queue, pipeline, mail, &shared);
             director
                 .workers
-                .push(worker.map_err(|source| StartError::Thread {
-                    thread: "worker",
-                    source,
-                })?);
+                .push(worker.map_err(|source| StartError::Thread { thread: "worker", source })?);
         }
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {
             Ok(event) => report.neighbour(event),
             Err(error) => report.emit(&[Event::ResolverFailed(error.to_string())]),
         });
-        director.resolver = Some(resolver.map_err(|source| StartError::Thread {
-            thread: "neighbour",
-            source,
-        })?);
+        director.resolver =
+            Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);
         if let Some((monitor, policy)) = self.monitor {
             let report = Arc::clone(&shared);
             let runner = Runner::start(monitor, policy, move |event| report.health(event))?;
@@ -242,10 +225,7 @@ fn resolve_first(
         let left = deadline.saturating_duration_since(Instant::now());
         for event in resolver.next_events(left)? {
             if let NeighbourEvent::Neighbour { address, state } = event
-                && matches!(
-                    state,
-                    NeighbourState::Resolved(_) | NeighbourState::Rejected { .. }
-                )
+                && matches!(state, NeighbourState::Resolved(_) | NeighbourState::Rejected { .. })
             {
                 pending.remove(&address);
             }
@@ -273,7 +253,5 @@ fn start_worker(
         };
         shared.worker_failed(number, error);
     };
-    std::thread::Builder::new()
-        .name(format!("dsrlb-queue-{number}"))
-        .spawn(work)
+    std::thread::Builder::new().name(format!("dsrlb-queue-{number}")).spawn(work)
 }

@@ -33,9 +33,7 @@ pub(super) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("control", &self.control)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("control", &self.control).finish_non_exhaustive()
     }
 }
 
@@ -104,15 +102,10 @@ impl Shared {
             for vip in new.difference(&old) {
                 control.announce(*vip);
             }
-            let backends = control
-                .services
-                .iter()
-                .flat_map(|service| &service.backends);
+            let backends = control.services.iter().flat_map(|service| &service.backends);
             let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address()).collect();
             // What was known of a backend that left must not greet it when it comes back.
-            control
-                .neighbours
-                .retain(|address, _| wanted.contains(address));
+            control.neighbours.retain(|address, _| wanted.contains(address));
             control.health.retain(|address, _| wanted.contains(address));
             (events, wanted)
         };
@@ -166,9 +159,7 @@ impl Shared {
     pub(super) fn worker_failed(&self, queue: u32, error: String) {
         let mut control = self.lock();
         control.interface.detach();
-        control
-            .failure
-            .get_or_insert_with(|| format!("queue {queue}: {error}"));
+        control.failure.get_or_insert_with(|| format!("queue {queue}: {error}"));
         drop(control);
         self.emit(&[Event::WorkerFailed { queue, error }]);
     }
@@ -230,11 +221,7 @@ impl Shared {
         }
         let status = |member: &Member| {
             let (packets, bytes) = self.traffic(member.index);
-            let base = control
-                .baselines
-                .get(&member.index)
-                .copied()
-                .unwrap_or((0, 0));
+            let base = control.baselines.get(&member.index).copied().unwrap_or((0, 0));
             BackendStatus {
                 service: member.service,
                 id: member.backend.id().to_owned(),
@@ -319,9 +306,7 @@ impl Control {
     }
 
     fn has_backend(&self, address: IpAddr) -> bool {
-        self.members
-            .iter()
-            .any(|member| member.backend.address() == address)
+        self.members.iter().any(|member| member.backend.address() == address)
     }
 
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
@@ -330,9 +315,11 @@ impl Control {
         let observe = |backend: &dyn Backend| Observed {
             neighbour: match neighbours.get(&backend.address()) {
                 Some(NeighbourState::Resolved(mac)) => Ok(*mac),
-                Some(NeighbourState::Unresolved { why }) => Err(why.to_string()),
-                Some(state) => Err(state.to_string()),
-                None => Err("not looked for yet".to_owned()),
+                Some(NeighbourState::Rejected { mac, why }) => {
+                    Err(Idle::BadMac { mac: *mac, why: *why })
+                }
+                Some(NeighbourState::Unresolved { why }) => Err(Idle::Unresolved(why.to_string())),
+                None => Err(Idle::Unresolved("not looked for yet".to_owned())),
             },
             health: match health.get(&backend.address()) {
                 Some(state) => state.clone().map_err(|why| why.to_string()),
@@ -340,18 +327,12 @@ impl Control {
                 None => Err("not probed yet".to_owned()),
             },
         };
-        let plan = self
-            .planner
-            .plan(&self.services, self.station, self.settings.answers, observe);
+        let plan = self.planner.plan(&self.services, self.station, self.settings.answers, observe);
         (plan.snapshot, plan.members)
     }
 
     fn redirect(&mut self, vips: &HashSet<IpNet>) -> Result<(), XdpError> {
-        let answer = if self.settings.answers {
-            Answer::Handler
-        } else {
-            Answer::Kernel
-        };
+        let answer = if self.settings.answers { Answer::Handler } else { Answer::Kernel };
         let addresses: Vec<_> = vips.iter().map(|vip| (*vip, answer)).collect();
         self.interface.redirect(&addresses)
     }
@@ -360,8 +341,7 @@ impl Control {
     fn set_station(&mut self, mac: MacAddress) -> Option<Event> {
         self.station = mac;
         let set = self.interface.set_station(mac);
-        set.err()
-            .map(|error| Event::ResolverFailed(error.to_string()))
+        set.err().map(|error| Event::ResolverFailed(error.to_string()))
     }
 
     /// Tells the link that a VIP is here, if that is ours to tell. It is best effort: whoever
@@ -380,21 +360,15 @@ impl Control {
 }
 
 fn vip_set(services: &[VirtualService]) -> HashSet<IpNet> {
-    services
-        .iter()
-        .map(|service| service.key.prefix())
-        .collect()
+    services.iter().map(|service| service.key.prefix()).collect()
 }
 
 /// Which backends began or ceased to take new flows.
 fn changes(before: &[Member], after: &[Member]) -> Vec<Event> {
-    let was: HashMap<BackendIndex, &Option<Idle>> = before
-        .iter()
-        .map(|member| (member.index, &member.idle))
-        .collect();
-    let changed = after
-        .iter()
-        .filter(|member| was.get(&member.index).copied() != Some(&member.idle));
+    let was: HashMap<BackendIndex, &Option<Idle>> =
+        before.iter().map(|member| (member.index, &member.idle)).collect();
+    let changed =
+        after.iter().filter(|member| was.get(&member.index).copied() != Some(&member.idle));
     changed
         .map(|member| {
             let (service, id) = (member.service, member.backend.id().to_owned());

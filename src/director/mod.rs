@@ -127,11 +127,7 @@ impl Director {
             let backends = &mut find(all, service)?.backends;
             let position = backends.iter().position(|backend| backend.id() == id);
             let position = position.ok_or_else(|| {
-                missing(
-                    format!("service {service}"),
-                    format!("backend {id:?}"),
-                    "is not in it",
-                )
+                missing(format!("service {service}"), format!("backend {id:?}"), "is not in it")
             })?;
             backends.remove(position);
             Ok(())
@@ -192,19 +188,9 @@ pub enum UpdateError {
 
 fn find(services: &mut [VirtualService], key: VipKey) -> Result<&mut VirtualService, ConfigError> {
     let service = services.iter_mut().find(|service| service.key == key);
-    service.ok_or_else(|| {
-        missing(
-            format!("service {key}"),
-            key.to_string(),
-            "is not configured",
-        )
-    })
+    service.ok_or_else(|| missing(format!("service {key}"), key.to_string(), "is not configured"))
 }
 
 fn missing(path: String, value: String, expected: &str) -> ConfigError {
-    ConfigError::new(vec![ConfigProblem {
-        path,
-        value,
-        expected: expected.to_owned(),
-    }])
+    ConfigError::new(vec![ConfigProblem { path, value, expected: expected.to_owned() }])
 }

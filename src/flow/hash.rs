@@ -119,10 +119,7 @@ impl HashKey {
     /// A key from 16 bytes, the first eight being SipHash's `k0`, both halves little-endian.
     pub const fn new(key: [u8; 16]) -> Self {
         let key = u128::from_le_bytes(key);
-        Self {
-            k0: key as u64,
-            k1: (key >> 64) as u64,
-        }
+        Self { k0: key as u64, k1: (key >> 64) as u64 }
     }
 
     /// Hashes the parts of `flow` that `input` names, as the [module](self) specifies.
@@ -284,11 +281,7 @@ mod tests {
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
         let (source, destination) = (octets(flow.source), octets(flow.destination));
-        let ports = [
-            flow.source_port.to_be_bytes(),
-            flow.destination_port.to_be_bytes(),
-        ]
-        .concat();
+        let ports = [flow.source_port.to_be_bytes(), flow.destination_port.to_be_bytes()].concat();
         let protocol = vec![flow.protocol.0];
         let message = match input {
             HashInput::SourceIp => source,

@@ -15,12 +15,7 @@ impl Hysteresis {
     /// Begins in the state `up`; `rise` good results take it up, `fall` failed ones down. Zero
     /// counts as one.
     pub fn new(rise: u32, fall: u32, up: bool) -> Self {
-        Self {
-            rise: rise.max(1),
-            fall: fall.max(1),
-            up,
-            against: 0,
-        }
+        Self { rise: rise.max(1), fall: fall.max(1), up, against: 0 }
     }
 
     /// The state.

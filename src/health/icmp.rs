@@ -32,10 +32,7 @@ impl Monitor for IcmpEcho {
         let number = self.sequence.fetch_add(1, Ordering::Relaxed);
         let probe = Probe {
             target: target.address,
-            echo: IcmpEchoHeader {
-                id: std::process::id() as u16,
-                seq: number as u16,
-            },
+            echo: IcmpEchoHeader { id: std::process::id() as u16, seq: number as u16 },
             // More than the 16 bits of the sequence number tell one probe from another by.
             payload: (u64::from(std::process::id()) << 32 | u64::from(number)).to_be_bytes(),
         };
@@ -57,9 +54,7 @@ impl Probe {
             error: format!("{error}; it takes root or CAP_NET_RAW"),
         })?;
         let to = SocketAddr::new(self.target, 0).into();
-        socket
-            .send_to(&self.request(), &to)
-            .map_err(|error| unreachable(&error))?;
+        socket.send_to(&self.request(), &to).map_err(|error| unreachable(&error))?;
         let mut buffer = [0; 2048];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -71,9 +66,7 @@ impl Probe {
                 error: error.to_string(),
             };
             // A zero timeout would mean for ever.
-            socket
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-                .map_err(local)?;
+            socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(local)?;
             match socket.read(&mut buffer) {
                 Ok(length) => {
                     let packet = buffer.get(..length).unwrap_or_default();
@@ -106,14 +99,12 @@ impl Probe {
         let mut request = match self.target {
             IpAddr::V4(_) => {
                 let kind = Icmpv4Type::EchoRequest(self.echo);
-                Icmpv4Header::with_checksum(kind, &self.payload)
-                    .to_bytes()
-                    .to_vec()
+                Icmpv4Header::with_checksum(kind, &self.payload).to_bytes().to_vec()
             }
             // The kernel computes the checksum: it knows the source address (RFC 3542 section 3.1).
-            IpAddr::V6(_) => Icmpv6Header::new(Icmpv6Type::EchoRequest(self.echo))
-                .to_bytes()
-                .to_vec(),
+            IpAddr::V6(_) => {
+                Icmpv6Header::new(Icmpv6Type::EchoRequest(self.echo)).to_bytes().to_vec()
+            }
         };
         request.extend(self.payload);
         request
@@ -128,24 +119,16 @@ impl Probe {
                 };
                 let icmp = packet.get(ip.slice().len()..).unwrap_or_default();
                 match Icmpv4Header::from_slice(icmp) {
-                    Ok((
-                        Icmpv4Header {
-                            icmp_type: Icmpv4Type::EchoReply(echo),
-                            ..
-                        },
-                        rest,
-                    )) => Some((echo, rest)),
+                    Ok((Icmpv4Header { icmp_type: Icmpv4Type::EchoReply(echo), .. }, rest)) => {
+                        Some((echo, rest))
+                    }
                     _ => None,
                 }
             }
             IpAddr::V6(_) => match Icmpv6Header::from_slice(packet) {
-                Ok((
-                    Icmpv6Header {
-                        icmp_type: Icmpv6Type::EchoReply(echo),
-                        ..
-                    },
-                    rest,
-                )) => Some((echo, rest)),
+                Ok((Icmpv6Header { icmp_type: Icmpv6Type::EchoReply(echo), .. }, rest)) => {
+                    Some((echo, rest))
+                }
                 _ => None,
             },
         };
@@ -196,10 +179,7 @@ mod tests {
         assert!(!probe.is_answer(&answer(7, 8, b"12345678")));
         assert!(!probe.is_answer(&answer(7, 9, b"12345679")));
         assert!(!probe.is_answer(&answer(7, 9, b"1234567")));
-        assert!(
-            !probe.is_answer(&probe.request()),
-            "our own request is no answer"
-        );
+        assert!(!probe.is_answer(&probe.request()), "our own request is no answer");
         assert!(!probe.is_answer(&[]));
     }
 }

@@ -56,12 +56,7 @@ impl HealthPolicy {
                 time(self.interval),
                 "10 ms to one day",
             ),
-            (
-                !self.timeout.is_zero(),
-                "timeout",
-                time(self.timeout),
-                "more than zero",
-            ),
+            (!self.timeout.is_zero(), "timeout", time(self.timeout), "more than zero"),
             (
                 self.timeout <= self.interval,
                 "timeout",
@@ -73,11 +68,7 @@ impl HealthPolicy {
         ];
         match checks.into_iter().find(|(valid, ..)| !valid) {
             None => Ok(()),
-            Some((_, field, value, expected)) => Err(HealthPolicyError {
-                field,
-                value,
-                expected,
-            }),
+            Some((_, field, value, expected)) => Err(HealthPolicyError { field, value, expected }),
         }
     }
 }
@@ -91,27 +82,9 @@ mod tests {
         let good = HealthPolicy::default();
         assert_eq!(good.validate(), Ok(()));
         for (policy, field) in [
-            (
-                HealthPolicy {
-                    interval: Duration::ZERO,
-                    ..good
-                },
-                "interval",
-            ),
-            (
-                HealthPolicy {
-                    timeout: Duration::ZERO,
-                    ..good
-                },
-                "timeout",
-            ),
-            (
-                HealthPolicy {
-                    timeout: Duration::from_secs(2),
-                    ..good
-                },
-                "timeout",
-            ),
+            (HealthPolicy { interval: Duration::ZERO, ..good }, "interval"),
+            (HealthPolicy { timeout: Duration::ZERO, ..good }, "timeout"),
+            (HealthPolicy { timeout: Duration::from_secs(2), ..good }, "timeout"),
             (HealthPolicy { rise: 0, ..good }, "rise"),
             (HealthPolicy { fall: 0, ..good }, "fall"),
         ] {

@@ -36,9 +36,7 @@ pub struct Runner {
 
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runner")
-            .field("threads", &self.threads.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Runner").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
 
@@ -94,10 +92,7 @@ impl Runner {
             }),
             changed: Condvar::new(),
         });
-        let mut runner = Self {
-            shared,
-            threads: Vec::with_capacity(THREADS),
-        };
+        let mut runner = Self { shared, threads: Vec::with_capacity(THREADS) };
         for number in 0..THREADS {
             let shared = Arc::clone(&runner.shared);
             let thread = std::thread::Builder::new()
@@ -114,9 +109,7 @@ impl Runner {
         let now = self.shared.now();
         let mut state = self.shared.lock();
         state.schedule.set(backends, now);
-        state
-            .backends
-            .retain(|address, _| backends.contains(address));
+        state.backends.retain(|address, _| backends.contains(address));
         for address in backends {
             let fresh = || Hysteresis::new(policy.rise, policy.fall, policy.initially_up);
             state.backends.entry(*address).or_insert_with(fresh);
@@ -157,13 +150,10 @@ impl Shared {
     fn work(&self) {
         while let Some(address) = self.next_turn() {
             let target = Target::new(address);
-            let probed = catch_unwind(AssertUnwindSafe(|| {
-                self.monitor.probe(&target, self.policy.timeout)
-            }));
+            let probed =
+                catch_unwind(AssertUnwindSafe(|| self.monitor.probe(&target, self.policy.timeout)));
             let result = probed.unwrap_or_else(|panic| {
-                Err(ProbeFailure::Panicked(crate::error::panic_message(
-                    panic.as_ref(),
-                )))
+                Err(ProbeFailure::Panicked(crate::error::panic_message(panic.as_ref())))
             });
             if let Some(event) = self.take_in(address, result) {
                 (self.report)(event);
@@ -188,10 +178,7 @@ impl Shared {
                     let waited = self.changed.wait_timeout(state, wait);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -204,10 +191,7 @@ impl Shared {
         self.changed.notify_one();
         let hysteresis = state.backends.get_mut(&address)?;
         hysteresis.observe(result.is_ok())?;
-        Some(HealthEvent {
-            address,
-            state: result,
-        })
+        Some(HealthEvent { address, state: result })
     }
 }
 
@@ -261,31 +245,15 @@ mod tests {
 
         let panicked = next();
         assert_eq!(panicked.address, address(2));
-        assert!(
-            panicked
-                .state
-                .unwrap_err()
-                .to_string()
-                .contains("monitor bug")
-        );
+        assert!(panicked.state.unwrap_err().to_string().contains("monitor bug"));
 
         on.store(false, Ordering::Relaxed);
         let down = next();
         assert_eq!(down.address, address(1));
         assert_eq!(down.state.unwrap_err().to_string(), "switched off");
         on.store(true, Ordering::Relaxed);
-        assert_eq!(
-            next(),
-            HealthEvent {
-                address: address(1),
-                state: Ok(())
-            }
-        );
-        assert_eq!(
-            hung.load(Ordering::Relaxed),
-            1,
-            "a hanging backend is not probed twice"
-        );
+        assert_eq!(next(), HealthEvent { address: address(1), state: Ok(()) });
+        assert_eq!(hung.load(Ordering::Relaxed), 1, "a hanging backend is not probed twice");
 
         let begun = Instant::now();
         drop(runner);

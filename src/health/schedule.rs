@@ -19,9 +19,7 @@ impl Schedule {
     /// An empty schedule; each backend's turn comes once an interval, which is at least 1 ns.
     pub fn new(interval: Duration) -> Self {
         Self {
-            interval: u64::try_from(interval.as_nanos())
-                .unwrap_or(u64::MAX)
-                .max(1),
+            interval: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1),
             due: BTreeSet::new(),
             last: HashMap::new(),
         }
@@ -64,9 +62,7 @@ impl Schedule {
             return;
         };
         let missed = now.0.saturating_sub(last.0) / self.interval;
-        let next = last
-            .0
-            .saturating_add((missed + 1).saturating_mul(self.interval));
+        let next = last.0.saturating_add((missed + 1).saturating_mul(self.interval));
         *last = Timestamp(next);
         self.due.insert((*last, backend));
     }
@@ -84,9 +80,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn backends(count: u8) -> BTreeSet<IpAddr> {
-        (0..count)
-            .map(|last| IpAddr::from([10, 0, 0, last]))
-            .collect()
+        (0..count).map(|last| IpAddr::from([10, 0, 0, last])).collect()
     }
 
     /// Runs the schedule with probes that take `probe` nanoseconds; when each backend had turns.
@@ -101,10 +95,7 @@ mod tests {
                 schedule.done(backend, Timestamp(now));
             }
             while let Some(backend) = schedule.take(Timestamp(now)) {
-                assert!(
-                    !ending.iter().any(|(_, other)| *other == backend),
-                    "twice at once"
-                );
+                assert!(!ending.iter().any(|(_, other)| *other == backend), "twice at once");
                 turns.entry(backend).or_default().push(now);
                 ending.insert((now + probe, backend));
             }
@@ -122,19 +113,11 @@ mod tests {
             // Ten, but for one who begins in the last step of the first interval.
             assert!((9..=10).contains(&times.len()), "{times:?}");
             assert!(
-                times
-                    .windows(2)
-                    .all(|pair| (pair[1] - pair[0]).abs_diff(SECOND) <= SECOND / 1000)
+                times.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(SECOND) <= SECOND / 1000)
             );
         }
-        let first_tenth = turns
-            .values()
-            .filter(|times| times[0] < SECOND / 10)
-            .count();
-        assert!(
-            (2..30).contains(&first_tenth),
-            "{first_tenth} of 100 begin in the first tenth"
-        );
+        let first_tenth = turns.values().filter(|times| times[0] < SECOND / 10).count();
+        assert!((2..30).contains(&first_tenth), "{first_tenth} of 100 begin in the first tenth");
     }
 
     #[test]
@@ -144,9 +127,7 @@ mod tests {
         let turns = run(&mut schedule, 10 * SECOND, 5 * SECOND / 2);
         let times = &turns[&IpAddr::from([10, 0, 0, 0])];
         assert!(
-            times
-                .windows(2)
-                .all(|pair| (pair[1] - pair[0]).abs_diff(3 * SECOND) <= SECOND / 1000)
+            times.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(3 * SECOND) <= SECOND / 1000)
         );
     }
 

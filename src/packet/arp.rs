@@ -87,9 +87,8 @@ pub fn answer_in_place(frame: &mut [u8], payload_offset: usize, own: MacAddress)
     if payload_offset < 14 {
         return false;
     }
-    let Some(packet) = frame
-        .get_mut(payload_offset..)
-        .and_then(|payload| payload.first_chunk_mut::<LENGTH>())
+    let Some(packet) =
+        frame.get_mut(payload_offset..).and_then(|payload| payload.first_chunk_mut::<LENGTH>())
     else {
         return false;
     };
@@ -112,12 +111,7 @@ pub fn announcement(own: MacAddress, vip: Ipv4Addr) -> [u8; 60] {
     rewrite_mac(&mut frame, MacAddress::BROADCAST, own);
     frame[12..14].copy_from_slice(&[0x08, 0x06]);
     if let Some(packet) = frame[14..].first_chunk_mut() {
-        write(
-            packet,
-            OPERATION_REQUEST,
-            (own, vip),
-            (MacAddress::ZERO, vip),
-        );
+        write(packet, OPERATION_REQUEST, (own, vip), (MacAddress::ZERO, vip));
     }
     frame
 }
@@ -204,17 +198,9 @@ mod tests {
 
     #[test]
     fn unicast_to_us_is_answered_and_to_another_station_not() {
-        assert!(answer_in_place(
-            &mut request(0, OWN, ASKER_IP, VIP),
-            14,
-            OWN
-        ));
+        assert!(answer_in_place(&mut request(0, OWN, ASKER_IP, VIP), 14, OWN));
         let other = MacAddress([2, 0, 0, 0, 0, 7]);
-        assert!(!answer_in_place(
-            &mut request(0, other, ASKER_IP, VIP),
-            14,
-            OWN
-        ));
+        assert!(!answer_in_place(&mut request(0, other, ASKER_IP, VIP), 14, OWN));
     }
 
     #[test]

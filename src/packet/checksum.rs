@@ -102,11 +102,7 @@ mod tests {
         let mut sum: u16 = 0;
         let mut index = 0;
         while index < bytes.len() {
-            let low = if index + 1 < bytes.len() {
-                bytes[index + 1]
-            } else {
-                0
-            };
+            let low = if index + 1 < bytes.len() { bytes[index + 1] } else { 0 };
             let word = u16::from(bytes[index]) * 256 + u16::from(low);
             let (added, carry) = sum.overflowing_add(word);
             sum = if carry { added + 1 } else { added };
@@ -167,15 +163,7 @@ mod tests {
 
     #[test]
     fn folding_is_right_for_the_largest_sums() {
-        for value in [
-            0,
-            0xffff,
-            0x1_0000,
-            0x1_ffff,
-            0xffff_0000,
-            u32::MAX - 1,
-            u32::MAX,
-        ] {
+        for value in [0, 0xffff, 0x1_0000, 0x1_ffff, 0xffff_0000, u32::MAX - 1, u32::MAX] {
             let folded = u64::from(fold(value));
             assert_eq!(folded % 0xffff, u64::from(value) % 0xffff);
             assert_eq!(folded == 0, value == 0, "{value:x} is not zero");

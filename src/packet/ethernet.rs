@@ -41,9 +41,8 @@ pub(super) fn payload(frame: &[u8]) -> Result<(EtherType, usize), DropReason> {
     let mut at = ADDRESSES;
     for _ in 0..=MAX_VLAN_TAGS {
         let bytes = frame.get(at..).and_then(|rest| rest.first_chunk());
-        let ether_type = EtherType(u16::from_be_bytes(
-            *bytes.ok_or(DropReason::EthernetTruncated)?,
-        ));
+        let ether_type =
+            EtherType(u16::from_be_bytes(*bytes.ok_or(DropReason::EthernetTruncated)?));
         if !ether_type.is_vlan() {
             return Ok((ether_type, at + 2));
         }

@@ -52,9 +52,7 @@ impl Ipv6Header {
         }
         let payload_length = usize::from(u16::from_be_bytes([length_high, length_low]));
         let total_length = FIXED + payload_length;
-        let packet = bytes
-            .get(..total_length)
-            .ok_or(DropReason::Ipv6PayloadLength)?;
+        let packet = bytes.get(..total_length).ok_or(DropReason::Ipv6PayloadLength)?;
         let (Some(source), Some(destination)) =
             (addresses.first_chunk::<16>(), addresses.last_chunk::<16>())
         else {
@@ -82,11 +80,7 @@ struct Chain {
 impl Chain {
     #[inline]
     fn walk(packet: &[u8], next_header: u8) -> Result<Self, DropReason> {
-        let mut chain = Self {
-            protocol: next_header,
-            fragment: Fragment::Whole,
-            end: FIXED,
-        };
+        let mut chain = Self { protocol: next_header, fragment: Fragment::Whole, end: FIXED };
         for _ in 0..=MAX_EXTENSION_HEADERS {
             let is_fragment = match chain.protocol {
                 next_header::FRAGMENT => true,

@@ -49,11 +49,7 @@ impl FromStr for MacAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || {
-            ParseError::new(
-                "MAC address",
-                text,
-                "six hexadecimal bytes, as in 02:00:5e:10:00:01",
-            )
+            ParseError::new("MAC address", text, "six hexadecimal bytes, as in 02:00:5e:10:00:01")
         };
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
@@ -64,11 +60,7 @@ impl FromStr for MacAddress {
                 .ok_or_else(error)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
         }
-        parts
-            .next()
-            .is_none()
-            .then_some(Self(bytes))
-            .ok_or_else(error)
+        parts.next().is_none().then_some(Self(bytes)).ok_or_else(error)
     }
 }
 
@@ -91,10 +83,7 @@ pub fn rewrite_mac(frame: &mut [u8], destination: MacAddress, source: MacAddress
 /// A port in promiscuous mode also receives what a switch floods for others.
 #[inline]
 pub(crate) fn is_for(frame: &[u8], own: MacAddress) -> bool {
-    frame
-        .first_chunk()
-        .map(|&to| MacAddress(to))
-        .is_some_and(|to| to == own || to.is_multicast())
+    frame.first_chunk().map(|&to| MacAddress(to)).is_some_and(|to| to == own || to.is_multicast())
 }
 
 #[cfg(test)]

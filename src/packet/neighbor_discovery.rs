@@ -89,10 +89,7 @@ impl Solicitation {
 
 /// The IPv6 address at `at`, which is a constant inside `bytes`.
 fn address(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|&octets| Ipv6Addr::from_octets(octets))
+    bytes.get(at..)?.first_chunk().map(|&octets| Ipv6Addr::from_octets(octets))
 }
 
 /// What an option list that RFC 4861 section 7.1.1 refuses is: an option of length zero or one
@@ -107,19 +104,14 @@ fn source_address_option(mut options: &[u8]) -> Result<Option<MacAddress>, BadOp
         if units == 0 {
             return Err(BadOptions);
         }
-        let (option, rest) = options
-            .split_at_checked(usize::from(units) * OPTION_LENGTH)
-            .ok_or(BadOptions)?;
+        let (option, rest) =
+            options.split_at_checked(usize::from(units) * OPTION_LENGTH).ok_or(BadOptions)?;
         if kind == OPTION_SOURCE_ADDRESS && units == 1 && found.is_none() {
             found = option.last_chunk().map(|&bytes| MacAddress(bytes));
         }
         options = rest;
     }
-    if options.is_empty() {
-        Ok(found)
-    } else {
-        Err(BadOptions)
-    }
+    if options.is_empty() { Ok(found) } else { Err(BadOptions) }
 }
 
 /// The multicast group an address is solicited by (RFC 4291 section 2.7.1).
@@ -177,16 +169,9 @@ pub fn answer(
     let (solicitation, requester) = answerable(frame, ipv6_offset, own)?;
     let mut out = ArrayVec::new();
     out.try_extend_from_slice(frame.get(..ipv6_offset)?).ok()?;
-    out.try_extend_from_slice(&[0; IPV6_LENGTH + ADVERTISEMENT_LENGTH])
-        .ok()?;
+    out.try_extend_from_slice(&[0; IPV6_LENGTH + ADVERTISEMENT_LENGTH]).ok()?;
     let to = reply_to(&solicitation, requester);
-    let written = write(
-        out.get_mut(ipv6_offset..)?,
-        own,
-        solicitation.target,
-        to,
-        true,
-    );
+    let written = write(out.get_mut(ipv6_offset..)?, own, solicitation.target, to, true);
     (written && rewrite_mac(&mut out, to.mac, own)).then_some(out)
 }
 
@@ -196,11 +181,7 @@ pub fn unsolicited(own: MacAddress, vip: Ipv6Addr) -> [u8; 86] {
     let mut frame = [0; 14 + IPV6_LENGTH + ADVERTISEMENT_LENGTH];
     rewrite_mac(&mut frame, ALL_NODES_MAC, own);
     frame[12..14].copy_from_slice(&[0x86, 0xdd]);
-    let to = ReplyTo {
-        mac: ALL_NODES_MAC,
-        address: ALL_NODES,
-        flags: FLAG_OVERRIDE,
-    };
+    let to = ReplyTo { mac: ALL_NODES_MAC, address: ALL_NODES, flags: FLAG_OVERRIDE };
     // Cannot fail: the buffer has the length of what is written.
     write(&mut frame[14..], own, vip, to, true);
     frame
@@ -230,11 +211,7 @@ struct ReplyTo {
 /// unspecified, that is when somebody probes for duplicates (RFC 4862 section 5.4).
 fn reply_to(solicitation: &Solicitation, requester: MacAddress) -> ReplyTo {
     if solicitation.source.is_unspecified() {
-        ReplyTo {
-            mac: ALL_NODES_MAC,
-            address: ALL_NODES,
-            flags: FLAG_OVERRIDE,
-        }
+        ReplyTo { mac: ALL_NODES_MAC, address: ALL_NODES, flags: FLAG_OVERRIDE }
     } else {
         ReplyTo {
             mac: requester,
@@ -253,11 +230,7 @@ fn write(
     to: ReplyTo,
     with_option: bool,
 ) -> bool {
-    let length = if with_option {
-        ADVERTISEMENT_LENGTH
-    } else {
-        MESSAGE_LENGTH
-    };
+    let length = if with_option { ADVERTISEMENT_LENGTH } else { MESSAGE_LENGTH };
     let Some((used, left_over)) = packet.split_at_mut_checked(IPV6_LENGTH + length) else {
         return false;
     };

@@ -47,33 +47,20 @@ impl Ask {
     }
 
     fn unicast() -> Self {
-        Self {
-            to_mac: OWN,
-            to: VIP,
-            ..Self::multicast()
-        }
+        Self { to_mac: OWN, to: VIP, ..Self::multicast() }
     }
 
     fn probe() -> Self {
-        Self {
-            from: Ipv6Addr::UNSPECIFIED,
-            options: Vec::new(),
-            ..Self::multicast()
-        }
+        Self { from: Ipv6Addr::UNSPECIFIED, options: Vec::new(), ..Self::multicast() }
     }
 
     /// The frame, its headers and checksum by `etherparse`.
     fn frame(&self) -> Vec<u8> {
         let mut body = self.target.octets().to_vec();
         body.extend(&self.options);
-        let kind = Icmpv6Type::Unknown {
-            type_u8: self.kind,
-            code_u8: self.code,
-            bytes5to8: [0; 4],
-        };
-        let icmp = kind
-            .to_header(self.from.octets(), self.to.octets(), &body)
-            .unwrap();
+        let kind =
+            Icmpv6Type::Unknown { type_u8: self.kind, code_u8: self.code, bytes5to8: [0; 4] };
+        let icmp = kind.to_header(self.from.octets(), self.to.octets(), &body).unwrap();
         let ipv6 = etherparse::Ipv6Header {
             payload_length: 8 + body.len() as u16,
             next_header: etherparse::IpNumber::IPV6_ICMP,
@@ -135,10 +122,7 @@ fn check(frame: &[u8], offset: usize, to: Ipv6Addr, flags: u8, option: bool) {
 #[test]
 fn a_multicast_solicitation_is_answered_in_place() {
     for tags in 0..=2 {
-        let ask = Ask {
-            tags,
-            ..Ask::multicast()
-        };
+        let ask = Ask { tags, ..Ask::multicast() };
         let before = ask.frame();
         let mut frame = before.clone();
         assert_eq!(solicited_target(&frame, ask.offset()), Some(VIP));
@@ -154,10 +138,7 @@ fn a_multicast_solicitation_is_answered_in_place() {
 
 #[test]
 fn a_probe_for_duplicates_is_answered_to_all_nodes() {
-    let with_nonce = Ask {
-        options: NONCE.to_vec(),
-        ..Ask::probe()
-    };
+    let with_nonce = Ask { options: NONCE.to_vec(), ..Ask::probe() };
     let mut frame = with_nonce.frame();
     assert!(answer_in_place(&mut frame, 14, OWN));
     assert_eq!(frame[..6], ALL_NODES_MAC.0);
@@ -168,21 +149,12 @@ fn a_probe_for_duplicates_is_answered_to_all_nodes() {
     let mut frame = before.clone();
     assert!(!answer_in_place(&mut frame, 14, OWN));
     assert_eq!(frame, before);
-    check(
-        &answer(&before, 14, OWN).unwrap(),
-        14,
-        ALL_NODES,
-        0x20,
-        true,
-    );
+    check(&answer(&before, 14, OWN).unwrap(), 14, ALL_NODES, 0x20, true);
 }
 
 #[test]
 fn a_unicast_solicitation_without_option_is_answered_without() {
-    let ask = Ask {
-        options: Vec::new(),
-        ..Ask::unicast()
-    };
+    let ask = Ask { options: Vec::new(), ..Ask::unicast() };
     let mut frame = ask.frame();
     assert!(answer_in_place(&mut frame, 14, OWN));
     assert_eq!(frame[..6], ASKER.0);
@@ -191,10 +163,7 @@ fn a_unicast_solicitation_without_option_is_answered_without() {
 
 #[test]
 fn what_is_left_over_becomes_zeroes() {
-    let ask = Ask {
-        options: [SLLA, NONCE].concat(),
-        ..Ask::multicast()
-    };
+    let ask = Ask { options: [SLLA, NONCE].concat(), ..Ask::multicast() };
     let mut frame = ask.frame();
     frame.extend([0xee; 20]);
     assert!(answer_in_place(&mut frame, 14, OWN));
@@ -205,72 +174,20 @@ fn what_is_left_over_becomes_zeroes() {
 fn what_rfc_4861_section_7_1_1_refuses_is_refused() {
     let ask = Ask::multicast;
     let cases = [
-        (
-            "hop limit",
-            Ask {
-                hop_limit: 254,
-                ..ask()
-            },
-        ),
+        ("hop limit", Ask { hop_limit: 254, ..ask() }),
         ("type", Ask { kind: 136, ..ask() }),
         ("code", Ask { code: 1, ..ask() }),
-        (
-            "multicast target",
-            Ask {
-                target: ALL_NODES,
-                ..ask()
-            },
-        ),
-        (
-            "option of length zero",
-            Ask {
-                options: vec![1, 0, 2, 0, 0, 0, 0, 9],
-                ..ask()
-            },
-        ),
-        (
-            "option beyond the end",
-            Ask {
-                options: vec![1, 2, 2, 0, 0, 0, 0, 9],
-                ..ask()
-            },
-        ),
-        (
-            "half an option",
-            Ask {
-                options: vec![1],
-                ..ask()
-            },
-        ),
+        ("multicast target", Ask { target: ALL_NODES, ..ask() }),
+        ("option of length zero", Ask { options: vec![1, 0, 2, 0, 0, 0, 0, 9], ..ask() }),
+        ("option beyond the end", Ask { options: vec![1, 2, 2, 0, 0, 0, 0, 9], ..ask() }),
+        ("half an option", Ask { options: vec![1], ..ask() }),
         (
             "zero after a good option",
-            Ask {
-                options: [SLLA, [9, 0, 0, 0, 0, 0, 0, 0]].concat(),
-                ..ask()
-            },
+            Ask { options: [SLLA, [9, 0, 0, 0, 0, 0, 0, 0]].concat(), ..ask() },
         ),
-        (
-            "probe with source address",
-            Ask {
-                options: SLLA.to_vec(),
-                ..Ask::probe()
-            },
-        ),
-        (
-            "probe by unicast",
-            Ask {
-                to: VIP,
-                to_mac: OWN,
-                ..Ask::probe()
-            },
-        ),
-        (
-            "probe to another group",
-            Ask {
-                to: ALL_NODES,
-                ..Ask::probe()
-            },
-        ),
+        ("probe with source address", Ask { options: SLLA.to_vec(), ..Ask::probe() }),
+        ("probe by unicast", Ask { to: VIP, to_mac: OWN, ..Ask::probe() }),
+        ("probe to another group", Ask { to: ALL_NODES, ..Ask::probe() }),
     ];
     for (name, ask) in cases {
         assert_eq!(solicited_target(&ask.frame(), 14), None, "{name}");
@@ -280,11 +197,7 @@ fn what_rfc_4861_section_7_1_1_refuses_is_refused() {
     assert_eq!(solicited_target(&frame, 14), None, "checksum");
     let frame = ask().frame();
     for length in 0..frame.len() {
-        assert_eq!(
-            solicited_target(&frame[..length], 14),
-            None,
-            "cut to {length}"
-        );
+        assert_eq!(solicited_target(&frame[..length], 14), None, "cut to {length}");
     }
     // Shorter than 24 bytes, and right in all else.
     let mut frame = ask().frame();
@@ -298,42 +211,12 @@ fn nobody_to_answer_to_gets_no_answer() {
     let other = MacAddress([2, 0, 0, 0, 0, 7]);
     let own_option = [1, 1, 2, 0, 0, 0, 0, 1];
     let cases = [
-        (
-            "for another station",
-            Ask {
-                to_mac: other,
-                ..ask()
-            },
-        ),
-        (
-            "from ourselves",
-            Ask {
-                options: own_option.to_vec(),
-                ..ask()
-            },
-        ),
-        (
-            "from a group",
-            Ask {
-                options: vec![1, 1, 3, 0, 0, 0, 0, 9],
-                ..ask()
-            },
-        ),
-        (
-            "from no station",
-            Ask {
-                options: vec![1, 1, 0, 0, 0, 0, 0, 0],
-                ..ask()
-            },
-        ),
+        ("for another station", Ask { to_mac: other, ..ask() }),
+        ("from ourselves", Ask { options: own_option.to_vec(), ..ask() }),
+        ("from a group", Ask { options: vec![1, 1, 3, 0, 0, 0, 0, 9], ..ask() }),
+        ("from no station", Ask { options: vec![1, 1, 0, 0, 0, 0, 0, 0], ..ask() }),
         ("from the target", Ask { from: VIP, ..ask() }),
-        (
-            "from a multicast address",
-            Ask {
-                from: ALL_NODES,
-                ..ask()
-            },
-        ),
+        ("from a multicast address", Ask { from: ALL_NODES, ..ask() }),
     ];
     for (name, ask) in cases {
         let before = ask.frame();

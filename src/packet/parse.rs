@@ -59,10 +59,7 @@ pub fn parse(frame: &[u8]) -> Parse {
         EtherType::IPV4 => parse_ipv4(bytes, network),
         EtherType::IPV6 => parse_ipv6(bytes, network),
         _ => {
-            return Parse::NotIp {
-                ether_type,
-                payload: network,
-            };
+            return Parse::NotIp { ether_type, payload: network };
         }
     };
     match parsed {
@@ -79,9 +76,7 @@ fn parse_ipv4(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
         destination: ip.destination.into(),
         protocol: ip.protocol,
         fragment: ip.fragment,
-        payload: bytes
-            .get(ip.header_length..ip.total_length)
-            .unwrap_or_default(),
+        payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
     packet.parsed(network, ip.header_length, ip.total_length)
 }
@@ -94,9 +89,7 @@ fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
         destination: ip.destination.into(),
         protocol: ip.protocol,
         fragment: ip.fragment,
-        payload: bytes
-            .get(ip.header_length..ip.total_length)
-            .unwrap_or_default(),
+        payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
     packet.parsed(network, ip.header_length, ip.total_length)
 }

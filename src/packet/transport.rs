@@ -45,10 +45,6 @@ impl Transport {
             _ => return Ok(Self::default()),
         };
         let (source_port, destination_port) = ports(header);
-        Ok(Self {
-            source_port,
-            destination_port,
-            tcp_flags: TcpFlags(flags),
-        })
+        Ok(Self { source_port, destination_port, tcp_flags: TcpFlags(flags) })
     }
 }

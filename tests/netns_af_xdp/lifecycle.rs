@@ -19,18 +19,14 @@ fn detached_the_kernel_has_its_traffic_back() -> TestResult {
     };
     let wire = Wire::build("afxdpdetach", 1)?;
     let mut interface = wire.open_director(&XdpOptions::default())?;
-    wire.client
-        .run("ip", &["route", "add", VIP4, "via", "10.88.0.1"])?;
+    wire.client.run("ip", &["route", "add", VIP4, "via", "10.88.0.1"])?;
     interface.redirect(&kernel(&[VIP4]))?;
     assert!(wire.ping("10.88.0.100"), "open is not attached");
     for _ in 0..2 {
         wire.director.enter(|| interface.attach())?;
         wire.director.enter(|| interface.attach())?;
         assert_eq!(interface.granted().attach, Some(Attached::Native));
-        assert!(
-            !wire.ping("10.88.0.100"),
-            "nobody answers for what is redirected"
-        );
+        assert!(!wire.ping("10.88.0.100"), "nobody answers for what is redirected");
         assert!(wire.ping("10.88.0.1"));
         interface.detach();
         interface.detach();
@@ -80,10 +76,7 @@ fn generic_mode_when_asked_for() -> TestResult {
         return Ok(());
     };
     let wire = Wire::build("afxdpgeneric", 1)?;
-    let options = XdpOptions {
-        attach: AttachMode::Generic,
-        ..XdpOptions::default()
-    };
+    let options = XdpOptions { attach: AttachMode::Generic, ..XdpOptions::default() };
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &options)?;
     assert_eq!(director.interface.granted().attach, Some(Attached::Generic));
     for tags in [&[][..], &[(0x8100, 5)], &[(0x88a8, 6), (0x8100, 5)]] {
@@ -101,31 +94,18 @@ fn auto_falls_back_to_generic_where_the_driver_refuses() -> TestResult {
     };
     let wire = Wire::build("afxdpfall", 1)?;
     // With a program that takes no fragments, veth refuses a peer with an MTU beyond a page.
-    wire.client
-        .run("ip", &["link", "set", CLIENT, "mtu", "9000"])?;
+    wire.client.run("ip", &["link", "set", CLIENT, "mtu", "9000"])?;
     let mut interface = wire.open_director(&XdpOptions::default())?;
     wire.director.enter(|| interface.attach())?;
     let granted = interface.granted();
     assert_eq!(granted.attach, Some(Attached::Generic));
-    assert!(
-        granted
-            .fallbacks
-            .iter()
-            .any(|text| text.contains("generic")),
-        "{granted:?}"
-    );
+    assert!(granted.fallbacks.iter().any(|text| text.contains("generic")), "{granted:?}");
     drop(interface);
 
-    let options = XdpOptions {
-        attach: AttachMode::Native,
-        ..XdpOptions::default()
-    };
+    let options = XdpOptions { attach: AttachMode::Native, ..XdpOptions::default() };
     let mut interface = wire.open_director(&options)?;
     let error = wire.director.enter(|| interface.attach()).unwrap_err();
-    assert!(
-        matches!(error, XdpError::Attach { mode: "native", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, XdpError::Attach { mode: "native", .. }), "{error}");
     Ok(())
 }
 
@@ -143,9 +123,8 @@ fn names_of_every_length() -> TestResult {
             format!("link set {current} name {name}"),
             format!("link set {name} up"),
         ])?;
-        let interface = wire
-            .director
-            .enter(|| XdpInterface::open(&name, &XdpOptions::default()))?;
+        let interface =
+            wire.director.enter(|| XdpInterface::open(&name, &XdpOptions::default()))?;
         assert_eq!(interface.name(), name);
         assert_eq!(interface.mac(), DIRECTOR_MAC.into());
         assert_eq!(interface.mtu(), 1500);
@@ -162,10 +141,7 @@ fn each_obstacle_has_its_own_error() -> TestResult {
     let wire = Wire::build("afxdperrors", 1)?;
     let plain = XdpOptions::default();
     let open = |name: &str, options: &XdpOptions| {
-        let error = wire
-            .director
-            .enter(|| XdpInterface::open(name, options))
-            .unwrap_err();
+        let error = wire.director.enter(|| XdpInterface::open(name, options)).unwrap_err();
         println!("{error}");
         error
     };
@@ -175,45 +151,17 @@ fn each_obstacle_has_its_own_error() -> TestResult {
         "{error:?}"
     );
     let error = open("a-name-longer-than-any", &plain);
-    assert!(
-        matches!(error, XdpError::NoSuchInterface { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, XdpError::NoSuchInterface { .. }), "{error:?}");
     let error = open("lo", &plain);
     assert!(matches!(error, XdpError::NotEthernet { .. }), "{error:?}");
-    let error = open(
-        DIRECTOR,
-        &XdpOptions {
-            queues: Some(9),
-            ..plain.clone()
-        },
-    );
+    let error = open(DIRECTOR, &XdpOptions { queues: Some(9), ..plain.clone() });
     assert!(
-        matches!(
-            error,
-            XdpError::TooFewQueues {
-                requested: 9,
-                available: 1,
-                ..
-            }
-        ),
+        matches!(error, XdpError::TooFewQueues { requested: 9, available: 1, .. }),
         "{error:?}"
     );
-    let error = open(
-        DIRECTOR,
-        &XdpOptions {
-            copy: CopyMode::ZeroCopy,
-            ..plain.clone()
-        },
-    );
+    let error = open(DIRECTOR, &XdpOptions { copy: CopyMode::ZeroCopy, ..plain.clone() });
     assert!(matches!(error, XdpError::NoZeroCopy { .. }), "{error:?}");
-    let error = open(
-        DIRECTOR,
-        &XdpOptions {
-            frame_size: 65536,
-            ..plain.clone()
-        },
-    );
+    let error = open(DIRECTOR, &XdpOptions { frame_size: 65536, ..plain.clone() });
     assert!(matches!(error, XdpError::Memory { .. }), "{error:?}");
 
     let wide = Wire::build("afxdpwide", 2)?;
@@ -221,39 +169,19 @@ fn each_obstacle_has_its_own_error() -> TestResult {
     let error = wide.open_director(&plain).unwrap_err();
     println!("{error}");
     assert!(
-        matches!(
-            error,
-            XdpError::NoTransmitQueue {
-                receive: 2,
-                transmit: 1,
-                ..
-            }
-        ),
+        matches!(error, XdpError::NoTransmitQueue { receive: 2, transmit: 1, .. }),
         "{error:?}"
     );
 
-    wire.director
-        .run("ip", &["link", "set", DIRECTOR, "mtu", "3000"])?;
+    wire.director.run("ip", &["link", "set", DIRECTOR, "mtu", "3000"])?;
     let error = open(DIRECTOR, &plain);
     assert!(
-        matches!(
-            error,
-            XdpError::FrameTooSmall {
-                mtu: 3000,
-                needed: 4096,
-                fitting: 1770,
-                ..
-            }
-        ),
+        matches!(error, XdpError::FrameTooSmall { mtu: 3000, needed: 4096, fitting: 1770, .. }),
         "{error:?}"
     );
-    let large = XdpOptions {
-        frame_size: 4096,
-        ..plain.clone()
-    };
+    let large = XdpOptions { frame_size: 4096, ..plain.clone() };
     drop(wire.open_director(&large)?);
-    wire.director
-        .run("ip", &["link", "set", DIRECTOR, "mtu", "1500", "down"])?;
+    wire.director.run("ip", &["link", "set", DIRECTOR, "mtu", "1500", "down"])?;
     let error = open(DIRECTOR, &plain);
     assert!(matches!(error, XdpError::InterfaceDown { .. }), "{error:?}");
     Ok(())
@@ -267,10 +195,7 @@ fn a_second_director_is_told_about_the_first() -> TestResult {
     let wire = Wire::build("afxdptwo", 1)?;
     let mut first = wire.open_director(&XdpOptions::default())?;
     let error = wire.open_director(&XdpOptions::default()).unwrap_err();
-    assert!(
-        matches!(error, XdpError::QueueBusy { queue: 0, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, XdpError::QueueBusy { queue: 0, .. }), "{error:?}");
 
     // The sockets are free, the program is still there, held by a link.
     wire.director.enter(|| first.attach())?;
@@ -290,19 +215,9 @@ fn a_second_director_is_told_about_the_first() -> TestResult {
 
     // A program without a link, as `ip` attaches it.
     let object = concat!(env!("OUT_DIR"), "/redirect.bpf.o");
-    let attached = wire.director.run(
-        "ip",
-        &[
-            "link",
-            "set",
-            DIRECTOR,
-            "xdpgeneric",
-            "obj",
-            object,
-            "sec",
-            "xdp",
-        ],
-    );
+    let attached = wire
+        .director
+        .run("ip", &["link", "set", DIRECTOR, "xdpgeneric", "obj", object, "sec", "xdp"]);
     if let Err(error) = attached {
         println!("not tested: ip without libbpf: {error}");
         return Ok(());
@@ -313,8 +228,7 @@ fn a_second_director_is_told_about_the_first() -> TestResult {
         matches!(&error, XdpError::ProgramAttached { remedy, .. } if remedy.contains("xdpgeneric off")),
         "{error:?}"
     );
-    wire.director
-        .run("ip", &["link", "set", DIRECTOR, "xdpgeneric", "off"])?;
+    wire.director.run("ip", &["link", "set", DIRECTOR, "xdpgeneric", "off"])?;
     wire.director.enter(|| second.attach())?;
     Ok(())
 }
@@ -344,8 +258,7 @@ fn killed_and_started_again() -> TestResult {
         return Ok(());
     };
     let wire = Wire::build("afxdpkill", 1)?;
-    wire.client
-        .run("ip", &["route", "add", VIP4, "via", "10.88.0.1"])?;
+    wire.client.run("ip", &["route", "add", VIP4, "via", "10.88.0.1"])?;
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     for _ in 0..3 {
         let mut child = wire.director.enter(|| {
@@ -356,18 +269,13 @@ fn killed_and_started_again() -> TestResult {
                 .spawn()
         })?;
         let output = child.stdout.take().ok_or("no output")?;
-        let ready = BufReader::new(output)
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line == "READY");
+        let ready =
+            BufReader::new(output).lines().map_while(Result::ok).any(|line| line == "READY");
         assert!(ready, "{:?}", child.wait());
         assert!(!wire.ping("10.88.0.100"), "redirected");
         child.kill()?;
         child.wait()?;
-        assert!(
-            wire.ping("10.88.0.100"),
-            "the program is gone with its process"
-        );
+        assert!(wire.ping("10.88.0.100"), "the program is gone with its process");
     }
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let back = round_trip(&mut director.queues[0], &mut client.queues[0], &frame, WAIT)?;

@@ -16,10 +16,7 @@ fn frames_for_a_vip_come_out_and_back_and_no_others() -> TestResult {
     let addresses = kernel(&[VIP4, VIP6, "10.99.0.0/16", "fd99::/32"]);
     let (mut director, mut client) = wire.open(&addresses, &XdpOptions::default())?;
     let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
-    assert!(
-        wire.ping("10.88.0.1") && wire.ping("fd88::1"),
-        "the kernel's own traffic"
-    );
+    assert!(wire.ping("10.88.0.1") && wire.ping("fd88::1"), "the kernel's own traffic");
 
     let taken = [
         ("IPv4", udp(DIRECTOR_MAC, &[], VIP4)),
@@ -50,10 +47,7 @@ fn frames_for_a_vip_come_out_and_back_and_no_others() -> TestResult {
         ("another address", udp(DIRECTOR_MAC, &[], "10.88.0.101")),
         ("another address, IPv6", udp(DIRECTOR_MAC, &[], "fd88::101")),
         ("outside the prefix", udp(DIRECTOR_MAC, &[], "10.98.0.1")),
-        (
-            "three tags",
-            udp(DIRECTOR_MAC, &[S_TAG, C_TAG, C_TAG], VIP4),
-        ),
+        ("three tags", udp(DIRECTOR_MAC, &[S_TAG, C_TAG, C_TAG], VIP4)),
         ("an IPv4 header cut short", cut),
         ("ARP", arp(BROADCAST, [10, 88, 0, 100])),
     ];
@@ -84,21 +78,9 @@ fn requests_for_the_mac_go_to_who_answers() -> TestResult {
         ("ARP, to us", true, arp(DIRECTOR_MAC, [10, 88, 0, 200])),
         ("ARP, to another", false, arp(FOREIGN_MAC, [10, 88, 0, 200])),
         ("ARP, the kernel's", false, arp(BROADCAST, [10, 88, 0, 100])),
-        (
-            "ND",
-            true,
-            neighbour_discovery(group(2), "ff02::1:ff00:200", 135, "fd88::200"),
-        ),
-        (
-            "ND, to us",
-            true,
-            neighbour_discovery(DIRECTOR_MAC, "fd88::200", 135, "fd88::200"),
-        ),
-        (
-            "ND, to another",
-            false,
-            neighbour_discovery(FOREIGN_MAC, "fd88::200", 135, "fd88::200"),
-        ),
+        ("ND", true, neighbour_discovery(group(2), "ff02::1:ff00:200", 135, "fd88::200")),
+        ("ND, to us", true, neighbour_discovery(DIRECTOR_MAC, "fd88::200", 135, "fd88::200")),
+        ("ND, to another", false, neighbour_discovery(FOREIGN_MAC, "fd88::200", 135, "fd88::200")),
         (
             "ND, the kernel's",
             false,
@@ -109,11 +91,7 @@ fn requests_for_the_mac_go_to_who_answers() -> TestResult {
             false,
             neighbour_discovery(DIRECTOR_MAC, "fd88::100", 135, "fd88::100"),
         ),
-        (
-            "ND advertisement",
-            false,
-            neighbour_discovery(DIRECTOR_MAC, "fd88::100", 136, "fd88::2"),
-        ),
+        ("ND advertisement", false, neighbour_discovery(DIRECTOR_MAC, "fd88::100", 136, "fd88::2")),
     ];
     for (case, taken, frame) in &cases {
         client.queues[0].send(frame)?;
@@ -133,10 +111,7 @@ fn the_set_of_addresses_is_replaced_as_a_whole() -> TestResult {
         return Ok(());
     };
     let wire = Wire::build("afxdpset", 1)?;
-    let options = XdpOptions {
-        max_addresses: 2,
-        ..XdpOptions::default()
-    };
+    let options = XdpOptions { max_addresses: 2, ..XdpOptions::default() };
     let (mut director, mut client) = wire.open(&kernel(&[VIP4, VIP6, "10.99.0.0/16"]), &options)?;
     let one = udp(DIRECTOR_MAC, &[], VIP4);
     let other = udp(DIRECTOR_MAC, &[], "10.99.1.1");
@@ -152,17 +127,7 @@ fn the_set_of_addresses_is_replaced_as_a_whole() -> TestResult {
 
     let too_many = kernel(&[VIP4, "10.0.0.1/32", "10.0.0.2/32"]);
     let error = director.interface.redirect(&too_many).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            XdpError::TooManyAddresses {
-                count: 3,
-                limit: 2,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, XdpError::TooManyAddresses { count: 3, limit: 2, .. }), "{error:?}");
     expect(&mut director, &one, true)?;
     expect(&mut director, &other, true)?;
 

@@ -31,12 +31,7 @@ fn each_queue_receives_its_own() -> TestResult {
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     for at in [0, 1, 1, 0] {
         let before = director.queues[1 - at].stats().received;
-        let back = round_trip(
-            &mut director.queues[at],
-            &mut client.queues[at],
-            &frame,
-            WAIT,
-        )?;
+        let back = round_trip(&mut director.queues[at], &mut client.queues[at], &frame, WAIT)?;
         assert_eq!(back, Some(reflected(&frame)), "queue {at}");
         assert_eq!(director.queues[1 - at].poll(SILENCE, &mut |_| ())?, 0);
         assert_eq!(director.queues[1 - at].stats().received, before);
@@ -46,12 +41,7 @@ fn each_queue_receives_its_own() -> TestResult {
     for _ in 0..5 {
         client.queues[1].send(&frame)?;
     }
-    let no_socket = || {
-        director
-            .interface
-            .stats()
-            .map_or(0, |stats| stats.no_socket)
-    };
+    let no_socket = || director.interface.stats().map_or(0, |stats| stats.no_socket);
     assert!(eventually(|| no_socket() == 5), "{}", no_socket());
     assert_eq!(director.queues[0].poll(SILENCE, &mut |_| ())?, 0);
     assert_eq!(director.interface.stats()?.redirected, 4);
@@ -64,17 +54,11 @@ fn fewer_queues_than_there_are_leave_the_rest_to_the_kernel() -> TestResult {
         return Ok(());
     };
     let wire = Wire::build("afxdpfewer", 2)?;
-    let options = XdpOptions {
-        queues: Some(1),
-        ..XdpOptions::default()
-    };
+    let options = XdpOptions { queues: Some(1), ..XdpOptions::default() };
     let interface = wire.open_director(&options)?;
     assert_eq!(interface.granted().zero_copy.len(), 1);
     assert!(
-        interface
-            .warnings()
-            .iter()
-            .any(|text| text.contains("queues")),
+        interface.warnings().iter().any(|text| text.contains("queues")),
         "{:?}",
         interface.warnings()
     );
@@ -108,11 +92,7 @@ fn a_hundred_thousand_frames_and_none_lost() -> TestResult {
         assert_eq!(total(queue.census()), whole);
     }
     let stats = queue.stats();
-    assert_eq!(
-        (stats.received, stats.transmitted),
-        (FRAMES, FRAMES),
-        "{stats:?}"
-    );
+    assert_eq!((stats.received, stats.transmitted), (FRAMES, FRAMES), "{stats:?}");
     assert_eq!(director.interface.stats()?.redirected, FRAMES);
     for (queue, whole) in [(queue, whole), (peer, peers)] {
         let census = settle(queue);
@@ -137,37 +117,24 @@ fn an_overrun_is_counted_to_the_frame_and_does_no_harm() -> TestResult {
         return Ok(());
     };
     let wire = Wire::build("afxdpflood", 1)?;
-    let options = XdpOptions {
-        frames_per_queue: 64,
-        ..XdpOptions::default()
-    };
+    let options = XdpOptions { frames_per_queue: 64, ..XdpOptions::default() };
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &options)?;
     let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     for _ in 0..1000 {
         assert!(peer.send(&frame)?);
     }
-    let redirected = || {
-        director
-            .interface
-            .stats()
-            .map_or(0, |stats| stats.redirected)
-    };
+    let redirected = || director.interface.stats().map_or(0, |stats| stats.redirected);
     assert!(eventually(|| redirected() == 1000), "{}", redirected());
     while queue.poll(SILENCE, &mut |frames| {
-        frames
-            .iter_mut()
-            .for_each(|frame| frame.set_action(Action::Release))
+        frames.iter_mut().for_each(|frame| frame.set_action(Action::Release))
     })? > 0
     {}
     let stats = queue.stats();
     let lost = stats.receive_ring_full + stats.receive_no_frame + stats.receive_dropped;
     assert_eq!(stats.received + lost, 1000, "{stats:?}");
     assert!(stats.receive_no_frame > 0, "{stats:?}");
-    assert_eq!(
-        round_trip(queue, peer, &frame, WAIT)?,
-        Some(reflected(&frame))
-    );
+    assert_eq!(round_trip(queue, peer, &frame, WAIT)?, Some(reflected(&frame)));
     Ok(())
 }
 
@@ -204,10 +171,7 @@ fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
         return Ok(());
     };
     let wire = Wire::build("afxdppanic", 1)?;
-    let options = XdpOptions {
-        frames_per_queue: 64,
-        ..XdpOptions::default()
-    };
+    let options = XdpOptions { frames_per_queue: 64, ..XdpOptions::default() };
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &options)?;
     let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
     let whole = total(queue.census());
@@ -216,18 +180,13 @@ fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
     for _ in 0..200 {
         peer.send(&frame)?;
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            queue.poll(WAIT, &mut |_| {
-                std::panic::resume_unwind(Box::new("on purpose"))
-            })
+            queue.poll(WAIT, &mut |_| std::panic::resume_unwind(Box::new("on purpose")))
         }));
         assert!(polled.is_err());
         assert_eq!(total(queue.census()), whole);
     }
     for _ in 0..200 {
-        assert_eq!(
-            round_trip(queue, peer, &frame, WAIT)?,
-            Some(reflected(&frame))
-        );
+        assert_eq!(round_trip(queue, peer, &frame, WAIT)?, Some(reflected(&frame)));
     }
     Ok(())
 }
@@ -253,11 +212,7 @@ fn frames_that_cannot_be_sent_are_counted() -> TestResult {
         assert!(queue.send(&frame)?);
     }
     let stats = queue.stats();
-    assert_eq!(
-        (stats.transmitted, stats.transmit_failed),
-        (1, 10),
-        "{stats:?}"
-    );
+    assert_eq!((stats.transmitted, stats.transmit_failed), (1, 10), "{stats:?}");
     let whole = total(queue.census());
     assert_eq!(settle(queue).transmitting, 0);
     assert_eq!(total(queue.census()), whole);
@@ -273,16 +228,12 @@ fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
-    wire.director
-        .run("ip", &["link", "set", DIRECTOR, "down"])?;
+    wire.director.run("ip", &["link", "set", DIRECTOR, "down"])?;
     assert_eq!(queue.poll(SILENCE, &mut |_| ())?, 0, "down is not gone");
     assert!(queue.send(&frame)?, "kept until the interface is up");
     wire.director.run("ip", &["link", "set", DIRECTOR, "up"])?;
     std::thread::sleep(SILENCE);
-    assert_eq!(
-        round_trip(queue, peer, &frame, WAIT)?,
-        Some(reflected(&frame))
-    );
+    assert_eq!(round_trip(queue, peer, &frame, WAIT)?, Some(reflected(&frame)));
 
     wire.director.run("ip", &["link", "del", DIRECTOR])?;
     let error = queue.poll(SILENCE, &mut |_| ()).unwrap_err();

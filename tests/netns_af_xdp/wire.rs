@@ -68,17 +68,14 @@ impl Wire {
         ])?;
         for (namespace, interface) in [(&director, DIRECTOR), (&client, CLIENT)] {
             let queues = queues.to_string();
-            namespace
-                .run("ethtool", &["-L", interface, "rx", &queues, "tx", &queues])
-                .ok();
+            namespace.run("ethtool", &["-L", interface, "rx", &queues, "tx", &queues]).ok();
         }
         Ok(Self { director, client })
     }
 
     /// Opens the director's end, in its namespace.
     pub fn open_director(&self, options: &XdpOptions) -> Result<XdpInterface, XdpError> {
-        self.director
-            .enter(|| XdpInterface::open(DIRECTOR, options))
+        self.director.enter(|| XdpInterface::open(DIRECTOR, options))
     }
 
     /// Both ends, redirecting `addresses`, attached; every interface with its queues.
@@ -179,11 +176,7 @@ pub fn packet(address: &str, protocol: u8, payload: &[u8]) -> (u16, Vec<u8>) {
 
 /// A UDP datagram to `address` in a frame to `to`.
 pub fn udp(to: [u8; 6], tags: &[(u16, u16)], address: &str) -> Vec<u8> {
-    let (ethertype, ip) = packet(
-        address,
-        17,
-        &[4, 0, 0, 7, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
-    );
+    let (ethertype, ip) = packet(address, 17, &[4, 0, 0, 7, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
     ethernet(to, tags, ethertype, &ip)
 }
 

@@ -70,11 +70,7 @@ pub fn ipv4_options(
     let mut header = etherparse::Ipv4Header::new(0, 64, IpNumber(0), from, to).unwrap();
     header.options = Ipv4Options::try_from(options).unwrap();
     let headers = etherparse::IpHeaders::Ipv4(header, Default::default());
-    build(
-        PacketBuilder::ethernet2(CLIENT_MAC, DIRECTOR_MAC).ip(headers),
-        protocol,
-        payload,
-    )
+    build(PacketBuilder::ethernet2(CLIENT_MAC, DIRECTOR_MAC).ip(headers), protocol, payload)
 }
 
 /// From the client to the director, IPv6.
@@ -98,9 +94,7 @@ pub fn ipv6(from: [u8; 16], to: [u8; 16], protocol: Protocol, payload: &[u8]) ->
 }
 
 fn build_v6_other(from: [u8; 16], to: [u8; 16], protocol: Protocol, payload: &[u8]) -> Vec<u8> {
-    let Protocol::Other(number) = protocol else {
-        unreachable!("called for others only")
-    };
+    let Protocol::Other(number) = protocol else { unreachable!("called for others only") };
     let mut out = [DIRECTOR_MAC, CLIENT_MAC].concat();
     out.extend([0x86, 0xdd]);
     let header = etherparse::Ipv6Header {

@@ -26,14 +26,12 @@ pub fn check_parse(data: &[u8]) {
         return;
     };
     let (source, destination): (IpAddr, IpAddr) = match &witness.net {
-        Some(NetSlice::Ipv4(ip)) => (
-            ip.header().source_addr().into(),
-            ip.header().destination_addr().into(),
-        ),
-        Some(NetSlice::Ipv6(ip)) => (
-            ip.header().source_addr().into(),
-            ip.header().destination_addr().into(),
-        ),
+        Some(NetSlice::Ipv4(ip)) => {
+            (ip.header().source_addr().into(), ip.header().destination_addr().into())
+        }
+        Some(NetSlice::Ipv6(ip)) => {
+            (ip.header().source_addr().into(), ip.header().destination_addr().into())
+        }
         _ => return,
     };
     let flow = parsed.info.flow;
@@ -84,10 +82,7 @@ pub fn check_rewrite(data: &[u8]) {
     let mut batch = pool::pipeline();
     let mut together = originals.clone();
     let mut frames: Vec<_> = together.iter_mut().map(|bytes| Frame::new(bytes)).collect();
-    assert_eq!(
-        batch.process(&plan.snapshot, Timestamp(0), &mut frames),
-        verdicts
-    );
+    assert_eq!(batch.process(&plan.snapshot, Timestamp(0), &mut frames), verdicts);
     assert_eq!(together, alone);
 
     let mut counts = Default::default();
@@ -97,19 +92,11 @@ pub fn check_rewrite(data: &[u8]) {
 
 /// Any pool gets a full table in exact proportion, whatever order it is given in.
 pub fn check_maglev(data: &[u8]) {
-    let weights: Vec<u16> = data
-        .chunks_exact(2)
-        .take(64)
-        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-        .collect();
-    let ids: Vec<String> = (0..weights.len())
-        .map(|i| format!("backend-{i:02}"))
-        .collect();
-    let candidates: Vec<Candidate<'_>> = ids
-        .iter()
-        .zip(&weights)
-        .map(|(id, &weight)| Candidate { id, weight })
-        .collect();
+    let weights: Vec<u16> =
+        data.chunks_exact(2).take(64).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+    let ids: Vec<String> = (0..weights.len()).map(|i| format!("backend-{i:02}")).collect();
+    let candidates: Vec<Candidate<'_>> =
+        ids.iter().zip(&weights).map(|(id, &weight)| Candidate { id, weight }).collect();
     let policy = Maglev::with_table_size(1021).expect("a prime");
     let table = policy.table(&candidates);
     let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();

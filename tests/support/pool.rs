@@ -2,7 +2,7 @@
 
 use super::frames::DIRECTOR_MAC;
 use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
-use dsrlb::dataplane::{Observed, Pipeline, Plan, Planner, WorkerCounters};
+use dsrlb::dataplane::{Idle, Observed, Pipeline, Plan, Planner, WorkerCounters};
 use dsrlb::flow::HashInput;
 use dsrlb::packet::MacAddress;
 use dsrlb::verdict::{BackendIndex, Verdict};
@@ -47,13 +47,10 @@ fn observe(backend: &dyn Backend) -> Observed {
         std::net::IpAddr::V6(ip) => ip.octets()[15],
     };
     let neighbour = match last {
-        99 => Err("nobody answers".into()),
+        99 => Err(Idle::Unresolved("nobody answers".into())),
         last => Ok(MacAddress([2, 0, 0, 0, 0, last])),
     };
-    Observed {
-        neighbour,
-        health: Ok(()),
-    }
+    Observed { neighbour, health: Ok(()) }
 }
 
 pub fn pipeline() -> Pipeline<HashBalancer> {

@@ -7,14 +7,8 @@ pub(crate) fn run() -> Result {
     install::ensure_packages()?;
     let host = host(&process::output(Command::new("rustc").arg("-vV"))?)?;
     // Naming the target, even though it is the host, keeps the sanitizer out of build scripts and procedural macros.
-    let mut test = process::nightly(&[
-        "test",
-        "--all-features",
-        "--test",
-        "netns_*",
-        "--target",
-        &host,
-    ])?;
+    let mut test =
+        process::nightly(&["test", "--all-features", "--test", "netns_*", "--target", &host])?;
     test.env("RUSTFLAGS", "-Zsanitizer=address")
         .env("CARGO_TARGET_DIR", process::target_dir()?.join("asan"));
     let note = namespaces::run(&binaries::build(&mut test)?)?;
@@ -23,11 +17,8 @@ pub(crate) fn run() -> Result {
 }
 
 fn host(verbose_version: &str) -> Result<String> {
-    let host = verbose_version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned)
-        .ok_or_else(|| "`rustc -vV` names no host".into())
+    let host = verbose_version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| "`rustc -vV` names no host".into())
 }
 
 #[cfg(test)]

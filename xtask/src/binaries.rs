@@ -41,11 +41,7 @@ fn parse(message: &str) -> Option<Binary> {
     let (_, target) = message.split_once(r#""target":{"kind":[""#)?;
     let (kind, target) = target.split_once('"')?;
     let program = string_field(message, "executable")?;
-    Some(Binary {
-        name: string_field(target, "name")?,
-        kind: kind.into(),
-        program: program.into(),
-    })
+    Some(Binary { name: string_field(target, "name")?, kind: kind.into(), program: program.into() })
 }
 
 /// The first string called `name` in a piece of JSON as cargo writes it: no white space, and nothing in a path to be
@@ -100,12 +96,7 @@ mod tests {
     #[test]
     fn only_the_namespace_tests_and_the_lab_need_root() {
         let named = |kind, name: &str| {
-            parse(
-                &ARTIFACT
-                    .replace(r#""test"],"#, kind)
-                    .replace("netns_dsr\",", name),
-            )
-            .unwrap()
+            parse(&ARTIFACT.replace(r#""test"],"#, kind).replace("netns_dsr\",", name)).unwrap()
         };
         assert!(named(r#""test"],"#, "lab\",").needs_root());
         assert!(!named(r#""test"],"#, "labels\",").needs_root());

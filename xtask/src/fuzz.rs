@@ -11,10 +11,8 @@ pub(crate) fn run(args: &[&str]) -> Result {
         process::run(&mut process::cargo(&["install", "cargo-fuzz", "--locked"]))?;
     }
     let listed = process::output(&mut process::nightly(&["fuzz", "list"])?)?;
-    let targets: Vec<_> = listed
-        .lines()
-        .filter(|target| only.is_none_or(|only| only == *target))
-        .collect();
+    let targets: Vec<_> =
+        listed.lines().filter(|target| only.is_none_or(|only| only == *target)).collect();
     if targets.is_empty() {
         let known = listed.lines().collect::<Vec<_>>().join(", ");
         return Err(match only {
@@ -61,9 +59,9 @@ fn arguments<'a>(args: &[&'a str]) -> Result<(u32, Option<&'a str>)> {
         (0, _) => Err("0 seconds would never end: give at least 1".into()),
         (seconds, []) => Ok((seconds, None)),
         (seconds, [target]) => Ok((seconds, Some(target))),
-        (_, [_, extra, ..]) => Err(format!(
-            "`{extra}` is one argument too many: cargo xtask fuzz [SECONDS] [TARGET]"
-        )),
+        (_, [_, extra, ..]) => {
+            Err(format!("`{extra}` is one argument too many: cargo xtask fuzz [SECONDS] [TARGET]"))
+        }
     }
 }
 

@@ -24,14 +24,8 @@ pub(crate) const MANAGERS: [Manager; 3] = [
             "--no-install-recommends",
         ],
     },
-    Manager {
-        program: "dnf",
-        install: &["dnf", "install", "-y"],
-    },
-    Manager {
-        program: "pacman",
-        install: &["pacman", "-S", "--needed", "--noconfirm"],
-    },
+    Manager { program: "dnf", install: &["dnf", "install", "-y"] },
+    Manager { program: "pacman", install: &["pacman", "-S", "--needed", "--noconfirm"] },
 ];
 const APT: usize = 0;
 
@@ -45,16 +39,11 @@ pub(crate) fn ensure_packages() -> Result {
     for package in &wanted {
         println!("  {:<16} {}", package.names[APT], package.why);
     }
-    match MANAGERS
-        .iter()
-        .position(|manager| process::on_path(manager.program))
-    {
+    match MANAGERS.iter().position(|manager| process::on_path(manager.program)) {
         Some(APT) => install(&install_command(APT, &wanted))?,
         Some(manager) => {
             let command = install_command(manager, &wanted).join(" ");
-            return Err(format!(
-                "install them, then start this again:\n    {command}"
-            ));
+            return Err(format!("install them, then start this again:\n    {command}"));
         }
         None => {
             let names = names(APT, &wanted).join(" ");
@@ -65,11 +54,9 @@ pub(crate) fn ensure_packages() -> Result {
     }
     match missing(Sign::present).first() {
         None => Ok(()),
-        Some(package) => Err(format!(
-            "{} is installed, but {}",
-            package.names[APT],
-            package.unfound()
-        )),
+        Some(package) => {
+            Err(format!("{} is installed, but {}", package.names[APT], package.unfound()))
+        }
     }
 }
 
@@ -98,10 +85,7 @@ fn install(command: &[&str]) -> Result {
 
 /// What `manager` calls the missing packages, each once.
 fn names(manager: usize, missing: &[&Package]) -> Vec<&'static str> {
-    let mut names: Vec<_> = missing
-        .iter()
-        .map(|package| package.names[manager])
-        .collect();
+    let mut names: Vec<_> = missing.iter().map(|package| package.names[manager]).collect();
     names.dedup();
     names
 }
@@ -134,9 +118,6 @@ mod tests {
             install_command(APT, &missing).join(" "),
             "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libelf-dev"
         );
-        assert_eq!(
-            install_command(2, &missing).join(" "),
-            "pacman -S --needed --noconfirm libelf"
-        );
+        assert_eq!(install_command(2, &missing).join(" "), "pacman -S --needed --noconfirm libelf");
     }
 }

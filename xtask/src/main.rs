@@ -55,10 +55,7 @@ fn dispatch(args: &[&str]) -> Result {
             install::ensure_packages()?;
             process::run(&mut process::cargo(&["bench", "--all-features"]))
         }
-        _ => Err(format!(
-            "`{}` is not a command. These are:\n{HELP}",
-            args.join(" ")
-        )),
+        _ => Err(format!("`{}` is not a command. These are:\n{HELP}", args.join(" "))),
     }
 }
 
@@ -66,12 +63,7 @@ fn dispatch(args: &[&str]) -> Result {
 /// its exit status is ours.
 fn demo(args: &[&str]) -> Result {
     install::ensure_packages()?;
-    process::run(&mut process::cargo(&[
-        "build",
-        "--release",
-        "--example",
-        "simple_vip",
-    ]))?;
+    process::run(&mut process::cargo(&["build", "--release", "--example", "simple_vip"]))?;
     let example = process::target_dir()?.join("release/examples/simple_vip");
     let mut command = process::as_root(&example)?;
     process::replace(command.args(args))

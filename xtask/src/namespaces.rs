@@ -51,17 +51,10 @@ fn run_one(binary: &Binary) -> Result<Tally> {
     let mut command =
         process::as_root(&binary.program).unwrap_or_else(|_| Command::new(&binary.program));
     // One at a time: they share the machine's interfaces, and timing is part of what they look at.
-    command
-        .args(["--nocapture", "--test-threads=1"])
-        .current_dir(process::root()?);
+    command.args(["--nocapture", "--test-threads=1"]).current_dir(process::root()?);
     println!("$ {}", process::shown(&command));
 
-    let broken = |error| {
-        format!(
-            "reading what `{}` prints: {error}",
-            process::shown(&command)
-        )
-    };
+    let broken = |error| format!("reading what `{}` prints: {error}", process::shown(&command));
     let (lines, writer) = std::io::pipe().map_err(broken)?;
     let both = writer.try_clone().map_err(broken)?;
     let started = command.stdout(both).stderr(writer).spawn();
@@ -76,9 +69,7 @@ fn run_one(binary: &Binary) -> Result<Tally> {
         println!("{line}");
         tally += count(&line);
     }
-    let status = child
-        .wait()
-        .map_err(|error| format!("waiting for `{shown}`: {error}"))?;
+    let status = child.wait().map_err(|error| format!("waiting for `{shown}`: {error}"))?;
     if status.success() {
         Ok(tally)
     } else {
@@ -93,13 +84,9 @@ fn count(line: &str) -> Tally {
         Some((test, printed)) if test.starts_with("test ") => printed,
         _ => line,
     };
-    let passed = line
-        .strip_prefix("test result: ok. ")
-        .and_then(|rest| rest.split_once(" passed"));
+    let passed = line.strip_prefix("test result: ok. ").and_then(|rest| rest.split_once(" passed"));
     Tally {
-        passed: passed
-            .and_then(|(number, _)| number.parse().ok())
-            .unwrap_or(0),
+        passed: passed.and_then(|(number, _)| number.parse().ok()).unwrap_or(0),
         skipped: usize::from(printed.starts_with("SKIPPED:")),
     }
 }
@@ -118,41 +105,20 @@ mod tests {
     fn skips_are_counted_wherever_libtest_leaves_them() {
         let output = "running 3 tests\ntest a ... SKIPPED: needs root\nok\ntest b ... \nSKIPPED: no ethtool\nok\n\
                       test c ... ok\n\ntest result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
-        assert_eq!(
-            tally(output),
-            Tally {
-                passed: 3,
-                skipped: 2
-            }
-        );
+        assert_eq!(tally(output), Tally { passed: 3, skipped: 2 });
     }
 
     #[test]
     fn a_line_that_only_speaks_of_a_skip_is_none() {
-        assert_eq!(
-            tally("nothing was SKIPPED: good\nwaiting ... SKIPPED: x"),
-            Tally::default()
-        );
+        assert_eq!(tally("nothing was SKIPPED: good\nwaiting ... SKIPPED: x"), Tally::default());
     }
 
     #[test]
     fn nothing_proven_is_a_failure() {
         assert!(verdict(Tally::default()).unwrap_err().contains("not one"));
         assert!(
-            verdict(Tally {
-                passed: 2,
-                skipped: 2
-            })
-            .unwrap_err()
-            .contains("nothing was proven")
+            verdict(Tally { passed: 2, skipped: 2 }).unwrap_err().contains("nothing was proven")
         );
-        assert_eq!(
-            verdict(Tally {
-                passed: 3,
-                skipped: 2
-            })
-            .unwrap(),
-            "2 of 3 tests skipped"
-        );
+        assert_eq!(verdict(Tally { passed: 3, skipped: 2 }).unwrap(), "2 of 3 tests skipped");
     }
 }

@@ -13,11 +13,7 @@ pub(crate) fn run(flags: &[&str]) -> Result {
 
     let target = process::target_dir()?;
     let metadata = process::output(&mut process::cargo(&["pkgid", "--package", "dsrlb"]))?;
-    let version = metadata
-        .trim()
-        .rsplit(['#', '@'])
-        .next()
-        .unwrap_or_default();
+    let version = metadata.trim().rsplit(['#', '@']).next().unwrap_or_default();
     let readme = process::root()?.join("README.md");
     let readme = fs::read_to_string(&readme)
         .map_err(|error| format!("reading {}: {error}", readme.display()))?;
@@ -27,25 +23,14 @@ pub(crate) fn run(flags: &[&str]) -> Result {
     let scratch = Scratch::new()?;
     let name = format!("dsrlb-{version}");
     let archive = target.join("package").join(format!("{name}.crate"));
-    process::run(
-        Command::new("tar")
-            .arg("-xzf")
-            .arg(archive)
-            .arg("-C")
-            .arg(&scratch.0),
-    )?;
+    process::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&scratch.0))?;
     for default_features in [false, true] {
         println!(
             "\n== The README's program, {} default features",
             if default_features { "with" } else { "without" }
         );
-        let stranger = scratch
-            .0
-            .join(if default_features { "with" } else { "without" });
-        write(
-            &stranger.join("Cargo.toml"),
-            &manifest(&scratch.0.join(&name), default_features),
-        )?;
+        let stranger = scratch.0.join(if default_features { "with" } else { "without" });
+        write(&stranger.join("Cargo.toml"), &manifest(&scratch.0.join(&name), default_features))?;
         write(&stranger.join("src/main.rs"), &program)?;
         // Not in the scratch directory: a second run need not compile the dependencies again, and /tmp may be small.
         let mut cargo = process::cargo(&["run", "--manifest-path"]);
@@ -100,10 +85,7 @@ fn program(markdown: &str) -> Option<String> {
             continue;
         };
         // Every block is read to its end, so that the end of one is never taken for the start of another.
-        let block: Vec<_> = lines
-            .by_ref()
-            .take_while(|line| !line.starts_with("```"))
-            .collect();
+        let block: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
         if info.split(',').next() == Some("rust")
             && block.iter().any(|line| line.contains("fn main"))
         {
@@ -122,9 +104,6 @@ mod tests {
         let readme = "# x\n```sh\ncargo add\nfn main\n```\n```rust\nlet a = 1;\n```\ntext\n\
                       ```rust,no_run\nfn main() {\n}\n```\n```rust\nfn main() { other() }\n```\n";
         assert_eq!(program(readme).unwrap(), "fn main() {\n}\n");
-        assert_eq!(
-            program("```rust\nlet a = 1;\n```\nfn main in the text\n"),
-            None
-        );
+        assert_eq!(program("```rust\nlet a = 1;\n```\nfn main in the text\n"), None);
     }
 }

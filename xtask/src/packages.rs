@@ -30,11 +30,7 @@ const PACKAGES: &[Package] = &[
         ["build-essential", "gcc", "gcc"],
         "compiles libbpf and libxdp, links every Rust program",
     ),
-    package(
-        Program("make"),
-        ["build-essential", "make", "make"],
-        "runs libbpf's build",
-    ),
+    package(Program("make"), ["build-essential", "make", "make"], "runs libbpf's build"),
     package(
         Program("pkg-config"),
         ["pkg-config", "pkgconf-pkg-config", "pkgconf"],

@@ -60,42 +60,28 @@ pub(crate) fn is_root() -> bool {
 pub(crate) fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(sbin)
-        .any(|directory| directory.join(program).is_file())
+    env::split_paths(&path).chain(sbin).any(|directory| directory.join(program).is_file())
 }
 
 /// Runs `command` in the root of the tree, on our terminal; anything but success is an error that names it.
 pub(crate) fn run(command: &mut Command) -> Result {
     println!("$ {}", shown(command));
-    let status = command
-        .current_dir(root()?)
-        .status()
-        .map_err(|error| not_started(command, &error))?;
+    let status =
+        command.current_dir(root()?).status().map_err(|error| not_started(command, &error))?;
     if status.success() {
         Ok(())
     } else {
-        Err(format!(
-            "this command failed ({status}):\n    {}",
-            shown(command)
-        ))
+        Err(format!("this command failed ({status}):\n    {}", shown(command)))
     }
 }
 
 /// Runs `command` in the root of the tree and returns its standard output; its errors go to our terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     println!("$ {}", shown(command));
-    let output = command
-        .current_dir(root()?)
-        .stderr(Stdio::inherit())
-        .output();
+    let output = command.current_dir(root()?).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| not_started(command, &error))?;
     if !output.status.success() {
-        return Err(format!(
-            "this command failed ({}):\n    {}",
-            output.status,
-            shown(command)
-        ));
+        return Err(format!("this command failed ({}):\n    {}", output.status, shown(command)));
     }
     String::from_utf8(output.stdout)
         .map_err(|error| format!("`{}` did not print UTF-8: {error}", shown(command)))
@@ -122,27 +108,19 @@ pub(crate) fn replace(command: &mut Command) -> Result {
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let metadata = output(&mut cargo(&["metadata", "--no-deps", "--format-version=1"]))?;
     let directory = string_field(&metadata, "target_directory");
-    directory
-        .map(PathBuf::from)
-        .ok_or_else(|| "`cargo metadata` names no target_directory".into())
+    directory.map(PathBuf::from).ok_or_else(|| "`cargo metadata` names no target_directory".into())
 }
 
 /// The command as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let quoted = |word: &OsStr| {
         let word = word.to_string_lossy();
-        if word.contains([' ', '*', '"', '$']) {
-            format!("'{word}'")
-        } else {
-            word.into_owned()
-        }
+        if word.contains([' ', '*', '"', '$']) { format!("'{word}'") } else { word.into_owned() }
     };
     let variables = command
         .get_envs()
         .filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));
-    let words = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quoted);
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -157,10 +135,7 @@ mod tests {
     #[test]
     fn a_command_is_shown_as_one_would_type_it() {
         let mut command = cargo(&["test", "--test", "netns_*"]);
-        assert_eq!(
-            shown(command.env("CC", "false")),
-            "CC=false cargo test --test 'netns_*'"
-        );
+        assert_eq!(shown(command.env("CC", "false")), "CC=false cargo test --test 'netns_*'");
     }
 
     #[test]

@@ -12,24 +12,16 @@ const PACKAGES: Step = ("system packages", packages);
 /// What needs neither root nor a system package.
 const PURE: &[Step] = &[
     ("formatting", || cargo("fmt --all --check")),
-    ("clippy, pure core", || {
-        clippy("--package dsrlb --no-default-features")
-    }),
+    ("clippy, pure core", || clippy("--package dsrlb --no-default-features")),
     ("tests, pure core", pure_tests),
     ("pure core without a C compiler", no_c_compiler),
 ];
 
 /// The rest. The namespace tests are last: they alone need root, so without it everything else has been seen to.
 const FULL: &[Step] = &[
-    ("clippy, all features", || {
-        clippy("--workspace --all-features")
-    }),
-    ("tests, all features", || {
-        unprivileged("--package dsrlb --all-features")
-    }),
-    ("doc tests", || {
-        cargo("test --doc --package dsrlb --all-features")
-    }),
+    ("clippy, all features", || clippy("--workspace --all-features")),
+    ("tests, all features", || unprivileged("--package dsrlb --all-features")),
+    ("doc tests", || cargo("test --doc --package dsrlb --all-features")),
     ("documentation", documentation),
     ("licences and sources", deny),
     ("namespace tests", namespace_tests),
@@ -71,12 +63,7 @@ fn steps<'a>(steps: impl Iterator<Item = &'a Step>) -> Result {
 }
 
 fn row(name: &str, result: &str, took: Duration, remark: &str) -> String {
-    format!(
-        "{name:<32} {result:<8} {:>7.1}  {remark}",
-        took.as_secs_f64()
-    )
-    .trim_end()
-    .to_owned()
+    format!("{name:<32} {result:<8} {:>7.1}  {remark}", took.as_secs_f64()).trim_end().to_owned()
 }
 
 /// Runs cargo with arguments that have no spaces in them.

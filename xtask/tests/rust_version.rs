@@ -18,18 +18,14 @@ fn minor(text: &str) -> Option<u32> {
 
 fn manifest_minor() -> u32 {
     let manifest = read("Cargo.toml");
-    let (_, version) = manifest
-        .split_once("rust-version = \"")
-        .expect("Cargo.toml has a rust-version");
+    let (_, version) =
+        manifest.split_once("rust-version = \"").expect("Cargo.toml has a rust-version");
     minor(version).expect("rust-version is 1.something")
 }
 
 #[test]
 fn the_manifest_does_not_ask_for_a_newer_rust_than_this_one() {
-    let output = Command::new("rustc")
-        .arg("--version")
-        .output()
-        .expect("rustc runs");
+    let output = Command::new("rustc").arg("--version").output().expect("rustc runs");
     let version = String::from_utf8(output.stdout).expect("rustc prints UTF-8");
     let running = version.strip_prefix("rustc ").and_then(minor);
     let running = running.expect("rustc --version begins with `rustc 1.`");
@@ -43,9 +39,8 @@ fn the_manifest_does_not_ask_for_a_newer_rust_than_this_one() {
 #[test]
 fn the_readme_names_no_other_rust_than_the_manifest() {
     let readme = read("README.md");
-    for (_, rest) in readme
-        .match_indices("Rust 1.")
-        .map(|(at, _)| readme[at..].split_at("Rust ".len()))
+    for (_, rest) in
+        readme.match_indices("Rust 1.").map(|(at, _)| readme[at..].split_at("Rust ".len()))
     {
         assert_eq!(
             minor(rest),

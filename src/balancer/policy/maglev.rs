@@ -38,9 +38,7 @@ pub struct Maglev {
 impl Default for Maglev {
     /// A table of [`Maglev::DEFAULT_TABLE_SIZE`] slots.
     fn default() -> Self {
-        Self {
-            table_size: Self::DEFAULT_TABLE_SIZE,
-        }
+        Self { table_size: Self::DEFAULT_TABLE_SIZE }
     }
 }
 
@@ -177,10 +175,7 @@ fn proportion(turns: &mut [Turn], size: usize) {
 
 /// Trial division: sizes are small and this runs once per configuration.
 fn is_prime(number: usize) -> bool {
-    number >= 2
-        && (2..)
-            .take_while(|d| d * d <= number)
-            .all(|d| !number.is_multiple_of(d))
+    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
 }
 
 #[cfg(test)]
@@ -252,16 +247,8 @@ mod tests {
 
     #[test]
     fn a_weight_of_one_in_a_thousand_is_exact() {
-        let candidates = [
-            Candidate {
-                id: "heavy",
-                weight: 1000,
-            },
-            Candidate {
-                id: "light",
-                weight: 1,
-            },
-        ];
+        let candidates =
+            [Candidate { id: "heavy", weight: 1000 }, Candidate { id: "light", weight: 1 }];
         let shares = shares(&Maglev::default().table(&candidates), 2);
         assert_eq!(shares, [65_537 - 65, 65]);
     }
@@ -293,9 +280,6 @@ mod tests {
     fn no_candidates_make_an_empty_table() {
         assert_eq!(Maglev::default().table(&[]).select(FlowHash(7)), None);
         let weightless = [Candidate { id: "a", weight: 0 }];
-        assert_eq!(
-            Maglev::default().table(&weightless).select(FlowHash(7)),
-            None
-        );
+        assert_eq!(Maglev::default().table(&weightless).select(FlowHash(7)), None);
     }
 }

@@ -75,21 +75,15 @@ fn winner(row: u64, classes: &[&[Entrant]]) -> u16 {
         best
     });
     let by_cost = |(x, entrant): (u64, &Entrant)| {
-        let cost = if classes.len() == 1 {
-            0
-        } else {
-            negative_log2(x)
-        };
+        let cost = if classes.len() == 1 { 0 } else { negative_log2(x) };
         (cost, entrant.weight, entrant.position)
     };
     champions
         .map(by_cost)
         .min_by(|(a, a_weight, a_position), (b, b_weight, b_position)| {
             // a / a_weight against b / b_weight, without dividing.
-            let (left, right) = (
-                u128::from(*a) * u128::from(*b_weight),
-                u128::from(*b) * u128::from(*a_weight),
-            );
+            let (left, right) =
+                (u128::from(*a) * u128::from(*b_weight), u128::from(*b) * u128::from(*a_weight));
             left.cmp(&right).then(a_position.cmp(b_position))
         })
         .map_or(0, |(_, _, position)| position)
@@ -132,12 +126,7 @@ mod tests {
 
     fn pool(ids: &[String], weights: impl Fn(usize) -> u16) -> Vec<Candidate<'_>> {
         let weighted = ids.iter().enumerate();
-        weighted
-            .map(|(i, id)| Candidate {
-                id,
-                weight: weights(i),
-            })
-            .collect()
+        weighted.map(|(i, id)| Candidate { id, weight: weights(i) }).collect()
     }
 
     fn ids(count: usize) -> Vec<String> {
@@ -178,10 +167,7 @@ mod tests {
                     let mut message = (row as u64).to_le_bytes().to_vec();
                     message.extend(KEY.hash_bytes(c.id.as_bytes()).to_le_bytes());
                     let x = KEY.hash_bytes(&message);
-                    (
-                        negative_log2(x) as f64 / f64::from(c.weight),
-                        std::cmp::Reverse(x),
-                    )
+                    (negative_log2(x) as f64 / f64::from(c.weight), std::cmp::Reverse(x))
                 };
                 cost(a).partial_cmp(&cost(b)).unwrap()
             });

@@ -65,18 +65,8 @@ impl AddressSet {
         let maps = [
             (&self.vip4, &program.vip4, "IPv4 addresses", "max_addresses"),
             (&self.vip6, &program.vip6, "IPv6 addresses", "max_addresses"),
-            (
-                &self.prefixes4,
-                &program.prefixes4,
-                "IPv4 prefixes",
-                "max_prefixes",
-            ),
-            (
-                &self.prefixes6,
-                &program.prefixes6,
-                "IPv6 prefixes",
-                "max_prefixes",
-            ),
+            (&self.prefixes4, &program.prefixes4, "IPv4 prefixes", "max_prefixes"),
+            (&self.prefixes6, &program.prefixes6, "IPv6 prefixes", "max_prefixes"),
         ];
         for (wanted, map, what, option) in maps {
             let limit = map.max_entries();
@@ -109,11 +99,8 @@ fn step(
     wanted: &BTreeMap<Vec<u8>, Answer>,
     map: &MapHandle,
 ) -> libbpf_rs::Result<()> {
-    let obsolete: Vec<_> = current
-        .keys()
-        .filter(|key| !wanted.contains_key(*key))
-        .cloned()
-        .collect();
+    let obsolete: Vec<_> =
+        current.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
     for key in obsolete {
         map.delete(&key)?;
         current.remove(&key);
@@ -133,10 +120,8 @@ mod tests {
     use super::*;
 
     fn set(addresses: &[(&str, Answer)]) -> AddressSet {
-        let parsed: Vec<_> = addresses
-            .iter()
-            .map(|(text, answer)| (text.parse().unwrap(), *answer))
-            .collect();
+        let parsed: Vec<_> =
+            addresses.iter().map(|(text, answer)| (text.parse().unwrap(), *answer)).collect();
         AddressSet::new(&parsed)
     }
 

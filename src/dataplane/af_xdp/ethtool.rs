@@ -62,9 +62,7 @@ fn ask<const N: usize>(interface: &str, words: &mut [u32; N]) -> io::Result<()> 
     }
     let mut request = libc::ifreq {
         ifr_name: name,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_data: words.as_mut_ptr().cast(),
-        },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: words.as_mut_ptr().cast() },
     };
     // SAFETY: SIOCETHTOOL takes an `ifreq`, which lives until the call returns, with a name ended
     // by a zero (it is shorter than the array) and a pointer to the command's structure, which is

@@ -251,30 +251,21 @@ impl XdpInterface {
     }
 
     fn write_station(&self) -> Result<(), XdpError> {
-        let (prefixes4, prefixes6) = (
-            self.addresses.has_prefixes4(),
-            self.addresses.has_prefixes6(),
-        );
+        let (prefixes4, prefixes6) =
+            (self.addresses.has_prefixes4(), self.addresses.has_prefixes6());
         let written = self.program.set_station(self.station, prefixes4, prefixes6);
         written.map_err(|error| self.map_error("set the station", &error))
     }
 
     fn map_error(&self, action: &'static str, error: &libbpf_rs::Error) -> XdpError {
-        XdpError::Map {
-            interface: self.name.clone(),
-            action,
-            reason: format!("{error:#}"),
-        }
+        XdpError::Map { interface: self.name.clone(), action, reason: format!("{error:#}") }
     }
 
     fn attach_error(&self, mode: &'static str, source: io::Error) -> XdpError {
         let interface = self.name.clone();
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
-                return XdpError::Privileges {
-                    interface,
-                    action: "attach an XDP program",
-                };
+                return XdpError::Privileges { interface, action: "attach an XDP program" };
             }
             Some(libc::EBUSY | libc::EEXIST) => {
                 let other = self.program.other_attached(&self.name, self.index);
@@ -291,12 +282,7 @@ impl XdpInterface {
             }
             _ => "see `dmesg` for what the kernel says",
         };
-        XdpError::Attach {
-            interface,
-            mode,
-            source,
-            hint,
-        }
+        XdpError::Attach { interface, mode, source, hint }
     }
 }
 
@@ -395,23 +381,14 @@ fn socket_error(name: &str, queue: u32, options: &XdpOptions, error: SocketError
         SocketError::Bind(source) => (source, true),
     };
     match (source.raw_os_error(), in_bind) {
-        (Some(libc::EPERM | libc::EACCES), _) => XdpError::Privileges {
-            interface,
-            action: "open an AF_XDP socket",
-        },
+        (Some(libc::EPERM | libc::EACCES), _) => {
+            XdpError::Privileges { interface, action: "open an AF_XDP socket" }
+        }
         (Some(libc::EBUSY), true) => XdpError::QueueBusy { interface, queue },
         (Some(libc::EOPNOTSUPP | libc::EINVAL), true) if options.copy == CopyMode::ZeroCopy => {
-            XdpError::NoZeroCopy {
-                interface,
-                queue,
-                source,
-            }
+            XdpError::NoZeroCopy { interface, queue, source }
         }
-        (_, true) => XdpError::Bind {
-            interface,
-            queue,
-            source,
-        },
+        (_, true) => XdpError::Bind { interface, queue, source },
         // What the kernel says of RLIMIT_MEMLOCK (xdp_umem_account_pages).
         (Some(libc::ENOBUFS), false) => XdpError::LockedMemory {
             interface,

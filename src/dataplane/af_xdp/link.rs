@@ -4,11 +4,10 @@
 //! for that of the mount.
 
 use super::error::XdpError;
+use crate::dataplane::netlink::{Answer, NetlinkSocket};
 use crate::packet::MacAddress;
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 
 /// The longest name of an interface, in bytes (`IFNAMSIZ` less the final zero).
@@ -29,27 +28,18 @@ pub(super) struct Link {
 pub(super) fn query(name: &str) -> Result<Link, XdpError> {
     let interface = || name.to_owned();
     if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
-        return Err(XdpError::NoSuchInterface {
-            interface: interface(),
-        });
+        return Err(XdpError::NoSuchInterface { interface: interface() });
     }
-    let failed = |source| XdpError::Query {
-        interface: name.to_owned(),
-        what: "properties",
-        source,
-    };
+    let failed =
+        |source| XdpError::Query { interface: name.to_owned(), what: "properties", source };
     let message = match request(name) {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
-            return Err(XdpError::NoSuchInterface {
-                interface: interface(),
-            });
+            return Err(XdpError::NoSuchInterface { interface: interface() });
         }
         answer => answer.map_err(failed)?,
     };
     if !message.header.flags.contains(LinkFlags::Up) {
-        return Err(XdpError::InterfaceDown {
-            interface: interface(),
-        });
+        return Err(XdpError::InterfaceDown { interface: interface() });
     }
 
     let (mut mac, mut mtu, mut rx_queues) = (None, None, 1);
@@ -63,10 +53,7 @@ pub(super) fn query(name: &str) -> Result<Link, XdpError> {
     }
     let kind = message.header.link_layer_type;
     let Some(mac) = mac.filter(|_| kind == LinkLayerType::Ether) else {
-        return Err(XdpError::NotEthernet {
-            interface: interface(),
-            kind: format!("{kind:?}"),
-        });
+        return Err(XdpError::NotEthernet { interface: interface(), kind: format!("{kind:?}") });
     };
     Ok(Link {
         index: message.header.index,
@@ -79,24 +66,10 @@ pub(super) fn query(name: &str) -> Result<Link, XdpError> {
 fn request(name: &str) -> io::Result<LinkMessage> {
     let mut link = LinkMessage::default();
     link.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    let mut message = NetlinkMessage::new(header, RouteNetlinkMessage::GetLink(link).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-        .map_err(|error| io::Error::other(format!("netlink answer not understood: {error}")))?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
-        NetlinkPayload::Error(error) => Err(error.to_io()),
-        other => Err(io::Error::other(format!(
-            "unexpected netlink answer: {other:?}"
-        ))),
+    let request = RouteNetlinkMessage::GetLink(link);
+    match NetlinkSocket::open(&[])?.call(request, 0)? {
+        Answer::Message(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+        Answer::Refused(error) => Err(error),
+        _ => Err(io::Error::other("the answer is about something else")),
     }
 }

@@ -115,11 +115,7 @@ impl XdpOptions {
         ];
         match checks.into_iter().find(|(valid, ..)| !valid) {
             None => Ok(()),
-            Some((_, field, value, expected)) => Err(XdpError::Option {
-                field,
-                value,
-                expected,
-            }),
+            Some((_, field, value, expected)) => Err(XdpError::Option { field, value, expected }),
         }
     }
 
@@ -160,11 +156,7 @@ impl FromStr for AttachMode {
             "auto" => Ok(Self::Auto),
             "native" => Ok(Self::Native),
             "generic" => Ok(Self::Generic),
-            _ => Err(ParseError::new(
-                "attach mode",
-                text,
-                "auto, native or generic",
-            )),
+            _ => Err(ParseError::new("attach mode", text, "auto, native or generic")),
         }
     }
 }
@@ -187,11 +179,7 @@ impl FromStr for CopyMode {
             "auto" => Ok(Self::Auto),
             "zero-copy" => Ok(Self::ZeroCopy),
             "copy" => Ok(Self::Copy),
-            _ => Err(ParseError::new(
-                "copy mode",
-                text,
-                "auto, zero-copy or copy",
-            )),
+            _ => Err(ParseError::new("copy mode", text, "auto, zero-copy or copy")),
         }
     }
 }

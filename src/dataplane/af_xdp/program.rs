@@ -64,10 +64,9 @@ impl Program {
                 interface: interface.to_owned(),
                 action: "load an XDP program",
             },
-            _ => XdpError::Program {
-                interface: interface.to_owned(),
-                reason: format!("{error:#}"),
-            },
+            _ => {
+                XdpError::Program { interface: interface.to_owned(), reason: format!("{error:#}") }
+            }
         })
     }
 
@@ -104,8 +103,7 @@ impl Program {
     /// Makes `socket` the one of `queue`; the kernel forgets it when it is closed.
     pub(super) fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> libbpf_rs::Result<()> {
         let value = socket.as_raw_fd().to_ne_bytes();
-        self.sockets
-            .update(&queue.to_ne_bytes(), &value, MapFlags::ANY)
+        self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY)
     }
 
     /// Sets whose frames are redirected, and in which families there are prefixes to try.
@@ -163,9 +161,7 @@ impl Program {
 
     /// Who else is attached to `interface`, if anyone.
     pub(super) fn other_attached(&self, interface: &str, index: u32) -> Option<XdpError> {
-        let query = Xdp::new(self.program.as_fd())
-            .query(index as i32, XdpFlags::NONE)
-            .ok()?;
+        let query = Xdp::new(self.program.as_fd()).query(index as i32, XdpFlags::NONE).ok()?;
         let (program, mode) = [
             (query.drv_prog_id, "xdpdrv"),
             (query.skb_prog_id, "xdpgeneric"),
@@ -186,11 +182,7 @@ impl Program {
             ),
             None => format!("remove it with `ip link set dev {interface} {mode} off`"),
         };
-        Some(XdpError::ProgramAttached {
-            interface: interface.to_owned(),
-            program,
-            remedy,
-        })
+        Some(XdpError::ProgramAttached { interface: interface.to_owned(), program, remedy })
     }
 }
 
@@ -209,10 +201,7 @@ impl Drop for ProgramLink {
 }
 
 fn map(object: &Object, name: &str) -> libbpf_rs::Result<MapHandle> {
-    let map = object
-        .maps()
-        .find(|map| map.name() == name)
-        .ok_or_else(|| missing(name))?;
+    let map = object.maps().find(|map| map.name() == name).ok_or_else(|| missing(name))?;
     MapHandle::try_from(&map)
 }
 

@@ -106,11 +106,7 @@ impl XdpQueue {
     pub fn census(&self) -> FrameCensus {
         let free = self.free.len() + self.lent.len() + self.outgoing.len();
         let transmitting = self.transmitting as usize;
-        FrameCensus {
-            receiving: self.total - free - transmitting,
-            transmitting,
-            free,
-        }
+        FrameCensus { receiving: self.total - free - transmitting, transmitting, free }
     }
 
     pub(super) fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -204,15 +200,10 @@ impl XdpQueue {
     fn wait(&mut self, wait: Duration) -> io::Result<()> {
         let deadline = Instant::now().checked_add(wait);
         loop {
-            let left = deadline.map_or(Duration::MAX, |at| {
-                at.saturating_duration_since(Instant::now())
-            });
+            let left =
+                deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             let pending = self.rings.transmit_pending() > 0;
-            let slice = if pending {
-                left.min(RETRY_TRANSMIT)
-            } else {
-                left
-            };
+            let slice = if pending { left.min(RETRY_TRANSMIT) } else { left };
             let started = Instant::now();
             if self.rings.wait_readable(slice)? {
                 return Ok(());
@@ -231,10 +222,8 @@ impl XdpQueue {
     fn handle(&mut self, handler: &mut Handler<'_>) {
         let actions: ArrayVec<Action, MAX_BATCH> = {
             let mut data = self.rings.lend(&mut self.lent);
-            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = data
-                .iter_mut()
-                .map(|data| Frame::new(data.contents_mut()))
-                .collect();
+            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> =
+                data.iter_mut().map(|data| Frame::new(data.contents_mut())).collect();
             handler(&mut frames);
             frames.iter().map(Frame::action).collect()
         };

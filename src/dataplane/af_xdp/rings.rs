@@ -42,23 +42,8 @@ pub(super) struct Rings {
 impl Rings {
     /// Takes over a socket with all of its frames, none of which is in a ring yet.
     pub(super) fn new(socket: XskSocket) -> (Self, Vec<OwnedFrame>) {
-        let XskSocket {
-            fill,
-            rx,
-            tx,
-            completion,
-            umem,
-            frames,
-            tx_size,
-        } = socket;
-        let rings = Self {
-            fill,
-            rx,
-            tx,
-            completion,
-            umem,
-            tx_size,
-        };
+        let XskSocket { fill, rx, tx, completion, umem, frames, tx_size } = socket;
+        let rings = Self { fill, rx, tx, completion, umem, tx_size };
         (rings, frames.into_iter().map(OwnedFrame).collect())
     }
 
@@ -165,8 +150,7 @@ impl Rings {
     /// In copy mode poll(2) also transmits what is in the TX ring, and does not say how that went.
     pub(super) fn wait_readable(&mut self, timeout: Duration) -> io::Result<bool> {
         let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
-        self.rx
-            .poll(i32::try_from(milliseconds).unwrap_or(i32::MAX))
+        self.rx.poll(i32::try_from(milliseconds).unwrap_or(i32::MAX))
     }
 
     /// What the kernel has counted for the socket.

@@ -141,9 +141,7 @@ fn umem_config(options: &XdpOptions, ring: QueueSize) -> Result<UmemConfig, Box<
 fn os_error(error: &(dyn Error + 'static)) -> io::Error {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let code = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error);
+        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         if let Some(code) = code {
             return io::Error::from_raw_os_error(code);
         }

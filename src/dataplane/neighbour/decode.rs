@@ -22,19 +22,11 @@ pub(super) fn observation(message: &RouteNetlinkMessage) -> Option<Observation> 
         RouteNetlinkMessage::NewNeighbour(message) => {
             let (interface, address) = neighbour(message)?;
             let entry = entry(message);
-            Some(Observation::Entry {
-                interface,
-                address,
-                entry,
-            })
+            Some(Observation::Entry { interface, address, entry })
         }
         RouteNetlinkMessage::DelNeighbour(message) => {
             let (interface, address) = neighbour(message)?;
-            Some(Observation::Entry {
-                interface,
-                address,
-                entry: None,
-            })
+            Some(Observation::Entry { interface, address, entry: None })
         }
         RouteNetlinkMessage::NewLink(message) => link(message).map(Observation::Link),
         // A port that leaves a bridge is "deleted" too, in the bridge's address family.
@@ -53,30 +45,24 @@ fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
         // An address that this host answers for, not one that it sends to.
         return None;
     }
-    let address = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                Some(IpAddr::V4(*address))
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
-                Some(IpAddr::V6(*address))
-            }
-            _ => None,
-        })?;
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+            Some(IpAddr::V4(*address))
+        }
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+            Some(IpAddr::V6(*address))
+        }
+        _ => None,
+    })?;
     Some((message.header.ifindex, address))
 }
 
 fn entry(message: &NeighbourMessage) -> Option<Entry> {
     let mac = || {
-        message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
-                _ => None,
-            })
+        message.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
+            _ => None,
+        })
     };
     let usable = |freshness| mac().map(|mac| Entry::Usable(mac, freshness));
     match message.header.state {
@@ -173,9 +159,7 @@ pub(super) fn look_up_neighbour(interface: u32, address: IpAddr) -> RouteNetlink
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);
     message.header.ifindex = interface;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(address.into()));
+    message.attributes.push(NeighbourAttribute::Destination(address.into()));
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
@@ -184,9 +168,7 @@ pub(super) fn look_up_route(address: IpAddr) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(address);
     message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-    message
-        .attributes
-        .push(RouteAttribute::Destination(address.into()));
+    message.attributes.push(RouteAttribute::Destination(address.into()));
     RouteNetlinkMessage::GetRoute(message)
 }
 
@@ -201,9 +183,7 @@ pub(super) fn use_neighbour(interface: u32, address: IpAddr) -> RouteNetlinkMess
     message.header.ifindex = interface;
     message.header.state = Nud::None;
     message.header.flags = NeighbourFlags::Use;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(address.into()));
+    message.attributes.push(NeighbourAttribute::Destination(address.into()));
     RouteNetlinkMessage::NewNeighbour(message)
 }
 
@@ -223,19 +203,13 @@ pub(super) fn list_addresses() -> RouteNetlinkMessage {
 pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
     let length = message.header.prefix_len;
     // On a point-to-point link "address" is the peer's and "local" ours; elsewhere both are ours.
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-    let any = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        });
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
     IpNet::new(local.or(any)?, length).ok()
 }

@@ -14,8 +14,6 @@ mod table;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod decode;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
-mod netlink;
-#[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod resolver;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod thread;

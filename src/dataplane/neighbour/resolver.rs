@@ -1,9 +1,9 @@
 //! The neighbour table kept true to the kernel's, and the kernel kept asking.
 
 use super::decode;
-use super::netlink::{Answer, NetlinkSocket, Received};
 use super::state::{Entry, LinkState, NeighbourEvent, NeighbourState, Observation, Route};
 use super::table::NeighbourTable;
+use crate::dataplane::netlink::{Answer, NetlinkSocket, Received};
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -131,10 +131,7 @@ impl Resolver {
             self.attend()?;
             let events = self.table.take_events();
             let now = Instant::now();
-            let wake = self
-                .table
-                .next_due()
-                .map_or(deadline, |due| due.min(deadline));
+            let wake = self.table.next_due().map_or(deadline, |due| due.min(deadline));
             if !events.is_empty() {
                 return Ok(events);
             }
@@ -192,11 +189,9 @@ impl Resolver {
 
     fn read_neighbours(&mut self) -> Result<(), ResolverError> {
         let entry = |message: &RouteNetlinkMessage| match decode::observation(message) {
-            Some(Observation::Entry {
-                interface,
-                address,
-                entry: Some(entry),
-            }) => Some((interface, address, entry)),
+            Some(Observation::Entry { interface, address, entry: Some(entry) }) => {
+                Some((interface, address, entry))
+            }
             _ => None,
         };
         let mut entries: Vec<(u32, IpAddr, Entry)> = Vec::new();
@@ -235,11 +230,7 @@ impl Resolver {
             Answer::Message(message) => decode::observation(&message),
             Answer::Done => None,
             // No such entry.
-            Answer::Refused(_) => Some(Observation::Entry {
-                interface,
-                address,
-                entry: None,
-            }),
+            Answer::Refused(_) => Some(Observation::Entry { interface, address, entry: None }),
         };
         if let Some(observation) = observation {
             self.table.apply(observation, Instant::now());
@@ -306,8 +297,6 @@ impl Resolver {
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Resolver")
-            .field("table", &self.table)
-            .finish_non_exhaustive()
+        f.debug_struct("Resolver").field("table", &self.table).finish_non_exhaustive()
     }
 }

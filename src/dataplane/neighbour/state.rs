@@ -74,6 +74,19 @@ pub enum Rejection {
     Multicast,
 }
 
+impl Rejection {
+    /// What is wrong with `mac` as that of another station, for a host whose own are `own`.
+    pub fn of(mac: MacAddress, own: impl IntoIterator<Item = MacAddress>) -> Option<Self> {
+        if mac.is_zero() {
+            Some(Self::Zero)
+        } else if mac.is_multicast() {
+            Some(Self::Multicast)
+        } else {
+            own.into_iter().any(|own| own == mac).then_some(Self::Own)
+        }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

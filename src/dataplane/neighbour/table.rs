@@ -83,9 +83,7 @@ impl NeighbourTable {
 
     /// The data-plane interface as it is now.
     pub fn link(&self) -> LinkState {
-        self.links
-            .get(&self.interface)
-            .map_or_else(LinkState::default, |link| link.state)
+        self.links.get(&self.interface).map_or_else(LinkState::default, |link| link.state)
     }
 
     /// Takes in what was learned at `now`; returns whether it changed any wanted neighbour's state
@@ -93,11 +91,7 @@ impl NeighbourTable {
     pub fn apply(&mut self, observation: Observation, now: Instant) -> bool {
         let before = self.events.len();
         match observation {
-            Observation::Entry {
-                interface,
-                address,
-                entry,
-            } => {
+            Observation::Entry { interface, address, entry } => {
                 if let Some(wanted) = self.wanted.get_mut(&address) {
                     match entry {
                         Some(entry) => wanted.entries.insert(interface, entry),
@@ -217,10 +211,7 @@ impl NeighbourTable {
 
     /// The interface on which the neighbour is on link, or why there is none.
     fn on_link(&self, wanted: &Wanted) -> Result<u32, Unresolved> {
-        let base = self
-            .links
-            .get(&self.interface)
-            .ok_or(Unresolved::LinkGone)?;
+        let base = self.links.get(&self.interface).ok_or(Unresolved::LinkGone)?;
         // A down link takes its routes along; the link is the reason to give.
         if !base.state.up {
             return Err(Unresolved::LinkDown);
@@ -255,16 +246,8 @@ impl NeighbourTable {
     }
 
     fn rejection(&self, mac: MacAddress) -> Option<Rejection> {
-        if mac.is_zero() {
-            return Some(Rejection::Zero);
-        }
-        if mac.is_multicast() {
-            return Some(Rejection::Multicast);
-        }
-        self.links
-            .values()
-            .any(|link| self.is_ours(link.index) && link.state.mac == Some(mac))
-            .then_some(Rejection::Own)
+        let ours = self.links.values().filter(|link| self.is_ours(link.index));
+        Rejection::of(mac, ours.filter_map(|link| link.state.mac))
     }
 
     fn report(&mut self, address: IpAddr, now: Instant) {
@@ -288,8 +271,7 @@ impl NeighbourTable {
         }
         if wanted.reported != Some(state) {
             wanted.reported = Some(state);
-            self.events
-                .push(NeighbourEvent::Neighbour { address, state });
+            self.events.push(NeighbourEvent::Neighbour { address, state });
         }
     }
 

@@ -16,11 +16,7 @@ fn address(last: u8) -> IpAddr {
 
 fn link(index: u32, vlan_of: Option<u32>, mac: MacAddress, up: bool) -> Link {
     let mac = Some(mac);
-    Link {
-        index,
-        vlan_of,
-        state: LinkState { mac, up },
-    }
+    Link { index, vlan_of, state: LinkState { mac, up } }
 }
 
 /// A table with the interface, a VLAN of it, an unrelated one, and one wanted address.
@@ -39,11 +35,7 @@ fn table(now: Instant) -> NeighbourTable {
 
 fn entry(interface: u32, entry: Entry) -> Observation {
     let address = address(11);
-    Observation::Entry {
-        interface,
-        address,
-        entry: Some(entry),
-    }
+    Observation::Entry { interface, address, entry: Some(entry) }
 }
 
 fn route(route: Route) -> Observation {
@@ -74,11 +66,7 @@ fn an_entry_on_the_routes_interface_resolves_and_each_change_is_told_once() {
     assert_eq!(table.take_events().len(), 2);
     assert!(table.apply(entry(ETH, Entry::Failed), now));
     assert_eq!(table.state(address(11)), unresolved(Unresolved::NoAnswer));
-    let deleted = Observation::Entry {
-        interface: ETH,
-        address: address(11),
-        entry: None,
-    };
+    let deleted = Observation::Entry { interface: ETH, address: address(11), entry: None };
     assert!(table.apply(deleted, now));
     assert_eq!(table.state(address(11)), unresolved(Unresolved::Pending));
 }
@@ -95,10 +83,7 @@ fn an_entry_on_another_interface_does_not_count() {
     let elsewhere = Unresolved::OtherInterface(OTHER);
     assert_eq!(table.state(address(11)), unresolved(elsewhere));
     table.apply(route(Route::OnLink(VLAN)), now);
-    assert_eq!(
-        table.state(address(11)),
-        Some(NeighbourState::Resolved(PEER))
-    );
+    assert_eq!(table.state(address(11)), Some(NeighbourState::Resolved(PEER)));
 }
 
 #[test]
@@ -209,10 +194,7 @@ fn fixed_entries_are_taken_as_they_are() {
     let mut table = table(now);
     table.apply(route(Route::OnLink(ETH)), now);
     table.apply(entry(ETH, Entry::Usable(PEER, Freshness::Fixed)), now);
-    assert_eq!(
-        table.state(address(11)),
-        Some(NeighbourState::Resolved(PEER))
-    );
+    assert_eq!(table.state(address(11)), Some(NeighbourState::Resolved(PEER)));
     assert_eq!(table.ask_on(address(11)), None);
 }
 
@@ -239,20 +221,14 @@ fn wanting_another_set_keeps_what_stays() {
     let both = BTreeSet::from([address(11), address(12)]);
     assert!(table.want(&both, now));
     assert!(!table.want(&both, now));
-    assert_eq!(
-        table.state(address(11)),
-        Some(NeighbourState::Resolved(PEER))
-    );
+    assert_eq!(table.state(address(11)), Some(NeighbourState::Resolved(PEER)));
     assert!(!table.want(&BTreeSet::from([address(12)]), now));
     assert_eq!(table.state(address(11)), None);
 }
 
 fn any_entry() -> impl Strategy<Value = Option<Entry>> {
-    let freshness = prop_oneof![
-        Just(Freshness::Confirmed),
-        Just(Freshness::Stale),
-        Just(Freshness::Fixed)
-    ];
+    let freshness =
+        prop_oneof![Just(Freshness::Confirmed), Just(Freshness::Stale), Just(Freshness::Fixed)];
     let usable =
         (0u8..4, freshness).prop_map(|(n, f)| Entry::Usable(MacAddress([2, 0, 0, 0, 0, n]), f));
     prop_oneof![
@@ -273,16 +249,10 @@ fn any_observation() -> impl Strategy<Value = Observation> {
     ];
     prop_oneof![
         (index.clone(), 10u8..13, any_entry()).prop_map(|(interface, last, entry)| {
-            Observation::Entry {
-                interface,
-                address: address(last),
-                entry,
-            }
+            Observation::Entry { interface, address: address(last), entry }
         }),
-        (10u8..13, route).prop_map(|(last, route)| Observation::Route {
-            address: address(last),
-            route
-        }),
+        (10u8..13, route)
+            .prop_map(|(last, route)| Observation::Route { address: address(last), route }),
         (index.clone(), 0u8..4, any::<bool>(), any::<bool>()).prop_map(|(i, n, up, stacked)| {
             let lower = if stacked { Some(ETH) } else { None };
             Observation::Link(link(i, lower, MacAddress([2, 0, 0, 0, 0, n]), up))

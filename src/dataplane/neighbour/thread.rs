@@ -43,10 +43,7 @@ impl ResolverThread {
         let thread = std::thread::Builder::new()
             .name("dsrlb-neighbour".into())
             .spawn(move || run(resolver, &theirs, report))?;
-        Ok(Self {
-            orders,
-            thread: Some(thread),
-        })
+        Ok(Self { orders, thread: Some(thread) })
     }
 
     /// Replaces the set of addresses to resolve, within a tenth of a second.

@@ -60,11 +60,7 @@ impl NetlinkSocket {
         for &group in groups {
             socket.add_membership(group)?;
         }
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(BUFFER_LENGTH),
-        })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_LENGTH) })
     }
 
     /// Waits for at most `wait` for one datagram and gives its messages to `each`.
