@@ -18,7 +18,7 @@
 //!
 //! Threads: one worker for each queue, one that follows the neighbours, and those of the health
 //! runner. Whatever they find out goes through one lock to the [`Planner`](crate::dataplane::Planner)
-//! and comes out as one new [`Snapshot`]; workers take no lock.
+//! and comes out as one new [`Snapshot`](crate::dataplane::Snapshot); workers take no lock.
 //!
 //! Everything happens in the network namespace of the thread that calls [`DirectorBuilder::start`].
 

@@ -1,26 +1,4 @@
 //! The flow hash: keyed, specified, and the same on every machine.
-//!
-//! # Specification
-//!
-//! The hash of a flow is SipHash-1-3 (Aumasson and Bernstein, 2012; one compression and three
-//! finalisation rounds) under a 128-bit key, over the concatenation, without separators, of the
-//! fields that the [`HashInput`] names, in the order of [`FiveTuple`]:
-//!
-//! | field | bytes |
-//! |---|---|
-//! | source address | 4 or 16, as on the wire |
-//! | destination address | 4 or 16, as on the wire |
-//! | source port | 2, big-endian |
-//! | destination port | 2, big-endian |
-//! | protocol | 1 |
-//!
-//! The message length is part of SipHash, so an IPv4 and an IPv6 flow never share a message. The
-//! result is a 64-bit number; a table of `n` slots is indexed by the upper half of the 128-bit
-//! product of hash and `n` ([`FlowHash::slot`]), which needs no division and is exact on every
-//! architecture.
-//!
-//! SipHash is chosen over faster multiplicative hashes because it is keyed in earnest: who does not
-//! know the key cannot choose flows that all land on one backend.
 
 use super::FiveTuple;
 use std::net::IpAddr;
@@ -29,7 +7,7 @@ use std::net::IpAddr;
 ///
 /// | here | Azure | NetScaler | IPVS |
 /// |---|---|---|---|
-/// | `FiveTuple` | default (5-tuple hash) | | `sh-port`, `mh-port` |
+/// | `FiveTuple` | default (5-tuple hash) | | |
 /// | `ThreeTuple` | SourceIPProtocol | | |
 /// | `TwoTuple` | SourceIP | SOURCEIPDESTIPHASH | |
 /// | `SourceIp` | | SOURCEIPHASH | `sh` |
@@ -96,6 +74,28 @@ impl FlowHash {
 /// Directors that share a VIP must share the key to agree on the backend of a flow. The default
 /// key is public: it protects nobody from an attacker who wants all flows on one backend. Set
 /// your own where that matters.
+///
+/// # Specification
+///
+/// The hash of a flow is SipHash-1-3 (Aumasson and Bernstein, 2012; one compression and three
+/// finalisation rounds) under a 128-bit key, over the concatenation, without separators, of the
+/// fields that the [`HashInput`] names, in the order of [`FiveTuple`]:
+///
+/// | field | bytes |
+/// |---|---|
+/// | source address | 4 or 16, as on the wire |
+/// | destination address | 4 or 16, as on the wire |
+/// | source port | 2, big-endian |
+/// | destination port | 2, big-endian |
+/// | protocol | 1 |
+///
+/// The message length is part of SipHash, so an IPv4 and an IPv6 flow never share a message. The
+/// result is a 64-bit number; a table of `n` slots is indexed by the upper half of the 128-bit
+/// product of hash and `n` ([`FlowHash::slot`]), which needs no division and is exact on every
+/// architecture.
+///
+/// SipHash is chosen over faster multiplicative hashes because it is keyed in earnest: who does not
+/// know the key cannot choose flows that all land on one backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashKey {
     k0: u64,
@@ -122,7 +122,7 @@ impl HashKey {
         Self { k0: key as u64, k1: (key >> 64) as u64 }
     }
 
-    /// Hashes the parts of `flow` that `input` names, as the [module](self) specifies.
+    /// Hashes the parts of `flow` that `input` names, as [specified](HashKey#specification).
     #[inline]
     pub fn hash_flow(&self, input: HashInput, flow: &FiveTuple) -> FlowHash {
         // The common case, an IPv4 five-tuple, is 13 bytes: one word and a tail, no buffer.

@@ -1,24 +1,4 @@
 //! Maglev hashing (Eisenbud et al., NSDI 2016, section 3.4), with weights in exact proportion.
-//!
-//! # Specification
-//!
-//! For a table of M slots, M prime, candidate `id` has a permutation of the slots: it begins at
-//! `offset` and goes on in steps of `skip`, modulo M, with
-//!
-//! * `offset = slot(SipHash-1-3(k_offset, id), M)`,
-//! * `skip = 1 + slot(SipHash-1-3(k_skip, id), M - 1)`,
-//!
-//! where `k_offset` is the 16 bytes `dsrlb maglev off`, `k_skip` is `dsrlb maglev skp`, and `slot`
-//! is [`FlowHash::slot`]. Of the M slots, every candidate gets its exact proportion, M times its
-//! weight over the sum of weights: the whole part first, and the slots left over go to the largest
-//! remainders, among equals to the first id. Candidates are taken in the order of their ids, round
-//! after round. In each round a candidate's credit grows by its weight; when it reaches the largest
-//! weight of all, the credit is reduced by that and the candidate, unless it has its proportion
-//! already, takes the first free slot of its permutation. With equal weights everyone takes one
-//! slot a round, which is the paper's table.
-//!
-//! A change of one backend moves few of the other flows, and the shares stay even; rendezvous
-//! hashing moves none of them, but shares out less evenly.
 
 use super::{Candidate, LookupTable, Policy, Selector};
 use crate::flow::{FlowHash, HashKey};
@@ -30,6 +10,26 @@ const SKIP_KEY: HashKey = HashKey::new(*b"dsrlb maglev skp");
 const FREE: u16 = u16::MAX;
 
 /// The Maglev policy.
+///
+/// # Specification
+///
+/// For a table of M slots, M prime, candidate `id` has a permutation of the slots: it begins at
+/// `offset` and goes on in steps of `skip`, modulo M, with
+///
+/// * `offset = slot(SipHash-1-3(k_offset, id), M)`,
+/// * `skip = 1 + slot(SipHash-1-3(k_skip, id), M - 1)`,
+///
+/// where `k_offset` is the 16 bytes `dsrlb maglev off`, `k_skip` is `dsrlb maglev skp`, and `slot`
+/// is [`FlowHash::slot`]. Of the M slots, every candidate gets its exact proportion, M times its
+/// weight over the sum of weights: the whole part first, and the slots left over go to the largest
+/// remainders, among equals to the first id. Candidates are taken in the order of their ids, round
+/// after round. In each round a candidate's credit grows by its weight; when it reaches the largest
+/// weight of all, the credit is reduced by that and the candidate, unless it has its proportion
+/// already, takes the first free slot of its permutation. With equal weights everyone takes one
+/// slot a round, which is the paper's table.
+///
+/// A change of one backend moves few of the other flows, and the shares stay even; rendezvous
+/// hashing moves none of them, but shares out less evenly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Maglev {
     table_size: usize,
@@ -71,7 +71,7 @@ impl Maglev {
         }
     }
 
-    /// The lookup table for these candidates; see the [module](self) for its specification.
+    /// The lookup table for these candidates; see [`Maglev`] for its specification.
     pub fn table(&self, candidates: &[Candidate<'_>]) -> LookupTable {
         let size = self.table_size;
         let largest = candidates.iter().map(|c| u32::from(c.weight)).max();

@@ -1,17 +1,4 @@
 //! Rendezvous hashing (Thaler and Ravishankar, 1998), weighted, as a table.
-//!
-//! # Specification
-//!
-//! The table has 65,536 slots. In slot `r`, candidate `id` draws the 64-bit number
-//! `x = SipHash-1-3(k, r || SipHash-1-3(k, id))`, both numbers as eight little-endian bytes, `k`
-//! being the 16 bytes `dsrlb rendezvous`. The slot goes to the candidate with the smallest
-//! `-log2(x / 2^64) / weight` (Schindelhauer and Schomaker, 2005), where the logarithm is computed
-//! in fixed point with 40 fractional bits, rounded towards zero, and zero draws count as one; equal
-//! weights therefore compare by `x` alone. Of equal results the first id wins.
-//!
-//! The order of two candidates in a slot never depends on a third, so a change of one backend moves
-//! no flow between the others. The price is balance: a candidate's share is a random number with a
-//! relative deviation of about `sqrt(N / 65536)`, 4 % for 100 backends.
 
 use super::{Candidate, LookupTable, Policy, Selector};
 use crate::flow::HashKey;
@@ -20,6 +7,19 @@ const KEY: HashKey = HashKey::new(*b"dsrlb rendezvous");
 
 /// The rendezvous policy. Its table takes 128 KiB and about 65,536 hashes a backend to build:
 /// meant for up to a few hundred backends.
+///
+/// # Specification
+///
+/// The table has 65,536 slots. In slot `r`, candidate `id` draws the 64-bit number
+/// `x = SipHash-1-3(k, r || SipHash-1-3(k, id))`, both numbers as eight little-endian bytes, `k`
+/// being the 16 bytes `dsrlb rendezvous`. The slot goes to the candidate with the smallest
+/// `-log2(x / 2^64) / weight` (Schindelhauer and Schomaker, 2005), where the logarithm is computed
+/// in fixed point with 40 fractional bits, rounded towards zero, and zero draws count as one; equal
+/// weights therefore compare by `x` alone. Of equal results the first id wins.
+///
+/// The order of two candidates in a slot never depends on a third, so a change of one backend moves
+/// no flow between the others. The price is balance: a candidate's share is a random number with a
+/// relative deviation of about `sqrt(N / 65536)`, 4 % for 100 backends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rendezvous;
 
@@ -27,7 +27,7 @@ impl Rendezvous {
     /// The number of slots in a table.
     pub const TABLE_SIZE: usize = 1 << 16;
 
-    /// The lookup table for these candidates; see the [module](self) for its specification.
+    /// The lookup table for these candidates; see [`Rendezvous`] for its specification.
     pub fn table(&self, candidates: &[Candidate<'_>]) -> LookupTable {
         let mut entrants: Vec<Entrant> = (0..u16::MAX)
             .zip(candidates)

@@ -3,10 +3,10 @@
 //! On one link, Direct Server Return is a change of MAC addresses, so a backend whose MAC is not
 //! known, or is wrong, can be sent nothing. The kernel resolves and watches neighbours well; what it
 //! lacks here is a reason to, since the packets to the backends do not go through it. So the
-//! [`Resolver`] makes it ask, follows what it learns, and refuses what would make a loop.
+//! `Resolver` makes it ask, follows what it learns, and refuses what would make a loop.
 //!
 //! - [`NeighbourTable`] is the pure part: what is wanted, what is known, when to ask again.
-//! - [`Resolver`] is the I/O: netlink sockets and, if wanted, a thread.
+//! - `Resolver` is the I/O: netlink sockets and, if wanted, a thread.
 
 mod state;
 mod table;
