@@ -1,0 +1,111 @@
+//! Whether backends are healthy: what a monitor is, and the machinery that runs monitors.
+//!
+//! A [`Monitor`] probes one backend once and says whether it succeeded. When to probe, how many
+//! failures make a backend unhealthy, on which threads, and what to do with a monitor that hangs or
+//! panics is the library's business:
+//!
+//! - [`Hysteresis`] turns single results into states: `rise` successes up, `fall` failures down.
+//! - [`Schedule`] says who is due when, spread over the interval and without drift.
+//! - [`Tracker`] joins the two for a replaceable set of targets. All three are pure: the time is a
+//!   parameter, so tests need not sleep.
+//! - [`Runner`] is the threads around them; it reports each [`HealthEvent`] through a channel.
+//! - [`IcmpEcho`] is the stock monitor.
+//!
+//! ```
+//! use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, ProbeTarget, Runner, Target};
+//! use std::sync::{Arc, mpsc};
+//! use std::time::Duration;
+//!
+//! struct AlwaysWell;
+//!
+//! impl Monitor for AlwaysWell {
+//!     fn probe(&self, _: &Target<'_>, _: Duration) -> Result<(), ProbeFailure> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (sender, events) = mpsc::channel();
+//! let runner = Runner::start(Runner::DEFAULT_THREADS, sender)?;
+//! runner.set_targets(vec![ProbeTarget {
+//!     id: "web-1".into(),
+//!     address: "192.0.2.11".parse()?,
+//!     monitor: Arc::new(AlwaysWell),
+//!     policy: HealthPolicy::default(),
+//! }])?;
+//! let event = events.recv()?;
+//! assert_eq!(event.to_string(), "web-1: unknown -> up");
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod failure;
+mod hysteresis;
+mod icmp;
+mod policy;
+mod runner;
+mod schedule;
+mod tracker;
+
+pub use failure::ProbeFailure;
+pub use hysteresis::{HealthState, Hysteresis, Transition};
+pub use icmp::IcmpEcho;
+pub use policy::HealthPolicy;
+pub use runner::Runner;
+pub use schedule::Schedule;
+pub use tracker::{HealthEvent, Job, ProbeTarget, Tracker};
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whom to probe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Target<'a> {
+    /// The backend's identifier, as the configuration gives it.
+    pub id: &'a str,
+    /// The backend's own address, not the VIP.
+    pub address: IpAddr,
+}
+
+impl<'a> Target<'a> {
+    /// A target, for calling a monitor oneself.
+    pub const fn new(id: &'a str, address: IpAddr) -> Self {
+        Self { id, address }
+    }
+}
+
+/// A way to find out whether a backend is well.
+///
+/// One monitor may probe many backends, several at the same time. It should give up by itself when
+/// `timeout` is over: the [`Runner`] does not wait for it, but cannot end it either, and a monitor
+/// that hangs keeps a thread. A panic counts as a failed probe.
+pub trait Monitor: Send + Sync {
+    /// Probes `target` once, for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Why the backend is not to be taken for healthy.
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure>;
+}
+
+impl<M: Monitor + ?Sized> Monitor for &M {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+        (**self).probe(target, timeout)
+    }
+}
+
+impl<M: Monitor + ?Sized> Monitor for Box<M> {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+        (**self).probe(target, timeout)
+    }
+}
+
+impl<M: Monitor + ?Sized> Monitor for Arc<M> {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+        (**self).probe(target, timeout)
+    }
+}
