@@ -5,6 +5,7 @@
 pub mod dataplane;
 pub mod error;
 pub mod flow;
+pub mod health;
 pub mod packet;
 pub mod verdict;
 

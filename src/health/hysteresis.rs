@@ -120,11 +120,16 @@ mod tests {
     fn three_failures_down_two_successes_up() {
         let policy = HealthPolicy::default();
         let mut hysteresis = Hysteresis::new(&policy);
-        let results = [true, false, false, true, false, false, false, true, false, true, true];
+        let results = [
+            true, false, false, true, false, false, false, true, false, true, true,
+        ];
         let changed: Vec<_> = results.map(|r| hysteresis.observe(r).map(|t| t.to)).into();
         let (up, down) = (Some(HealthState::Up), Some(HealthState::Down));
         let none = None;
-        assert_eq!(changed, [up, none, none, none, none, none, down, none, none, none, up]);
+        assert_eq!(
+            changed,
+            [up, none, none, none, none, none, down, none, none, none, up]
+        );
     }
 
     proptest! {

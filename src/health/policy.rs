@@ -77,7 +77,10 @@ impl HealthPolicy {
             !self.timeout.is_zero() && self.timeout <= self.interval,
             "timeout",
             format!("{:?}", self.timeout),
-            format!("must be above 0 and at most the interval, {:?}", self.interval),
+            format!(
+                "must be above 0 and at most the interval, {:?}",
+                self.interval
+            ),
         );
         for (field, value) in [("rise", self.rise), ("fall", self.fall)] {
             let expected = "must be at least 1".to_owned();
@@ -101,18 +104,54 @@ mod tests {
         let good = HealthPolicy::default();
         let millis = Duration::from_millis;
         let cases = [
-            (HealthPolicy { interval: Duration::ZERO, ..good }, "interval: 0ns: must be from 10ms"),
-            (HealthPolicy { interval: Duration::MAX, ..good }, "interval: 1844"),
-            (HealthPolicy { timeout: Duration::ZERO, ..good }, "timeout: 0ns: must be above 0"),
-            (HealthPolicy { timeout: millis(1001), ..good }, "timeout: 1.001s: must be above 0 and at most the interval, 1s"),
-            (HealthPolicy { rise: 0, ..good }, "rise: 0: must be at least 1"),
-            (HealthPolicy { fall: 0, ..good }, "fall: 0: must be at least 1"),
+            (
+                HealthPolicy {
+                    interval: Duration::ZERO,
+                    ..good
+                },
+                "interval: 0ns: must be from 10ms",
+            ),
+            (
+                HealthPolicy {
+                    interval: Duration::MAX,
+                    ..good
+                },
+                "interval: 1844",
+            ),
+            (
+                HealthPolicy {
+                    timeout: Duration::ZERO,
+                    ..good
+                },
+                "timeout: 0ns: must be above 0",
+            ),
+            (
+                HealthPolicy {
+                    timeout: millis(1001),
+                    ..good
+                },
+                "timeout: 1.001s: must be above 0 and at most the interval, 1s",
+            ),
+            (
+                HealthPolicy { rise: 0, ..good },
+                "rise: 0: must be at least 1",
+            ),
+            (
+                HealthPolicy { fall: 0, ..good },
+                "fall: 0: must be at least 1",
+            ),
         ];
         for (policy, expected) in cases {
             let error = policy.validate().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        let all = HealthPolicy { interval: Duration::ZERO, timeout: millis(1), rise: 0, fall: 0, ..good };
+        let all = HealthPolicy {
+            interval: Duration::ZERO,
+            timeout: millis(1),
+            rise: 0,
+            fall: 0,
+            ..good
+        };
         assert_eq!(all.validate().unwrap_err().problems().len(), 4);
     }
 }

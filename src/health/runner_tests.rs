@@ -58,7 +58,9 @@ fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
     let monitor = Arc::new(Told::default());
     let (sender, events) = mpsc::channel();
     let runner = Runner::start(4, sender).unwrap();
-    let ids = ["hang-1", "hang-2", "hang-3", "panic", "well-1", "well-2", "refused"];
+    let ids = [
+        "hang-1", "hang-2", "hang-3", "panic", "well-1", "well-2", "refused",
+    ];
     runner.set_targets(targets(&monitor, &ids)).unwrap();
     let mut states = BTreeMap::new();
     while states.len() < ids.len() {
@@ -75,7 +77,11 @@ fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
     }
     for (id, state) in &states {
         let well = id.starts_with("well");
-        let expected = if well { HealthState::Up } else { HealthState::Down };
+        let expected = if well {
+            HealthState::Up
+        } else {
+            HealthState::Down
+        };
         assert_eq!(*state, expected, "{id}");
     }
     assert_eq!(runner.states(), states);
@@ -86,7 +92,11 @@ fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
 
     let start = Instant::now();
     assert_eq!(runner.shut_down(Duration::from_millis(200)), 3);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -94,11 +104,17 @@ fn shutting_down_is_prompt_and_complete() {
     let monitor = Arc::new(Told::default());
     let (sender, events) = mpsc::channel();
     let runner = Runner::start(Runner::DEFAULT_THREADS, sender).unwrap();
-    runner.set_targets(targets(&monitor, &["well", "refused"])).unwrap();
+    runner
+        .set_targets(targets(&monitor, &["well", "refused"]))
+        .unwrap();
     events.recv_timeout(PATIENCE).unwrap();
     let start = Instant::now();
     assert_eq!(runner.shut_down(PATIENCE), 0);
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
     // The threads are gone, and with them the sender.
     while let Ok(event) = events.recv_timeout(PATIENCE) {
         assert_ne!(event.to, HealthState::Unknown);
@@ -113,7 +129,9 @@ fn targets_are_replaced_while_it_runs() {
     let runner = Runner::start(2, sender).unwrap();
     runner.set_targets(targets(&monitor, &["well-1"])).unwrap();
     assert_eq!(events.recv_timeout(PATIENCE).unwrap().id, "well-1");
-    runner.set_targets(targets(&monitor, &["well-1", "well-2"])).unwrap();
+    runner
+        .set_targets(targets(&monitor, &["well-1", "well-2"]))
+        .unwrap();
     assert_eq!(events.recv_timeout(PATIENCE).unwrap().id, "well-2");
     runner.set_targets(targets(&monitor, &["well-2"])).unwrap();
     let states = BTreeMap::from([("well-2".to_owned(), HealthState::Up)]);

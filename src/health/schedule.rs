@@ -184,7 +184,10 @@ mod tests {
             }
         }
         assert_eq!(served.len(), 50);
-        assert!(served.values().all(|&count| (15..=25).contains(&count)), "{served:?}");
+        assert!(
+            served.values().all(|&count| (15..=25).contains(&count)),
+            "{served:?}"
+        );
     }
 
     #[test]
@@ -195,7 +198,10 @@ mod tests {
             assert!(place < SECOND);
             tenths[place.as_millis() as usize / 100] += 1;
         }
-        assert!(tenths.iter().all(|count| (70..=130).contains(count)), "{tenths:?}");
+        assert!(
+            tenths.iter().all(|count| (70..=130).contains(count)),
+            "{tenths:?}"
+        );
         // A value that must not change between versions: several directors rely on nothing here,
         // but a restart should not shift every probe.
         assert_eq!(phase(b"web-1", SECOND), phase(b"web-1", SECOND));

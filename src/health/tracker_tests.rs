@@ -23,17 +23,17 @@ fn target(id: &str, last: u8) -> ProbeTarget {
 const FAILED: Result<(), ProbeFailure> = Err(ProbeFailure::Refused);
 
 /// Runs one probe when it is due, with `result`; returns the time and the event.
-fn step(
-    tracker: &mut Tracker,
-    result: Result<(), ProbeFailure>,
-) -> (Instant, Option<HealthEvent>) {
+fn step(tracker: &mut Tracker, result: Result<(), ProbeFailure>) -> (Instant, Option<HealthEvent>) {
     let now = tracker.next_due().unwrap();
     let job = tracker.start_next(now).unwrap();
     (now, tracker.finish(&job, result, now))
 }
 
 fn state(tracker: &Tracker, id: &str) -> Option<HealthState> {
-    tracker.states().find(|(name, _)| name == id).map(|(_, state)| state)
+    tracker
+        .states()
+        .find(|(name, _)| name == id)
+        .map(|(_, state)| state)
 }
 
 #[test]
@@ -47,7 +47,14 @@ fn a_backend_goes_up_at_once_down_after_three_and_up_after_two() {
         .filter_map(|result| step(&mut tracker, result).1)
         .map(|event| event.to_string())
         .collect();
-    assert_eq!(events, ["a: unknown -> up", "a: up -> down: refused", "a: down -> up"]);
+    assert_eq!(
+        events,
+        [
+            "a: unknown -> up",
+            "a: up -> down: refused",
+            "a: down -> up"
+        ]
+    );
 }
 
 #[test]
@@ -68,7 +75,10 @@ fn a_hanging_probe_fails_again_and_again_and_is_never_doubled() {
         events = tracker.overdue(now);
     }
     assert_eq!(events[0].to, HealthState::Down);
-    assert_eq!(events[0].reason, Some(ProbeFailure::Overran(Duration::from_millis(2750))));
+    assert_eq!(
+        events[0].reason,
+        Some(ProbeFailure::Overran(Duration::from_millis(2750)))
+    );
     // It comes back after all: too late to count, but in time to be probed again.
     let late = begun + Duration::from_secs(60);
     assert_eq!(tracker.finish(&job, Ok(()), late), None);
@@ -81,7 +91,9 @@ fn a_hanging_probe_fails_again_and_again_and_is_never_doubled() {
 fn replacing_targets_keeps_those_that_stay() {
     let start = Instant::now();
     let mut tracker = Tracker::new(start);
-    tracker.set_targets(vec![target("a", 1), target("b", 2)], start).unwrap();
+    tracker
+        .set_targets(vec![target("a", 1), target("b", 2)], start)
+        .unwrap();
     step(&mut tracker, Ok(()));
     step(&mut tracker, Ok(()));
     let due = tracker.next_due();
@@ -89,7 +101,9 @@ fn replacing_targets_keeps_those_that_stay() {
     assert_eq!(events.unwrap(), []);
     assert_eq!(state(&tracker, "a"), Some(HealthState::Up));
     assert_eq!(state(&tracker, "c"), Some(HealthState::Unknown));
-    tracker.set_targets(vec![target("a", 1), target("b", 2)], start).unwrap();
+    tracker
+        .set_targets(vec![target("a", 1), target("b", 2)], start)
+        .unwrap();
     assert_eq!(tracker.next_due(), due);
 
     // The same identifier at another address is another machine.
@@ -130,7 +144,9 @@ fn bad_targets_change_nothing() {
     tracker.set_targets(vec![target("a", 1)], start).unwrap();
     let mut bad = target("b", 2);
     bad.policy.timeout = Duration::ZERO;
-    let error = tracker.set_targets(vec![bad, target("c", 3), target("c", 4)], start).unwrap_err();
+    let error = tracker
+        .set_targets(vec![bad, target("c", 3), target("c", 4)], start)
+        .unwrap_err();
     let text = error.to_string();
     assert!(text.contains("backend b: timeout: 0ns"), "{text}");
     assert!(text.contains("backend c: id: c: must be unique"), "{text}");
@@ -148,9 +164,20 @@ fn a_panic_is_a_failed_probe_with_its_message() {
     let start = Instant::now();
     let mut tracker = Tracker::new(start);
     let monitor = Arc::new(Panics);
-    tracker.set_targets(vec![ProbeTarget { monitor, ..target("a", 1) }], start).unwrap();
+    tracker
+        .set_targets(
+            vec![ProbeTarget {
+                monitor,
+                ..target("a", 1)
+            }],
+            start,
+        )
+        .unwrap();
     let result = tracker.start_next(start).unwrap().run();
-    assert_eq!(result, Err(ProbeFailure::Panicked("no luck with a".to_owned())));
+    assert_eq!(
+        result,
+        Err(ProbeFailure::Panicked("no luck with a".to_owned()))
+    );
 }
 
 proptest! {
