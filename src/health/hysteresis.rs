@@ -98,7 +98,6 @@ mod tests {
     /// if the last `fall` are failures, else as before.
     fn slow(policy: &HealthPolicy, history: &[bool]) -> HealthState {
         let mut state = policy.initial;
-        // A change uses its results up: they do not count again for the next one.
         for end in 1..=history.len() {
             let so_far = &history[..end];
             let all_last = |count: u32, value| {

@@ -1,5 +1,6 @@
 //! The ICMP echo monitor: "ping".
 
+use super::icmp_filter;
 use super::icmp_message::{Echo, Heard};
 use super::{Monitor, ProbeFailure, Target};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -60,7 +61,7 @@ impl Monitor for IcmpEcho {
     fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
         let start = Instant::now();
         let echo = self.next_echo();
-        let socket = open(target.address)?;
+        let socket = open(target.address, &echo)?;
         let request = echo.request(target.address);
         socket.send_to(&request, SocketAddr::new(target.address, 0))?;
 
@@ -92,7 +93,7 @@ impl Monitor for IcmpEcho {
 
 /// A raw socket, in the guise of a UDP socket: the standard library then reads the sender's address
 /// without unsafe code.
-fn open(address: IpAddr) -> Result<UdpSocket, ProbeFailure> {
+fn open(address: IpAddr, echo: &Echo) -> Result<UdpSocket, ProbeFailure> {
     let (domain, protocol) = match address {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
@@ -105,6 +106,8 @@ fn open(address: IpAddr) -> Result<UdpSocket, ProbeFailure> {
             error.into()
         }
     })?;
+    // Before anything is sent, so before anything can fill the buffer.
+    icmp_filter::attach(&socket, address, echo)?;
     Ok(socket.into())
 }
 
@@ -159,6 +162,32 @@ mod tests {
                 });
             }
         });
+    }
+
+    /// More messages for others than the socket's buffer holds, and then the reply.
+    #[test]
+    fn the_reply_is_heard_through_a_flood_of_others() {
+        for address in ["127.0.0.1", "::1"] {
+            if probe(address, TIMEOUT).is_none() {
+                return;
+            }
+            let address: IpAddr = address.parse().unwrap();
+            let to = SocketAddr::new(address, 0);
+            let monitor = IcmpEcho::new();
+            let (ours, others) = (monitor.next_echo(), monitor.next_echo());
+            let socket = open(address, &ours).unwrap();
+            let noise = open(address, &others).unwrap();
+            for _ in 0..3000 {
+                noise.send_to(&others.request(address), to).unwrap();
+            }
+            socket.send_to(&ours.request(address), to).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+            let mut buffer = [0; BUFFER_LENGTH];
+            let (length, from) = socket.recv_from(&mut buffer).unwrap();
+            // The very first that is let through.
+            let heard = ours.recognise(address, from.ip(), &buffer[..length]);
+            assert_eq!(heard, Some(Heard::Reply), "{address}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@
 mod failure;
 mod hysteresis;
 mod icmp;
+mod icmp_filter;
 mod icmp_message;
 mod policy;
 mod runner;
