@@ -509,3 +509,59 @@ mod answers {
         thread.join().unwrap();
     }
 }
+
+mod monitors {
+    use super::*;
+    use dsrlb::health::{IcmpEcho, Monitor, ProbeFailure, Target};
+
+    fn probe(pair: &Pair, address: &'static str, timeout: Duration) -> Result<(), ProbeFailure> {
+        pair.inside(move || {
+            let target = Target::new("test", address.parse().unwrap());
+            IcmpEcho::new().probe(&target, timeout)
+        })
+    }
+
+    #[test]
+    fn echo_tells_an_answer_from_silence_and_from_unreachable() {
+        let Some(pair) = Pair::new("echo") else {
+            return;
+        };
+        let second = Duration::from_secs(1);
+        for address in ["10.9.0.2", "fd09::2"] {
+            assert_eq!(probe(&pair, address, second), Ok(()), "{address}");
+        }
+        // The peer is a router that knows no way on.
+        let forwarding = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
+        for setting in forwarding {
+            run(&format!("ip netns exec {} sysctl -qw {setting}", pair.peer));
+        }
+        for (family, net, router) in
+            [("-4", "10.88.0.0/16", "10.9.0.2"), ("-6", "fd88::/64", "fd09::2")]
+        {
+            pair.director(&format!("{family} route add {net} via {router}"));
+            pair.peer(&format!("{family} route add unreachable {net}"));
+        }
+        let cases = [("10.88.0.1", PEER_V4, 3, 1), ("fd88::1", PEER_V6, 1, 0)];
+        for (address, from, kind, code) in cases {
+            let expected = ProbeFailure::Unreachable { from, kind, code };
+            assert_eq!(probe(&pair, address, second), Err(expected), "{address}");
+        }
+        // No route at all, seen by this host itself.
+        for address in ["10.44.0.1", "fd44::1"] {
+            let failure = probe(&pair, address, second).unwrap_err();
+            assert!(matches!(failure, ProbeFailure::NoRoute(_)), "{address}: {failure}");
+        }
+        // Silence takes the timeout and no longer.
+        let ignore = ["net.ipv4.icmp_echo_ignore_all=1", "net.ipv6.icmp.echo_ignore_all=1"];
+        for setting in ignore {
+            run(&format!("ip netns exec {} sysctl -qw {setting}", pair.peer));
+        }
+        for address in ["10.9.0.2", "fd09::2"] {
+            let timeout = Duration::from_millis(300);
+            let start = Instant::now();
+            let failure = probe(&pair, address, timeout).unwrap_err();
+            assert_eq!(failure, ProbeFailure::Timeout(timeout), "{address}");
+            assert!(start.elapsed() < timeout * 2, "{:?}", start.elapsed());
+        }
+    }
+}

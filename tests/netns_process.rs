@@ -309,9 +309,9 @@ fn the_reflector_reflects() {
 struct Custom(Arc<AtomicBool>);
 
 impl Monitor for Custom {
-    fn probe(&self, target: &Target, _: Duration) -> Result<(), ProbeFailure> {
+    fn probe(&self, target: &Target<'_>, _: Duration) -> Result<(), ProbeFailure> {
         let ill = self.0.load(Ordering::Relaxed) && target.address == IpAddr::from([10, 77, 0, 11]);
-        if ill { Err(ProbeFailure::Failed("on the list".into())) } else { Ok(()) }
+        if ill { Err(ProbeFailure::Unexpected("on the list".into())) } else { Ok(()) }
     }
 }
 
@@ -336,7 +336,7 @@ fn mac_addresses_are_learned_under_a_custom_monitor() {
     assert_eq!(idle(), None);
     ill.store(true, Ordering::Relaxed);
     until("it is taken out", || idle().is_some());
-    assert_eq!(idle().unwrap(), "unhealthy: on the list");
+    assert_eq!(idle().unwrap(), "unhealthy: unexpected answer: on the list");
     for _ in 0..20 {
         let answer = lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
         assert_ne!(answer.backend(), "b1");

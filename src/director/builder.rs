@@ -1,6 +1,7 @@
 //! From a description to a running director.
 
 use super::control::{Control, Settings, Shared};
+use super::health::Health;
 use super::{Director, Event};
 use crate::balancer::{Balancer, HashBalancer, VirtualService};
 use crate::config::{Host, Limits};
@@ -10,7 +11,7 @@ use crate::dataplane::neighbour::{
 };
 use crate::dataplane::{Pipeline, Worker, WorkerCounters};
 use crate::error::{ConfigError, panic_message};
-use crate::health::{HealthPolicy, Monitor, Runner, RunnerError};
+use crate::health::{HealthPolicy, HealthState, Monitor};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -37,9 +38,6 @@ pub enum StartError {
     /// Neighbours cannot be followed.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
-    /// Backends cannot be probed.
-    #[error(transparent)]
-    Health(#[from] RunnerError),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {
@@ -60,7 +58,7 @@ pub struct DirectorBuilder {
     xdp: XdpOptions,
     limits: Limits,
     answers: bool,
-    monitor: Option<(Box<dyn Monitor>, HealthPolicy)>,
+    monitor: Option<(Arc<dyn Monitor>, HealthPolicy)>,
     balancer: BalancerFactory,
     on_event: EventHandler,
 }
@@ -126,7 +124,7 @@ impl DirectorBuilder {
     /// Without a monitor every backend is taken to be well.
     #[must_use]
     pub fn monitor(mut self, monitor: impl Monitor + 'static, policy: HealthPolicy) -> Self {
-        self.monitor = Some((Box::new(monitor), policy));
+        self.monitor = Some((Arc::new(monitor), policy));
         self
     }
 
@@ -163,8 +161,9 @@ impl DirectorBuilder {
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
         let (announce, outbox) = channel();
-        let initially_up = self.monitor.as_ref().is_none_or(|(_, policy)| policy.initially_up);
-        let settings = Settings { host, limits: self.limits, answers: self.answers, initially_up };
+        let probing = self.monitor.as_ref();
+        let unprobed = probing.map_or(HealthState::Up, |(_, policy)| policy.initial);
+        let settings = Settings { host, limits: self.limits, answers: self.answers, unprobed };
         let control = Control::new(interface, settings, announce);
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
@@ -202,10 +201,8 @@ impl DirectorBuilder {
         director.resolver =
             Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);
         if let Some((monitor, policy)) = self.monitor {
-            let report = Arc::clone(&shared);
-            let runner = Runner::start(monitor, policy, move |event| report.health(event))?;
-            runner.set_targets(&wanted);
-            director.health = Some(runner);
+            let health = Health::start(monitor, policy, &wanted, Arc::clone(&shared))?;
+            director.health = Some(health);
         }
         shared.attach()?;
         Ok(director)

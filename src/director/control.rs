@@ -9,7 +9,7 @@ use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{NeighbourEvent, NeighbourState};
 use crate::dataplane::{Counts, Idle, Member, Observed, Planner, Snapshot, WorkerCounters};
 use crate::error::ConfigError;
-use crate::health::{HealthEvent, ProbeFailure};
+use crate::health::HealthState;
 use crate::packet::{MacAddress, arp, neighbor_discovery};
 use crate::verdict::BackendIndex;
 use arc_swap::ArcSwap;
@@ -144,13 +144,13 @@ impl Shared {
     }
 
     /// Takes in what the monitor found.
-    pub(super) fn health(&self, event: HealthEvent) {
+    pub(super) fn health(&self, address: IpAddr, state: HealthState, reason: Option<String>) {
         let events = {
             let mut control = self.lock();
-            if !control.has_backend(event.address) {
+            if !control.has_backend(address) {
                 return; // removed while it was being probed
             }
-            control.health.insert(event.address, event.state);
+            control.health.insert(address, (state, reason));
             self.publish(&mut control)
         };
         self.emit(&events);
@@ -248,8 +248,8 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// Whether ARP and neighbour discovery for the VIPs are ours to answer.
     pub(super) answers: bool,
-    /// Whether a backend counts as well before its monitor has said anything.
-    pub(super) initially_up: bool,
+    /// What a backend counts as before its monitor has said anything; up if there is no monitor.
+    pub(super) unprobed: HealthState,
 }
 
 /// What is known, and what was last planned from it.
@@ -261,7 +261,7 @@ pub(super) struct Control {
     station: MacAddress,
     services: Vec<VirtualService>,
     neighbours: HashMap<IpAddr, NeighbourState>,
-    health: HashMap<IpAddr, Result<(), ProbeFailure>>,
+    health: HashMap<IpAddr, (HealthState, Option<String>)>,
     planner: Planner,
     members: Vec<Member>,
     baselines: HashMap<BackendIndex, (u64, u64)>,
@@ -311,7 +311,7 @@ impl Control {
 
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
         let (neighbours, health) = (&self.neighbours, &self.health);
-        let initially_up = self.settings.initially_up;
+        let unprobed = (self.settings.unprobed, None);
         let observe = |backend: &dyn Backend| Observed {
             neighbour: match neighbours.get(&backend.address()) {
                 Some(NeighbourState::Resolved(mac)) => Ok(*mac),
@@ -321,10 +321,10 @@ impl Control {
                 Some(NeighbourState::Unresolved { why }) => Err(Idle::Unresolved(why.to_string())),
                 None => Err(Idle::Unresolved("not looked for yet".to_owned())),
             },
-            health: match health.get(&backend.address()) {
-                Some(state) => state.clone().map_err(|why| why.to_string()),
-                None if initially_up => Ok(()),
-                None => Err("not probed yet".to_owned()),
+            health: match health.get(&backend.address()).unwrap_or(&unprobed) {
+                (HealthState::Up, _) => Ok(()),
+                (HealthState::Unknown, _) => Err("not probed yet".to_owned()),
+                (HealthState::Down, reason) => Err(reason.clone().unwrap_or_default()),
             },
         };
         let plan = self.planner.plan(&self.services, self.station, self.settings.answers, observe);

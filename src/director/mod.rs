@@ -26,6 +26,7 @@
 
 mod builder;
 mod control;
+mod health;
 mod status;
 
 pub use builder::{DirectorBuilder, StartError};
@@ -36,8 +37,8 @@ use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
 use crate::dataplane::neighbour::ResolverThread;
 use crate::error::{ConfigError, ConfigProblem};
-use crate::health::Runner;
 use control::Shared;
+use health::Health;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -45,7 +46,7 @@ use std::thread::JoinHandle;
 #[derive(Debug)]
 pub struct Director {
     // Declared in the order of dropping: first nobody reports any more, then the workers end.
-    health: Option<Runner>,
+    health: Option<Health>,
     resolver: Option<ResolverThread>,
     workers: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -143,7 +144,7 @@ impl Director {
             resolver.want(wanted.clone());
         }
         if let Some(health) = &self.health {
-            health.set_targets(&wanted);
+            health.set_backends(&wanted);
         }
         Ok(())
     }

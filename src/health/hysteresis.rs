@@ -1,42 +1,91 @@
-//! One lost probe is no dead backend.
+//! From single results to a state that does not flap.
 
-/// Turns single results into a state: it changes after so many equal results in a row that
-/// contradict it.
+use super::HealthPolicy;
+use std::fmt;
+
+/// What a backend counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum HealthState {
+    /// Not probed yet; takes no traffic.
+    #[default]
+    Unknown,
+    /// Healthy.
+    Up,
+    /// Unhealthy.
+    Down,
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A change of state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transition {
+    /// Before.
+    pub from: HealthState,
+    /// From now on.
+    pub to: HealthState,
+}
+
+/// Counts results in a row: `rise` successes make it up, `fall` failures down; the first result of
+/// all decides at once while nothing is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hysteresis {
     rise: u32,
     fall: u32,
-    up: bool,
-    /// Results in a row that contradict the state.
-    against: u32,
+    state: HealthState,
+    /// Results in a row that speak against the state.
+    streak: u32,
 }
 
 impl Hysteresis {
-    /// Begins in the state `up`; `rise` good results take it up, `fall` failed ones down. Zero
-    /// counts as one.
-    pub fn new(rise: u32, fall: u32, up: bool) -> Self {
-        Self { rise: rise.max(1), fall: fall.max(1), up, against: 0 }
+    /// Begins in the policy's initial state; a threshold of zero counts as one.
+    pub fn new(policy: &HealthPolicy) -> Self {
+        Self {
+            rise: policy.rise.max(1),
+            fall: policy.fall.max(1),
+            state: policy.initial,
+            streak: 0,
+        }
     }
 
-    /// The state.
-    pub fn is_up(&self) -> bool {
-        self.up
+    /// Takes other thresholds; state and results so far are kept.
+    pub fn set_thresholds(&mut self, policy: &HealthPolicy) {
+        self.rise = policy.rise.max(1);
+        self.fall = policy.fall.max(1);
     }
 
-    /// Takes in one result; returns the new state if that changed it.
-    pub fn observe(&mut self, good: bool) -> Option<bool> {
-        if good == self.up {
-            self.against = 0;
+    /// What the results so far amount to.
+    pub fn state(&self) -> HealthState {
+        self.state
+    }
+
+    /// Takes one result; returns the change of state it brings.
+    pub fn observe(&mut self, success: bool) -> Option<Transition> {
+        let (to, needed) = match (self.state, success) {
+            (HealthState::Up, true) | (HealthState::Down, false) => {
+                self.streak = 0;
+                return None;
+            }
+            (HealthState::Up, false) => (HealthState::Down, self.fall),
+            (HealthState::Down, true) => (HealthState::Up, self.rise),
+            (HealthState::Unknown, true) => (HealthState::Up, 1),
+            (HealthState::Unknown, false) => (HealthState::Down, 1),
+        };
+        self.streak = self.streak.saturating_add(1);
+        if self.streak < needed {
             return None;
         }
-        self.against += 1;
-        let needed = if self.up { self.fall } else { self.rise };
-        if self.against < needed {
-            return None;
-        }
-        self.against = 0;
-        self.up = good;
-        Some(good)
+        self.streak = 0;
+        let from = std::mem::replace(&mut self.state, to);
+        Some(Transition { from, to })
     }
 }
 
@@ -45,25 +94,57 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The definition, over the whole history: up if the last `rise` results are successes, down
+    /// if the last `fall` are failures, else as before.
+    fn slow(policy: &HealthPolicy, history: &[bool]) -> HealthState {
+        let mut state = policy.initial;
+        for end in 1..=history.len() {
+            let so_far = &history[..end];
+            let all_last = |count: u32, value| {
+                let count = count as usize;
+                so_far.len() >= count && so_far[so_far.len() - count..].iter().all(|&r| r == value)
+            };
+            state = match state {
+                HealthState::Unknown if so_far[end - 1] => HealthState::Up,
+                HealthState::Unknown => HealthState::Down,
+                HealthState::Down if all_last(policy.rise, true) => HealthState::Up,
+                HealthState::Up if all_last(policy.fall, false) => HealthState::Down,
+                same => same,
+            };
+        }
+        state
+    }
+
+    #[test]
+    fn three_failures_down_two_successes_up() {
+        let policy = HealthPolicy::default();
+        let mut hysteresis = Hysteresis::new(&policy);
+        let results = [true, false, false, true, false, false, false, true, false, true, true];
+        let changed: Vec<_> = results.map(|r| hysteresis.observe(r).map(|t| t.to)).into();
+        let (up, down) = (Some(HealthState::Up), Some(HealthState::Down));
+        let none = None;
+        assert_eq!(changed, [up, none, none, none, none, none, down, none, none, none, up]);
+    }
+
     proptest! {
-        /// The rule itself, looking back over the whole history.
         #[test]
-        fn changes_when_the_last_results_all_say_so(
-            rise in 1u32..5, fall in 1u32..5, initially: bool,
-            results in prop::collection::vec(any::<bool>(), 0..60),
+        fn equals_the_slow_definition(
+            rise in 1u32..5,
+            fall in 1u32..5,
+            initial in prop_oneof![
+                Just(HealthState::Unknown), Just(HealthState::Up), Just(HealthState::Down)
+            ],
+            history in proptest::collection::vec(any::<bool>(), 0..60),
         ) {
-            let mut hysteresis = Hysteresis::new(rise, fall, initially);
-            let (mut up, mut since) = (initially, 0);
-            for at in 0..results.len() {
-                let needed = if up { fall } else { rise } as usize;
-                let seen = &results[since..=at];
-                let agree = seen.len() >= needed && seen[seen.len() - needed..].iter().all(|r| *r != up);
-                let expected = agree.then_some(!up);
-                if agree {
-                    (up, since) = (!up, at + 1);
-                }
-                prop_assert_eq!(hysteresis.observe(results[at]), expected);
-                prop_assert_eq!(hysteresis.is_up(), up);
+            let policy = HealthPolicy { rise, fall, initial, ..HealthPolicy::default() };
+            let mut fast = Hysteresis::new(&policy);
+            for end in 1..=history.len() {
+                let before = fast.state();
+                let transition = fast.observe(history[end - 1]);
+                prop_assert_eq!(fast.state(), slow(&policy, &history[..end]));
+                let expected = (before != fast.state())
+                    .then_some(Transition { from: before, to: fast.state() });
+                prop_assert_eq!(transition, expected);
             }
         }
     }

@@ -1,185 +1,199 @@
-//! Ping: ICMP and ICMPv6 echo (RFC 792, RFC 4443 section 4).
+//! The ICMP echo monitor: "ping".
 
+use super::icmp_filter;
+use super::icmp_message::{Echo, Heard};
 use super::{Monitor, ProbeFailure, Target};
-use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, Ipv4HeaderSlice,
-};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Well is who answers a ping: the host is up and reachable, nothing more. It does not tell
-/// whether the service runs or the VIP is bound.
+/// Longer than an echo reply or the error that quotes an echo; longer packets are cut.
+const BUFFER_LENGTH: usize = 2048;
+
+/// Sends one ICMP echo request (RFC 792, RFC 4443 section 4.1) and waits for its reply.
 ///
-/// Needs CAP_NET_RAW, as the data path does.
-#[derive(Debug, Default)]
+/// Needs raw sockets: root or `CAP_NET_RAW`. Each probe opens a socket of its own, in the network
+/// namespace of the thread that probes, so nothing is shared and any number may run at once. A
+/// reply counts only with the address, identifier, sequence number and nonce that were sent. A
+/// message that the backend is unreachable ends the probe at once if it quotes that very request.
+///
+/// It tells that the host answers, not that the service does. Link-local IPv6 addresses cannot be
+/// probed, since an address alone does not name their interface.
+#[derive(Debug)]
 pub struct IcmpEcho {
-    /// Numbers the probes of this process, so that no two in flight look the same.
-    sequence: AtomicU32,
+    /// Makes nonces that others cannot guess.
+    secret: RandomState,
 }
 
+/// Counts the probes of the process, so that no two that run at once are alike.
+static PROBES: AtomicU32 = AtomicU32::new(0);
+
 impl IcmpEcho {
-    /// A ping monitor.
+    /// A monitor; it holds no socket.
     pub fn new() -> Self {
-        Self::default()
+        Self { secret: RandomState::new() }
+    }
+
+    fn next_echo(&self) -> Echo {
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        // The process's number keeps apart processes, the upper half of the counter the rounds.
+        let identifier = (std::process::id() as u16).wrapping_add((number >> 16) as u16);
+        Echo {
+            identifier,
+            sequence: number as u16,
+            nonce: self.secret.hash_one(number).to_be_bytes(),
+        }
+    }
+}
+
+impl Default for IcmpEcho {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Monitor for IcmpEcho {
-    fn probe(&self, target: &Target, timeout: Duration) -> Result<(), ProbeFailure> {
-        let number = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let probe = Probe {
-            target: target.address,
-            echo: IcmpEchoHeader { id: std::process::id() as u16, seq: number as u16 },
-            // More than the 16 bits of the sequence number tell one probe from another by.
-            payload: (u64::from(std::process::id()) << 32 | u64::from(number)).to_be_bytes(),
-        };
-        probe.run(timeout)
-    }
-}
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+        let start = Instant::now();
+        let echo = self.next_echo();
+        let socket = open(target.address, &echo)?;
+        let request = echo.request(target.address);
+        socket.send_to(&request, SocketAddr::new(target.address, 0))?;
 
-struct Probe {
-    target: IpAddr,
-    echo: IcmpEchoHeader,
-    payload: [u8; 8],
-}
-
-impl Probe {
-    fn run(&self, timeout: Duration) -> Result<(), ProbeFailure> {
-        let deadline = Instant::now() + timeout;
-        let mut socket = self.socket().map_err(|error| ProbeFailure::Local {
-            doing: "open a raw ICMP socket",
-            error: format!("{error}; it takes root or CAP_NET_RAW"),
-        })?;
-        let to = SocketAddr::new(self.target, 0).into();
-        socket.send_to(&self.request(), &to).map_err(|error| unreachable(&error))?;
-        let mut buffer = [0; 2048];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ProbeFailure::NoAnswer(timeout));
-            }
-            let local = |error: io::Error| ProbeFailure::Local {
-                doing: "receive",
-                error: error.to_string(),
+        let mut buffer = [0; BUFFER_LENGTH];
+        // The deadline counts, not the single wait: a busy host hears many other ICMP messages.
+        while let Some(left) = timeout.checked_sub(start.elapsed()) {
+            // Zero would mean to wait for ever.
+            socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let (length, from) = match socket.recv_from(&mut buffer) {
+                Ok(received) => received,
+                Err(error) if is_passing(&error) => continue,
+                Err(error) => return Err(error.into()),
             };
-            // A zero timeout would mean for ever.
-            socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(local)?;
-            match socket.read(&mut buffer) {
-                Ok(length) => {
-                    let packet = buffer.get(..length).unwrap_or_default();
-                    if self.is_answer(packet) {
-                        return Ok(());
-                    }
+            let Some(message) = buffer.get(..length) else {
+                continue;
+            };
+            match echo.recognise(target.address, from.ip(), message) {
+                Some(Heard::Reply) => return Ok(()),
+                Some(Heard::Unreachable { kind, code }) => {
+                    let from = from.ip();
+                    return Err(ProbeFailure::Unreachable { from, kind, code });
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock
-                    | io::ErrorKind::TimedOut
-                    | io::ErrorKind::Interrupted => {}
-                    _ => return Err(unreachable(&error)),
-                },
+                None => {}
             }
         }
-    }
-
-    /// A socket that hears the target only.
-    fn socket(&self) -> io::Result<Socket> {
-        let (domain, protocol) = match self.target {
-            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
-            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
-        };
-        let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-        socket.connect(&SocketAddr::new(self.target, 0).into())?;
-        Ok(socket)
-    }
-
-    fn request(&self) -> Vec<u8> {
-        let mut request = match self.target {
-            IpAddr::V4(_) => {
-                let kind = Icmpv4Type::EchoRequest(self.echo);
-                Icmpv4Header::with_checksum(kind, &self.payload).to_bytes().to_vec()
-            }
-            // The kernel computes the checksum: it knows the source address (RFC 3542 section 3.1).
-            IpAddr::V6(_) => {
-                Icmpv6Header::new(Icmpv6Type::EchoRequest(self.echo)).to_bytes().to_vec()
-            }
-        };
-        request.extend(self.payload);
-        request
-    }
-
-    fn is_answer(&self, packet: &[u8]) -> bool {
-        let answered = match self.target {
-            // A raw IPv4 socket hands over the IP header too, an IPv6 one does not.
-            IpAddr::V4(_) => {
-                let Ok(ip) = Ipv4HeaderSlice::from_slice(packet) else {
-                    return false;
-                };
-                let icmp = packet.get(ip.slice().len()..).unwrap_or_default();
-                match Icmpv4Header::from_slice(icmp) {
-                    Ok((Icmpv4Header { icmp_type: Icmpv4Type::EchoReply(echo), .. }, rest)) => {
-                        Some((echo, rest))
-                    }
-                    _ => None,
-                }
-            }
-            IpAddr::V6(_) => match Icmpv6Header::from_slice(packet) {
-                Ok((Icmpv6Header { icmp_type: Icmpv6Type::EchoReply(echo), .. }, rest)) => {
-                    Some((echo, rest))
-                }
-                _ => None,
-            },
-        };
-        answered.is_some_and(|(echo, rest)| echo == self.echo && rest.starts_with(&self.payload))
+        Err(ProbeFailure::Timeout(timeout))
     }
 }
 
-fn unreachable(error: &io::Error) -> ProbeFailure {
-    ProbeFailure::Unreachable(error.to_string())
+/// A raw socket, in the guise of a UDP socket: the standard library then reads the sender's address
+/// without unsafe code.
+fn open(address: IpAddr, echo: &Echo) -> Result<UdpSocket, ProbeFailure> {
+    let (domain, protocol) = match address {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(protocol)).map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let text = "ICMP echo needs raw sockets: run as root or with CAP_NET_RAW";
+            ProbeFailure::NotPermitted(text.to_owned())
+        } else {
+            error.into()
+        }
+    })?;
+    // Before anything is sent, so before anything can fill the buffer.
+    icmp_filter::attach(&socket, address, echo)?;
+    Ok(socket.into())
+}
+
+/// Errors after which waiting goes on, if there is time left.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_millis(500);
+    const TIMEOUT: Duration = Duration::from_secs(2);
 
-    fn probe(address: &str) -> Result<(), ProbeFailure> {
-        IcmpEcho::new().probe(&Target::new(address.parse().unwrap()), TIMEOUT)
+    /// The result of a probe; `None`, and says so, if raw sockets are not to be had.
+    fn probe(address: &str, timeout: Duration) -> Option<Result<(), ProbeFailure>> {
+        let target = Target::new("test", address.parse().unwrap());
+        let result = IcmpEcho::new().probe(&target, timeout);
+        if let Err(ProbeFailure::NotPermitted(why)) = &result {
+            println!("SKIPPED: {why}");
+            return None;
+        }
+        Some(result)
     }
 
     #[test]
-    fn loopback_answers() {
+    fn the_own_host_answers_in_both_families() {
         for address in ["127.0.0.1", "::1"] {
-            match probe(address) {
-                Err(ProbeFailure::Local { error, .. }) => {
-                    println!("SKIPPED: {error}");
-                    assert!(error.contains("CAP_NET_RAW"));
-                }
-                result => assert_eq!(result, Ok(()), "{address}"),
+            if let Some(result) = probe(address, TIMEOUT) {
+                assert_eq!(result, Ok(()), "{address}");
             }
         }
     }
 
     #[test]
-    fn only_the_very_answer_counts() {
-        let probe = Probe {
-            target: "::1".parse().unwrap(),
-            echo: IcmpEchoHeader { id: 7, seq: 9 },
-            payload: *b"12345678",
-        };
-        let answer = |id, seq, payload: &[u8]| {
-            let kind = Icmpv6Type::EchoReply(IcmpEchoHeader { id, seq });
-            [&Icmpv6Header::new(kind).to_bytes(), payload].concat()
-        };
-        assert!(probe.is_answer(&answer(7, 9, b"12345678")));
-        assert!(!probe.is_answer(&answer(8, 9, b"12345678")));
-        assert!(!probe.is_answer(&answer(7, 8, b"12345678")));
-        assert!(!probe.is_answer(&answer(7, 9, b"12345679")));
-        assert!(!probe.is_answer(&answer(7, 9, b"1234567")));
-        assert!(!probe.is_answer(&probe.request()), "our own request is no answer");
-        assert!(!probe.is_answer(&[]));
+    fn many_at_once_hear_their_own_replies_only() {
+        let monitor = IcmpEcho::new();
+        if probe("127.0.0.1", TIMEOUT).is_none() {
+            return;
+        }
+        std::thread::scope(|scope| {
+            for last in 1..=16 {
+                let monitor = &monitor;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let target = Target::new("test", IpAddr::from([127, 0, 0, last]));
+                        assert_eq!(monitor.probe(&target, TIMEOUT), Ok(()));
+                    }
+                });
+            }
+        });
+    }
+
+    /// More messages for others than the socket's buffer holds, and then the reply.
+    #[test]
+    fn the_reply_is_heard_through_a_flood_of_others() {
+        for address in ["127.0.0.1", "::1"] {
+            if probe(address, TIMEOUT).is_none() {
+                return;
+            }
+            let address: IpAddr = address.parse().unwrap();
+            let to = SocketAddr::new(address, 0);
+            let monitor = IcmpEcho::new();
+            let (ours, others) = (monitor.next_echo(), monitor.next_echo());
+            let socket = open(address, &ours).unwrap();
+            let noise = open(address, &others).unwrap();
+            for _ in 0..3000 {
+                noise.send_to(&others.request(address), to).unwrap();
+            }
+            socket.send_to(&ours.request(address), to).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+            let mut buffer = [0; BUFFER_LENGTH];
+            let (length, from) = socket.recv_from(&mut buffer).unwrap();
+            // The very first that is let through.
+            let heard = ours.recognise(address, from.ip(), &buffer[..length]);
+            assert_eq!(heard, Some(Heard::Reply), "{address}");
+        }
+    }
+
+    #[test]
+    fn no_two_echoes_of_a_process_are_alike() {
+        let (one, other) = (IcmpEcho::new(), IcmpEcho::new());
+        let alike = |a: &Echo, b: &Echo| (a.identifier, a.sequence) == (b.identifier, b.sequence);
+        let (a, b, c) = (one.next_echo(), other.next_echo(), one.next_echo());
+        assert!(!alike(&a, &b) && !alike(&b, &c) && !alike(&a, &c));
+        assert!(a.nonce != c.nonce);
     }
 }

@@ -1,110 +1,113 @@
-//! Whether backends are well: monitors look, the runner decides when and what it means.
+//! Whether backends are healthy: what a monitor is, and the machinery that runs monitors.
 //!
-//! A [`Monitor`] probes one backend once and says whether it is well or why not. Everything else
-//! is the library's: the [`Runner`] owns the timing, the threads, the thresholds and the reporting,
-//! so a monitor is one function. Decisions ([`Hysteresis`], [`Schedule`]) are pure and run in
-//! virtual time.
+//! A [`Monitor`] probes one backend once and says whether it succeeded. When to probe, how many
+//! failures make a backend unhealthy, on which threads, and what to do with a monitor that hangs or
+//! panics is the library's business:
 //!
-//! MAC addresses are none of a monitor's business: neighbours are resolved whatever monitor is
-//! bound, and if none is.
+//! - [`Hysteresis`] turns single results into states: `rise` successes up, `fall` failures down.
+//! - [`Schedule`] says who is due when, spread over the interval and without drift.
+//! - [`Tracker`] joins the two for a replaceable set of targets. All three are pure: the time is a
+//!   parameter, so tests need not sleep.
+//! - [`Runner`] is the threads around them; it reports each [`HealthEvent`] through a channel.
+//! - [`IcmpEcho`] is the stock monitor.
 //!
 //! ```
-//! use dsrlb::health::{Monitor, ProbeFailure, Target};
-//! use std::net::TcpStream;
+//! use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, ProbeTarget, Runner, Target};
+//! use std::sync::{Arc, mpsc};
 //! use std::time::Duration;
 //!
-//! /// Well is who accepts connections on port 80.
-//! struct TcpConnect;
+//! struct AlwaysWell;
 //!
-//! impl Monitor for TcpConnect {
-//!     fn probe(&self, target: &Target, timeout: Duration) -> Result<(), ProbeFailure> {
-//!         TcpStream::connect_timeout(&(target.address, 80).into(), timeout)
-//!             .map(drop)
-//!             .map_err(|error| ProbeFailure::Failed(format!("port 80: {error}")))
+//! impl Monitor for AlwaysWell {
+//!     fn probe(&self, _: &Target<'_>, _: Duration) -> Result<(), ProbeFailure> {
+//!         Ok(())
 //!     }
 //! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (sender, events) = mpsc::channel();
+//! let runner = Runner::start(Runner::DEFAULT_THREADS, sender)?;
+//! runner.set_targets(vec![ProbeTarget {
+//!     id: "web-1".into(),
+//!     address: "192.0.2.11".parse()?,
+//!     monitor: Arc::new(AlwaysWell),
+//!     policy: HealthPolicy::default(),
+//! }])?;
+//! let event = events.recv()?;
+//! assert_eq!(event.to_string(), "web-1: unknown -> up");
+//! # Ok(())
+//! # }
 //! ```
 
 #![forbid(unsafe_code)]
 
+mod failure;
 mod hysteresis;
 mod icmp;
+mod icmp_filter;
+mod icmp_message;
 mod policy;
 mod runner;
 mod schedule;
+mod tracker;
 
-pub use hysteresis::Hysteresis;
+pub use failure::ProbeFailure;
+pub use hysteresis::{HealthState, Hysteresis, Transition};
 pub use icmp::IcmpEcho;
-pub use policy::{HealthPolicy, HealthPolicyError};
-pub use runner::{HealthEvent, Runner, RunnerError};
+pub use policy::HealthPolicy;
+pub use runner::Runner;
 pub use schedule::Schedule;
+pub use tracker::{HealthEvent, Job, ProbeTarget, Tracker};
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is to be probed.
+/// Whom to probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct Target {
-    /// The backend's own address.
+pub struct Target<'a> {
+    /// The backend's identifier, as the configuration gives it.
+    pub id: &'a str,
+    /// The backend's own address, not the VIP.
     pub address: IpAddr,
 }
 
-impl Target {
-    /// A backend at this address.
-    pub fn new(address: IpAddr) -> Self {
-        Self { address }
+impl<'a> Target<'a> {
+    /// A target, for calling a monitor oneself.
+    pub const fn new(id: &'a str, address: IpAddr) -> Self {
+        Self { id, address }
     }
 }
 
-/// Why a backend is not well, as far as one probe can tell.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProbeFailure {
-    /// Nothing came back in time.
-    #[error("no answer within {} ms", .0.as_millis())]
-    NoAnswer(Duration),
-    /// The network says that the backend cannot be reached.
-    #[error("unreachable: {0}")]
-    Unreachable(String),
-    /// The backend was reached, and what it did is not what a well one does.
-    #[error("{0}")]
-    Failed(String),
-    /// The probe could not be made; this says nothing about the backend.
-    #[error("cannot {doing}: {error}")]
-    Local {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said, and what to do about it.
-        error: String,
-    },
-    /// The monitor panicked.
-    #[error("the monitor panicked: {0}")]
-    Panicked(String),
-}
-
-/// Probes backends.
+/// A way to find out whether a backend is well.
 ///
-/// Called from several threads at once, for different backends; never twice at once for one.
+/// One monitor may probe many backends, several at the same time. It should give up by itself when
+/// `timeout` is over: the [`Runner`] does not wait for it, but cannot end it either, and a monitor
+/// that hangs keeps a thread. A panic counts as a failed probe.
 pub trait Monitor: Send + Sync {
-    /// Probes one backend once, and is done within about `timeout`: one that takes longer holds up
-    /// nobody but itself, and one of the runner's threads.
+    /// Probes `target` once, for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// Why the backend is not well.
-    fn probe(&self, target: &Target, timeout: Duration) -> Result<(), ProbeFailure>;
+    /// Why the backend is not to be taken for healthy.
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure>;
 }
 
-impl<T: Monitor + ?Sized> Monitor for Box<T> {
-    fn probe(&self, target: &Target, timeout: Duration) -> Result<(), ProbeFailure> {
+impl<M: Monitor + ?Sized> Monitor for &M {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
         (**self).probe(target, timeout)
     }
 }
 
-impl<T: Monitor + ?Sized> Monitor for Arc<T> {
-    fn probe(&self, target: &Target, timeout: Duration) -> Result<(), ProbeFailure> {
+impl<M: Monitor + ?Sized> Monitor for Box<M> {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+        (**self).probe(target, timeout)
+    }
+}
+
+impl<M: Monitor + ?Sized> Monitor for Arc<M> {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
         (**self).probe(target, timeout)
     }
 }

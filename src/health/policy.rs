@@ -1,75 +1,81 @@
-//! How often backends are probed, and how many results it takes to change one's mind.
+//! How often to probe, how long to wait, and how many results count.
 
+use super::HealthState;
+use crate::error::{ConfigError, ConfigProblem};
 use std::time::Duration;
 
-/// Timing and thresholds of probing.
+/// When a backend counts as healthy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HealthPolicy {
-    /// From the beginning of one probe of a backend to the next.
+    /// From one probe to the next; 1 s unless told, from 10 ms to a day.
     pub interval: Duration,
-    /// How long a probe may take.
+    /// How long a probe may take; 500 ms unless told, at most the interval.
     pub timeout: Duration,
-    /// So many good probes in a row make a backend that was down well.
+    /// Successes in a row that make an unhealthy backend healthy; 2 unless told, at least 1.
     pub rise: u32,
-    /// So many failed probes in a row take a backend that was well down.
+    /// Failures in a row that make a healthy backend unhealthy; 3 unless told, at least 1.
     pub fall: u32,
-    /// Whether a backend counts as well before the first results.
-    pub initially_up: bool,
+    /// What a new backend counts as.
+    ///
+    /// Unless told, [`HealthState::Unknown`]: its first probe, which is made at once, decides
+    /// either way, and until then it takes no traffic. Thus a director that starts is ready after
+    /// one round trip, and never sends to what was dead from the start.
+    pub initial: HealthState,
 }
 
 impl Default for HealthPolicy {
-    /// Every second, half a second each, two to rise, three to fall. Up until proven down: a
-    /// director that restarts does not take the service away.
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
             rise: 2,
             fall: 3,
-            initially_up: true,
+            initial: HealthState::Unknown,
         }
     }
 }
 
-/// A policy that makes no sense: which field, its value, and what is allowed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("health policy: {field} = {value} is not valid: expected {expected}")]
-pub struct HealthPolicyError {
-    field: &'static str,
-    value: String,
-    expected: &'static str,
-}
-
 impl HealthPolicy {
-    /// Checks every field, and the timeout against the interval.
+    const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+    const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Checks all fields.
     ///
     /// # Errors
     ///
-    /// The first field that is out of range.
-    pub fn validate(&self) -> Result<(), HealthPolicyError> {
-        const DAY: Duration = Duration::from_secs(86_400);
-        let time = |time: Duration| format!("{time:?}");
-        let checks = [
-            (
-                self.interval >= Duration::from_millis(10) && self.interval <= DAY,
-                "interval",
-                time(self.interval),
-                "10 ms to one day",
-            ),
-            (!self.timeout.is_zero(), "timeout", time(self.timeout), "more than zero"),
-            (
-                self.timeout <= self.interval,
-                "timeout",
-                time(self.timeout),
-                "at most the interval, so that a backend is not probed twice at once",
-            ),
-            (self.rise > 0, "rise", self.rise.to_string(), "at least 1"),
-            (self.fall > 0, "fall", self.fall.to_string(), "at least 1"),
-        ];
-        match checks.into_iter().find(|(valid, ..)| !valid) {
-            None => Ok(()),
-            Some((_, field, value, expected)) => Err(HealthPolicyError { field, value, expected }),
+    /// Every field that is out of its range, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let problems = self.problems("");
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(problems)) }
+    }
+
+    /// What is wrong, each path beginning with `prefix`.
+    pub(crate) fn problems(&self, prefix: &str) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        let mut check = |ok: bool, field: &str, value: String, expected: String| {
+            if !ok {
+                let path = format!("{prefix}{field}");
+                problems.push(ConfigProblem { path, value, expected });
+            }
+        };
+        let (shortest, longest) = (Self::SHORTEST_INTERVAL, Self::LONGEST_INTERVAL);
+        check(
+            (shortest..=longest).contains(&self.interval),
+            "interval",
+            format!("{:?}", self.interval),
+            format!("must be from {shortest:?} to {longest:?}"),
+        );
+        check(
+            !self.timeout.is_zero() && self.timeout <= self.interval,
+            "timeout",
+            format!("{:?}", self.timeout),
+            format!("must be above 0 and at most the interval, {:?}", self.interval),
+        );
+        for (field, value) in [("rise", self.rise), ("fall", self.fall)] {
+            let expected = "must be at least 1".to_owned();
+            check(value >= 1, field, value.to_string(), expected);
         }
+        problems
     }
 }
 
@@ -78,18 +84,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn the_default_is_valid() {
+        assert_eq!(HealthPolicy::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn every_bad_field_is_named_with_its_value_and_what_is_allowed() {
         let good = HealthPolicy::default();
-        assert_eq!(good.validate(), Ok(()));
-        for (policy, field) in [
-            (HealthPolicy { interval: Duration::ZERO, ..good }, "interval"),
-            (HealthPolicy { timeout: Duration::ZERO, ..good }, "timeout"),
-            (HealthPolicy { timeout: Duration::from_secs(2), ..good }, "timeout"),
-            (HealthPolicy { rise: 0, ..good }, "rise"),
-            (HealthPolicy { fall: 0, ..good }, "fall"),
-        ] {
+        let millis = Duration::from_millis;
+        let cases = [
+            (HealthPolicy { interval: Duration::ZERO, ..good }, "interval: 0ns: must be from 10ms"),
+            (HealthPolicy { interval: Duration::MAX, ..good }, "interval: 1844"),
+            (HealthPolicy { timeout: Duration::ZERO, ..good }, "timeout: 0ns: must be above 0"),
+            (
+                HealthPolicy { timeout: millis(1001), ..good },
+                "timeout: 1.001s: must be above 0 and at most the interval, 1s",
+            ),
+            (HealthPolicy { rise: 0, ..good }, "rise: 0: must be at least 1"),
+            (HealthPolicy { fall: 0, ..good }, "fall: 0: must be at least 1"),
+        ];
+        for (policy, expected) in cases {
             let error = policy.validate().unwrap_err().to_string();
-            assert!(error.contains(&format!("{field} = ")), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
+        let all =
+            HealthPolicy { interval: Duration::ZERO, timeout: millis(1), rise: 0, fall: 0, ..good };
+        assert_eq!(all.validate().unwrap_err().problems().len(), 4);
     }
 }

@@ -1,277 +1,214 @@
 //! The threads that probe.
 
-use super::{HealthPolicy, HealthPolicyError, Hysteresis, Monitor, ProbeFailure, Schedule, Target};
-use crate::flow::Timestamp;
-use std::collections::{BTreeSet, HashMap};
-use std::fmt;
+use super::{HealthEvent, HealthState, ProbeTarget, Tracker};
+use crate::error::ConfigError;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How many backends can be probed at the same time. One that does not answer takes a thread for
-/// as long as the timeout, so with the default policy 32 silent backends do not delay the others.
-const THREADS: usize = 16;
-/// How long the end waits for probes that are under way.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A backend that changed its state.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HealthEvent {
-    /// The backend.
-    pub address: IpAddr,
-    /// Well, or the last probe's reason why not.
-    pub state: Result<(), ProbeFailure>,
-}
-
-/// Probes a changing set of backends with one monitor until dropped.
+/// Probes targets on a fixed number of threads and reports their changes of state.
 ///
-/// The threads are in the network namespace of the thread that starts the runner.
+/// # Bounds
+///
+/// `threads` probes run at once, and one more thread watches over them. A monitor that hangs
+/// occupies its own thread only and is never started a second time for the same target; its target
+/// counts as failed at each interval. Up to `threads - 1` of them may hang and all others are still
+/// probed, the longest due first. When all threads are taken, states stay as they are, except that
+/// those of the hanging ones fall. So `threads` should be at least the number of backends whose
+/// probes may time out in one interval, times the timeout over the interval: with the default
+/// policy, 16 threads serve 32 dead backends without delaying the others.
+///
+/// The threads live in the network namespace of the thread that calls [`Runner::start`].
+#[derive(Debug)]
 pub struct Runner {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
 }
 
-impl fmt::Debug for Runner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runner").field("threads", &self.threads.len()).finish_non_exhaustive()
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Work, an end, or a new time to wait for: for the threads.
+    changed: Condvar,
+    /// A thread has ended: for who waits for that.
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    tracker: Tracker,
+    events: Sender<HealthEvent>,
+    stop: bool,
+    alive: usize,
+}
+
+impl State {
+    fn report(&self, events: impl IntoIterator<Item = HealthEvent>) {
+        for event in events {
+            // Nobody listens any more: the states can still be read.
+            let _ = self.events.send(event);
+        }
     }
 }
 
-/// Why no runner was started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunnerError {
-    /// The policy is not valid.
-    #[error(transparent)]
-    Policy(#[from] HealthPolicyError),
-    /// A thread could not be started.
-    #[error("cannot start a health thread: {0}")]
-    Thread(#[from] io::Error),
-}
-
-struct Shared {
-    monitor: Box<dyn Monitor>,
-    policy: HealthPolicy,
-    report: Box<dyn Fn(HealthEvent) + Send + Sync>,
-    epoch: Instant,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    stop: bool,
-    schedule: Schedule,
-    backends: HashMap<IpAddr, Hysteresis>,
-}
-
 impl Runner {
-    /// Starts probing nothing; [`Runner::set_targets`] says whom. `report` is called with each
-    /// change, on one of the runner's threads.
+    /// As many threads as most need.
+    pub const DEFAULT_THREADS: usize = 16;
+    /// How long dropping a runner waits for probes that are running.
+    pub const DROP_PATIENCE: Duration = Duration::from_secs(1);
+
+    /// Starts `threads` threads (at least one), and the one that watches; there are no targets yet.
     ///
     /// # Errors
     ///
-    /// If the policy is not valid or no thread can be started.
-    pub fn start(
-        monitor: impl Monitor + 'static,
-        policy: HealthPolicy,
-        report: impl Fn(HealthEvent) + Send + Sync + 'static,
-    ) -> Result<Self, RunnerError> {
-        policy.validate()?;
+    /// When a thread cannot be started.
+    pub fn start(threads: usize, events: Sender<HealthEvent>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            monitor: Box::new(monitor),
-            policy,
-            report: Box::new(report),
-            epoch: Instant::now(),
             state: Mutex::new(State {
+                tracker: Tracker::new(Instant::now()),
+                events,
                 stop: false,
-                schedule: Schedule::new(policy.interval),
-                backends: HashMap::new(),
+                alive: 0,
             }),
             changed: Condvar::new(),
+            ended: Condvar::new(),
         });
-        let mut runner = Self { shared, threads: Vec::with_capacity(THREADS) };
-        for number in 0..THREADS {
-            let shared = Arc::clone(&runner.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("dsrlb-health-{number}"))
-                .spawn(move || shared.work())?;
-            runner.threads.push(thread);
+        // Dropped on an error, it ends those that have been started.
+        let runner = Self { shared };
+        runner.spawn("dsrlb-health", Shared::watch)?;
+        for _ in 0..threads.max(1) {
+            runner.spawn("dsrlb-probe", Shared::probe)?;
         }
         Ok(runner)
     }
 
-    /// Replaces the set of backends. What is known of those that stay is kept.
-    pub fn set_targets(&self, backends: &BTreeSet<IpAddr>) {
-        let policy = self.shared.policy;
-        let now = self.shared.now();
-        let mut state = self.shared.lock();
-        state.schedule.set(backends, now);
-        state.backends.retain(|address, _| backends.contains(address));
-        for address in backends {
-            let fresh = || Hysteresis::new(policy.rise, policy.fall, policy.initially_up);
-            state.backends.entry(*address).or_insert_with(fresh);
+    fn spawn(&self, name: &str, body: fn(&Shared)) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.shared.lock().alive += 1;
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Counts the thread as ended however it ends.
+            let _ended = Ended(&shared);
+            body(&shared);
+        });
+        if spawned.is_err() {
+            self.shared.lock().alive -= 1;
         }
+        spawned.map(drop)
+    }
+
+    /// Replaces the targets; see [`Tracker::set_targets`].
+    ///
+    /// # Errors
+    ///
+    /// When a policy is not valid or an identifier is there twice; nothing is changed then.
+    pub fn set_targets(&self, targets: Vec<ProbeTarget>) -> Result<(), ConfigError> {
+        let mut state = self.shared.lock();
+        let events = state.tracker.set_targets(targets, Instant::now())?;
+        state.report(events);
         drop(state);
         self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    /// What each target counts as now, by identifier.
+    pub fn states(&self) -> BTreeMap<String, HealthState> {
+        self.shared.lock().tracker.states().collect()
+    }
+
+    /// Ends the threads and waits for them for at most `patience`. Returns how many are still in a
+    /// monitor that does not return: they end when it does, and report nothing any more.
+    pub fn shut_down(self, patience: Duration) -> usize {
+        self.shared.stop(patience)
+        // Dropping waits for `DROP_PATIENCE` no more, since `stop` has been called.
     }
 }
 
 impl Drop for Runner {
-    /// Waits for the probes that are under way, but not for a monitor that hangs.
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.changed.notify_all();
-        let deadline = Instant::now() + PATIENCE.max(self.shared.policy.timeout);
-        for thread in self.threads.drain(..) {
-            while !thread.is_finished() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if thread.is_finished() {
-                // A panic of `report` has been told on standard error already.
-                let _ = thread.join();
-            }
-        }
+        self.shared.stop(Self::DROP_PATIENCE);
+    }
+}
+
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.lock().alive -= 1;
+        self.0.ended.notify_all();
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is complete before anything can panic.
+        // Monitors run outside of the lock; what is inside does not panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Timestamp {
-        Timestamp(self.epoch.elapsed().as_nanos() as u64)
-    }
-
-    fn work(&self) {
-        while let Some(address) = self.next_turn() {
-            let target = Target::new(address);
-            let probed =
-                catch_unwind(AssertUnwindSafe(|| self.monitor.probe(&target, self.policy.timeout)));
-            let result = probed.unwrap_or_else(|panic| {
-                Err(ProbeFailure::Panicked(crate::error::panic_message(panic.as_ref())))
-            });
-            if let Some(event) = self.take_in(address, result) {
-                (self.report)(event);
-            }
-        }
-    }
-
-    /// Waits for a backend whose turn it is; none when the runner stops.
-    fn next_turn(&self) -> Option<IpAddr> {
+    /// The life of a thread that probes.
+    fn probe(&self) {
         let mut state = self.lock();
-        loop {
-            if state.stop {
-                return None;
-            }
-            let now = self.now();
-            if let Some(address) = state.schedule.take(now) {
-                return Some(address);
-            }
-            state = match state.schedule.next() {
-                Some(next) => {
-                    let wait = Duration::from_nanos(next.0.saturating_sub(now.0));
-                    let waited = self.changed.wait_timeout(state, wait);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        while !state.stop {
+            let now = Instant::now();
+            let Some(job) = state.tracker.start_next(now) else {
+                state = self.wait(state, |tracker| tracker.next_due());
+                continue;
             };
+            drop(state);
+            // The watching thread has one more probe to watch.
+            self.changed.notify_all();
+            let result = job.run();
+            state = self.lock();
+            if !state.stop {
+                let event = state.tracker.finish(&job, result, Instant::now());
+                state.report(event);
+                self.changed.notify_all();
+            }
         }
     }
 
-    fn take_in(&self, address: IpAddr, result: Result<(), ProbeFailure>) -> Option<HealthEvent> {
-        let now = self.now();
+    /// The life of the thread that counts probes as failed that do not end.
+    fn watch(&self) {
         let mut state = self.lock();
-        state.schedule.done(address, now);
-        // Others may be asleep until a time later than this backend's next turn.
-        self.changed.notify_one();
-        let hysteresis = state.backends.get_mut(&address)?;
-        hysteresis.observe(result.is_ok())?;
-        Some(HealthEvent { address, state: result })
+        while !state.stop {
+            let events = state.tracker.overdue(Instant::now());
+            state.report(events);
+            state = self.wait(state, |tracker| tracker.next_overdue());
+        }
+    }
+
+    /// Waits until something changes or until the time that `until` gives.
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        until: impl Fn(&Tracker) -> Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        match until(&state.tracker) {
+            Some(time) => {
+                let time = time.saturating_duration_since(Instant::now());
+                let waited = self.changed.wait_timeout(state, time);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let waited = self.changed.wait(state);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        }
+    }
+
+    /// Tells the threads to end; the first call waits for them.
+    fn stop(&self, patience: Duration) -> usize {
+        let mut state = self.lock();
+        if !state.stop {
+            state.stop = true;
+            self.changed.notify_all();
+            let waited = self.ended.wait_timeout_while(state, patience, |state| state.alive > 0);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.alive
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-    use std::sync::mpsc::channel;
-
-    const FAST: HealthPolicy = HealthPolicy {
-        interval: Duration::from_millis(20),
-        timeout: Duration::from_millis(10),
-        rise: 2,
-        fall: 3,
-        initially_up: true,
-    };
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
-    }
-
-    /// 1 is well while the switch is on, 2 panics, 3 hangs, all others are well.
-    struct Mixed(Arc<AtomicBool>, Arc<AtomicU32>);
-
-    impl Monitor for Mixed {
-        fn probe(&self, target: &Target, _: Duration) -> Result<(), ProbeFailure> {
-            match target.address {
-                a if a == address(1) && !self.0.load(Ordering::Relaxed) => {
-                    Err(ProbeFailure::Failed("switched off".into()))
-                }
-                a if a == address(2) => panic!("monitor bug"),
-                a if a == address(3) => {
-                    self.1.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_secs(3600));
-                    Ok(())
-                }
-                _ => Ok(()),
-            }
-        }
-    }
-
-    #[test]
-    fn reports_changes_and_survives_monitors_that_panic_or_hang() {
-        let (on, hung) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
-        let (events, heard) = channel();
-        let monitor = Mixed(Arc::clone(&on), Arc::clone(&hung));
-        let report = move |event| drop(events.send(event));
-        let runner = Runner::start(monitor, FAST, report).unwrap();
-        runner.set_targets(&(1..=40).map(address).collect());
-        let next = || heard.recv_timeout(Duration::from_secs(10)).unwrap();
-
-        let panicked = next();
-        assert_eq!(panicked.address, address(2));
-        assert!(panicked.state.unwrap_err().to_string().contains("monitor bug"));
-
-        on.store(false, Ordering::Relaxed);
-        let down = next();
-        assert_eq!(down.address, address(1));
-        assert_eq!(down.state.unwrap_err().to_string(), "switched off");
-        on.store(true, Ordering::Relaxed);
-        assert_eq!(next(), HealthEvent { address: address(1), state: Ok(()) });
-        assert_eq!(hung.load(Ordering::Relaxed), 1, "a hanging backend is not probed twice");
-
-        let begun = Instant::now();
-        drop(runner);
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "the end waited for a monitor that hangs"
-        );
-    }
-
-    #[test]
-    fn a_backend_that_was_removed_is_not_reported() {
-        let on = Arc::new(AtomicBool::new(true));
-        let (events, heard) = channel();
-        let monitor = Mixed(Arc::clone(&on), Arc::default());
-        let runner = Runner::start(monitor, FAST, move |event| drop(events.send(event))).unwrap();
-        runner.set_targets(&BTreeSet::from([address(1)]));
-        runner.set_targets(&BTreeSet::from([address(4)]));
-        on.store(false, Ordering::Relaxed);
-        heard.recv_timeout(Duration::from_millis(300)).unwrap_err();
-    }
-}
+#[path = "runner_tests.rs"]
+mod tests;

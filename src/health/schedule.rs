@@ -1,146 +1,256 @@
-//! Who is probed when. Pure: time is given.
+//! Who is due when: spread over the interval, without drift, in a time that is passed in.
 
-use crate::flow::{HashKey, Timestamp};
-use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-/// Spreads probes over the interval, keeps each backend to its rhythm, and never has one probed
-/// twice at once.
+/// Periodic work, by key.
+///
+/// Each key has its own place within its interval, drawn from its seed, so work that begins
+/// together does not stay together; the same seed always gives the same place. Times are counted
+/// from the schedule's start: being late once does not make all later ones late. What is missed is
+/// skipped, not made up for.
 #[derive(Debug)]
-pub struct Schedule {
-    interval: u64,
-    due: BTreeSet<(Timestamp, IpAddr)>,
-    /// When each backend is or was last due; the next time follows from it, so nothing drifts.
-    last: HashMap<IpAddr, Timestamp>,
+pub struct Schedule<K> {
+    start: Instant,
+    slots: BTreeMap<K, Slot>,
+    /// Those that are waiting, by time; who is being worked on is not here.
+    queue: BTreeSet<(Instant, K)>,
 }
 
-impl Schedule {
-    /// An empty schedule; each backend's turn comes once an interval, which is at least 1 ns.
-    pub fn new(interval: Duration) -> Self {
-        Self {
-            interval: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1),
-            due: BTreeSet::new(),
-            last: HashMap::new(),
-        }
+#[derive(Debug)]
+struct Slot {
+    interval: Duration,
+    phase: Duration,
+    /// `None` while it is being worked on.
+    due: Option<Instant>,
+}
+
+impl<K: Ord + Clone> Schedule<K> {
+    /// An empty schedule that counts from `start`.
+    pub fn new(start: Instant) -> Self {
+        Self { start, slots: BTreeMap::new(), queue: BTreeSet::new() }
     }
 
-    /// Replaces the set of backends. Those that stay keep their rhythm; new ones begin at a point
-    /// of the interval that their address decides, so a thousand of them do not begin at once.
-    pub fn set(&mut self, backends: &BTreeSet<IpAddr>, now: Timestamp) {
-        self.last.retain(|backend, _| backends.contains(backend));
-        self.due.retain(|(_, backend)| backends.contains(backend));
-        for backend in backends {
-            if !self.last.contains_key(backend) {
-                let first = Timestamp(now.0.saturating_add(self.phase(*backend)));
-                self.last.insert(*backend, first);
-                self.due.insert((first, *backend));
+    /// Adds `key`, due at once, or changes its interval; a zero interval counts as a nanosecond.
+    pub fn insert(&mut self, key: K, seed: &[u8], interval: Duration, now: Instant) {
+        let interval = interval.max(Duration::from_nanos(1));
+        let phase = phase(seed, interval);
+        match self.slots.get_mut(&key) {
+            Some(slot) if slot.interval == interval => {}
+            Some(slot) => {
+                slot.interval = interval;
+                slot.phase = phase;
+                // Who is being worked on takes the new interval when that is finished.
+                if let Some(due) = slot.due {
+                    self.queue.remove(&(due, key.clone()));
+                    let sooner = due.min(now + interval);
+                    slot.due = Some(sooner);
+                    self.queue.insert((sooner, key));
+                }
+            }
+            None => {
+                let due = Some(now);
+                self.queue.insert((now, key.clone()));
+                self.slots.insert(key, Slot { interval, phase, due });
             }
         }
     }
 
-    fn phase(&self, backend: IpAddr) -> u64 {
-        let hash = HashKey::default().hash_bytes(backend.to_string().as_bytes());
-        ((u128::from(hash) * u128::from(self.interval)) >> 64) as u64
+    /// Forgets `key`, whether or not it is being worked on.
+    pub fn remove(&mut self, key: &K) {
+        if let Some(Slot { due: Some(due), .. }) = self.slots.remove(key) {
+            self.queue.remove(&(due, key.clone()));
+        }
     }
 
-    /// Takes the backend whose turn it is, if there is one. It has no further turn until
-    /// [`Schedule::done`].
-    pub fn take(&mut self, now: Timestamp) -> Option<IpAddr> {
-        let &(at, backend) = self.due.first()?;
-        if at > now {
+    /// When the next one is due; `None` when none is waiting.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.queue.first().map(|&(due, _)| due)
+    }
+
+    /// Takes the one that is due longest. It is not due again until [`Schedule::finished`].
+    pub fn take_due(&mut self, now: Instant) -> Option<K> {
+        if self.next_due()? > now {
             return None;
         }
-        self.due.pop_first();
-        Some(backend)
+        let (_, key) = self.queue.pop_first()?;
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.due = None;
+        }
+        Some(key)
     }
 
-    /// The probe of a backend has ended: its next turn is the first of its rhythm that is still to
-    /// come. One that was removed meanwhile has none.
-    pub fn done(&mut self, backend: IpAddr, now: Timestamp) {
-        let Some(last) = self.last.get_mut(&backend) else {
-            return;
-        };
-        let missed = now.0.saturating_sub(last.0) / self.interval;
-        let next = last.0.saturating_add((missed + 1).saturating_mul(self.interval));
-        *last = Timestamp(next);
-        self.due.insert((*last, backend));
+    /// Notes that the work on `key` is done: it is due again at its next place, but not before
+    /// half an interval has passed, which matters only after the first time.
+    pub fn finished(&mut self, key: &K, now: Instant) {
+        let start = self.start;
+        if let Some(slot) = self.slots.get_mut(key)
+            && slot.due.is_none()
+        {
+            let first = start + slot.phase;
+            let due = next_on_grid(first, slot.interval, now + slot.interval / 2);
+            slot.due = Some(due);
+            self.queue.insert((due, key.clone()));
+        }
     }
+}
 
-    /// When the next turn is.
-    pub fn next(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, _)| *at)
+/// The first of `first`, `first + interval`, … that is at or after `earliest`.
+fn next_on_grid(first: Instant, interval: Duration, earliest: Instant) -> Instant {
+    let behind = earliest.saturating_duration_since(first);
+    let past = behind.as_nanos() % interval.as_nanos();
+    if behind.is_zero() {
+        first
+    } else if past == 0 {
+        earliest
+    } else {
+        // Below the interval, which is a `Duration` of less than 2^64 ns in all that is allowed.
+        earliest + (interval - Duration::from_nanos_u128(past))
     }
+}
+
+/// A place within the interval that depends on the seed alone.
+fn phase(seed: &[u8], interval: Duration) -> Duration {
+    let fraction = u128::from(hash(seed));
+    // 64 bits times at most 2^64 ns; a longer interval loses no more than precision.
+    let nanoseconds = interval.as_nanos().min(u128::from(u64::MAX));
+    Duration::from_nanos(((fraction * nanoseconds) >> 64) as u64)
+}
+
+/// FNV-1a, then the finalizer of MurmurHash3, since FNV mixes the last bytes little.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for &byte in bytes {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    const SECOND: Duration = Duration::from_secs(1);
 
-    fn backends(count: u8) -> BTreeSet<IpAddr> {
-        (0..count).map(|last| IpAddr::from([10, 0, 0, last])).collect()
+    #[test]
+    fn a_key_is_due_at_once_and_then_on_its_grid_without_drift() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.insert("web-1", b"web-1", SECOND, start);
+        let mut times = Vec::new();
+        for _ in 0..1000 {
+            let now = schedule.next_due().unwrap();
+            assert_eq!(schedule.take_due(now), Some("web-1"));
+            assert_eq!(schedule.take_due(now), None, "not twice");
+            times.push(now - start);
+            // Each time the work takes a little.
+            schedule.finished(&"web-1", now + Duration::from_millis(7));
+        }
+        assert_eq!(times[0], Duration::ZERO);
+        assert!(times[1] >= SECOND / 2);
+        for pair in times[1..].windows(2) {
+            assert_eq!(pair[1] - pair[0], SECOND);
+        }
     }
 
-    /// Runs the schedule with probes that take `probe` nanoseconds; when each backend had turns.
-    fn run(schedule: &mut Schedule, until: u64, probe: u64) -> HashMap<IpAddr, Vec<u64>> {
-        let mut turns: HashMap<IpAddr, Vec<u64>> = HashMap::new();
-        let mut ending: BTreeSet<(u64, IpAddr)> = BTreeSet::new();
-        for now in (0..until).step_by(SECOND as usize / 1000) {
-            while let Some(&(at, backend)) = ending.first()
-                && at <= now
-            {
-                ending.pop_first();
-                schedule.done(backend, Timestamp(now));
-            }
-            while let Some(backend) = schedule.take(Timestamp(now)) {
-                assert!(!ending.iter().any(|(_, other)| *other == backend), "twice at once");
-                turns.entry(backend).or_default().push(now);
-                ending.insert((now + probe, backend));
+    #[test]
+    fn the_first_due_is_served_first_and_nobody_starves() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        for key in 0..50u32 {
+            schedule.insert(key, &key.to_be_bytes(), SECOND, start);
+        }
+        // One worker that manages 25 a second: each gets half its share.
+        let mut served = BTreeMap::new();
+        for step in 0..1000u32 {
+            let now = start + Duration::from_millis(40) * step;
+            if let Some(key) = schedule.take_due(now) {
+                *served.entry(key).or_insert(0) += 1;
+                schedule.finished(&key, now);
             }
         }
-        turns
+        assert_eq!(served.len(), 50);
+        assert!(served.values().all(|&count| (15..=25).contains(&count)), "{served:?}");
     }
 
     #[test]
-    fn everyone_has_a_turn_each_interval_without_drift() {
-        let mut schedule = Schedule::new(Duration::from_secs(1));
-        schedule.set(&backends(100), Timestamp(0));
-        let turns = run(&mut schedule, 10 * SECOND, SECOND / 3);
-        assert_eq!(turns.len(), 100);
-        for times in turns.values() {
-            // Ten, but for one who begins in the last step of the first interval.
-            assert!((9..=10).contains(&times.len()), "{times:?}");
-            assert!(
-                times.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(SECOND) <= SECOND / 1000)
-            );
+    fn keys_are_spread_over_the_interval_the_same_way_each_time() {
+        let mut tenths = [0; 10];
+        for number in 0..1000 {
+            let place = phase(format!("web-{number}").as_bytes(), SECOND);
+            assert!(place < SECOND);
+            tenths[place.as_millis() as usize / 100] += 1;
         }
-        let first_tenth = turns.values().filter(|times| times[0] < SECOND / 10).count();
-        assert!((2..30).contains(&first_tenth), "{first_tenth} of 100 begin in the first tenth");
+        assert!(tenths.iter().all(|count| (70..=130).contains(count)), "{tenths:?}");
+        // Pinned: neither a restart nor another version is to move every probe.
+        assert_eq!(phase(b"web-1", SECOND), Duration::from_nanos(774_963_011));
     }
 
     #[test]
-    fn a_slow_probe_skips_turns_and_keeps_the_rhythm() {
-        let mut schedule = Schedule::new(Duration::from_secs(1));
-        schedule.set(&backends(1), Timestamp(0));
-        let turns = run(&mut schedule, 10 * SECOND, 5 * SECOND / 2);
-        let times = &turns[&IpAddr::from([10, 0, 0, 0])];
-        assert!(
-            times.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(3 * SECOND) <= SECOND / 1000)
-        );
+    fn late_work_skips_what_was_missed() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.insert(1, b"1", SECOND, start);
+        schedule.take_due(start).unwrap();
+        let late = start + Duration::from_millis(10_500);
+        schedule.finished(&1, late);
+        let due = schedule.next_due().unwrap();
+        assert!(due >= late + SECOND / 2 && due <= late + SECOND * 3 / 2);
     }
 
     #[test]
-    fn who_stays_keeps_the_rhythm_and_who_goes_has_no_turn() {
-        let mut schedule = Schedule::new(Duration::from_secs(1));
-        schedule.set(&backends(2), Timestamp(0));
-        let next = schedule.next();
-        schedule.set(&backends(2), Timestamp(SECOND / 2));
-        assert_eq!(schedule.next(), next);
-        let taken = schedule.take(Timestamp(SECOND)).unwrap();
-        schedule.set(&BTreeSet::new(), Timestamp(SECOND));
-        schedule.done(taken, Timestamp(SECOND));
-        assert_eq!(schedule.next(), None);
+    fn a_removed_key_is_gone_even_while_it_is_worked_on() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.insert(1, b"1", SECOND, start);
+        schedule.take_due(start).unwrap();
+        schedule.remove(&1);
+        schedule.finished(&1, start);
+        assert_eq!(schedule.next_due(), None);
+        schedule.insert(1, b"1", SECOND, start);
+        schedule.remove(&1);
+        assert_eq!(schedule.next_due(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_place_is_on_the_grid_and_the_first_not_too_early(
+            first in 0u64..10_000, interval in 1u64..5_000, earliest in 0u64..100_000,
+        ) {
+            let origin = Instant::now();
+            let at = |millis| origin + Duration::from_millis(millis);
+            let due = next_on_grid(at(first), Duration::from_millis(interval), at(earliest));
+            let mut slow = first;
+            while slow < earliest {
+                slow += interval;
+            }
+            prop_assert_eq!(due, at(slow));
+        }
+
+        #[test]
+        fn changing_the_interval_keeps_one_place_in_the_queue(
+            steps in proptest::collection::vec((0u8..4, 0u8..3, 1u64..5), 1..60),
+        ) {
+            let start = Instant::now();
+            let mut schedule = Schedule::new(start);
+            let mut now = start;
+            for (action, key, seconds) in steps {
+                match action {
+                    0 => schedule.insert(key, &[key], Duration::from_secs(seconds), now),
+                    1 => schedule.remove(&key),
+                    2 => { schedule.take_due(now); }
+                    _ => schedule.finished(&key, now),
+                }
+                let waiting = schedule.slots.values().filter(|slot| slot.due.is_some()).count();
+                prop_assert_eq!(schedule.queue.len(), waiting);
+                for (due, key) in &schedule.queue {
+                    prop_assert_eq!(schedule.slots[key].due, Some(*due));
+                }
+                now += Duration::from_millis(300 * seconds);
+            }
+        }
     }
 }

@@ -1,0 +1,101 @@
+//! The health runner, and the thread that listens to it.
+
+use super::builder::StartError;
+use super::control::Shared;
+use crate::health::{HealthEvent, HealthPolicy, HealthState, Monitor, ProbeTarget, Runner};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What a first probe may take beyond its timeout before the start goes on without it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Probes every backend's address, once for all the services it is in.
+#[derive(Debug)]
+pub(super) struct Health {
+    // Dropped first: with it goes the other end of the listener's channel.
+    runner: Option<Runner>,
+    listener: Option<JoinHandle<()>>,
+    monitor: Monitoring,
+}
+
+struct Monitoring(Arc<dyn Monitor>, HealthPolicy);
+
+impl std::fmt::Debug for Monitoring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.1.fmt(f)
+    }
+}
+
+impl Health {
+    /// Starts probing, and waits for the first results, which decide who takes traffic.
+    pub(super) fn start(
+        monitor: Arc<dyn Monitor>,
+        policy: HealthPolicy,
+        backends: &BTreeSet<IpAddr>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StartError> {
+        policy.validate()?;
+        let thread = |source| StartError::Thread { thread: "health", source };
+        let (events, heard) = channel();
+        let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
+        let listener = std::thread::Builder::new()
+            .name("dsrlb-health-events".to_owned())
+            .spawn(move || listen(&heard, &shared))
+            .map_err(thread)?;
+        let monitor = Monitoring(monitor, policy);
+        let health = Self { runner: Some(runner), listener: Some(listener), monitor };
+        health.set_backends(backends);
+        health.wait_for_first(policy.timeout + PATIENCE);
+        Ok(health)
+    }
+
+    /// Replaces the set of backends. What is known of those that stay is kept.
+    pub(super) fn set_backends(&self, backends: &BTreeSet<IpAddr>) {
+        let Monitoring(monitor, policy) = &self.monitor;
+        let target = |address: &IpAddr| ProbeTarget {
+            id: address.to_string(),
+            address: *address,
+            monitor: Arc::clone(monitor),
+            policy: *policy,
+        };
+        if let Some(runner) = &self.runner {
+            // The policy was checked at the start, and no address is in a set twice.
+            let set = runner.set_targets(backends.iter().map(target).collect());
+            debug_assert!(set.is_ok(), "{set:?}");
+        }
+    }
+
+    fn wait_for_first(&self, patience: Duration) {
+        let Some(runner) = &self.runner else { return };
+        let deadline = Instant::now() + patience;
+        let unknown = || runner.states().values().any(|state| *state == HealthState::Unknown);
+        while unknown() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        self.runner = None;
+        if let Some(listener) = self.listener.take()
+            && listener.is_finished()
+        {
+            // A monitor that hangs keeps its sender, and so the listener; nobody waits for those.
+            let _ = listener.join();
+        }
+    }
+}
+
+fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
+    for event in events {
+        if let Ok(address) = event.id.parse() {
+            let reason = event.reason.map(|reason| reason.to_string());
+            shared.health(address, event.to, reason);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Tests of the threads; what is decided is tested in virtual time with the tracker.
+
+use super::*;
+use crate::health::{HealthPolicy, Monitor, ProbeFailure, Target};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does as the target's identifier says.
+#[derive(Default)]
+struct Told {
+    running: AtomicUsize,
+    most: AtomicUsize,
+    hung: AtomicUsize,
+}
+
+impl Monitor for Told {
+    fn probe(&self, target: &Target<'_>, _: Duration) -> Result<(), ProbeFailure> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(running, Ordering::SeqCst);
+        let result = match target.id {
+            id if id.starts_with("well") => Ok(()),
+            id if id.starts_with("hang") => {
+                self.hung.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_secs(30));
+                Ok(())
+            }
+            "panic" => {
+                self.running.fetch_sub(1, Ordering::SeqCst);
+                panic!("as told");
+            }
+            _ => Err(ProbeFailure::Refused),
+        };
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+}
+
+fn targets(monitor: &Arc<Told>, ids: &[&str]) -> Vec<ProbeTarget> {
+    let policy = HealthPolicy {
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_millis(20),
+        ..HealthPolicy::default()
+    };
+    let target = |id: &&str| ProbeTarget {
+        id: (*id).to_owned(),
+        address: IpAddr::from([192, 0, 2, 1]),
+        monitor: Arc::clone(monitor) as Arc<dyn Monitor>,
+        policy,
+    };
+    ids.iter().map(target).collect()
+}
+
+#[test]
+fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
+    let monitor = Arc::new(Told::default());
+    let (sender, events) = mpsc::channel();
+    let runner = Runner::start(4, sender).unwrap();
+    let ids = ["hang-1", "hang-2", "hang-3", "panic", "well-1", "well-2", "refused"];
+    runner.set_targets(targets(&monitor, &ids)).unwrap();
+    let mut states = BTreeMap::new();
+    while states.len() < ids.len() {
+        let event = events.recv_timeout(PATIENCE).unwrap();
+        match event.id.as_str() {
+            "panic" => assert_eq!(event.reason, Some(ProbeFailure::Panicked("as told".into()))),
+            "refused" => assert_eq!(event.reason, Some(ProbeFailure::Refused)),
+            id if id.starts_with("hang") => {
+                assert!(matches!(event.reason, Some(ProbeFailure::Overran(_))));
+            }
+            _ => assert_eq!(event.reason, None),
+        }
+        states.insert(event.id, event.to);
+    }
+    for (id, state) in &states {
+        let well = id.starts_with("well");
+        let expected = if well { HealthState::Up } else { HealthState::Down };
+        assert_eq!(*state, expected, "{id}");
+    }
+    assert_eq!(runner.states(), states);
+    // Several intervals later each has hung once only, and never did more than 4 run.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(monitor.hung.load(Ordering::SeqCst), 3);
+    assert!(monitor.most.load(Ordering::SeqCst) <= 4);
+
+    let start = Instant::now();
+    assert_eq!(runner.shut_down(Duration::from_millis(200)), 3);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn shutting_down_is_prompt_and_complete() {
+    let monitor = Arc::new(Told::default());
+    let (sender, events) = mpsc::channel();
+    let runner = Runner::start(Runner::DEFAULT_THREADS, sender).unwrap();
+    runner.set_targets(targets(&monitor, &["well", "refused"])).unwrap();
+    events.recv_timeout(PATIENCE).unwrap();
+    let start = Instant::now();
+    assert_eq!(runner.shut_down(PATIENCE), 0);
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    // The threads are gone, and with them the sender.
+    while let Ok(event) = events.recv_timeout(PATIENCE) {
+        assert_ne!(event.to, HealthState::Unknown);
+    }
+    assert_eq!(Arc::strong_count(&monitor), 1);
+}
+
+#[test]
+fn targets_are_replaced_while_it_runs() {
+    let monitor = Arc::new(Told::default());
+    let (sender, events) = mpsc::channel();
+    let runner = Runner::start(2, sender).unwrap();
+    runner.set_targets(targets(&monitor, &["well-1"])).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap().id, "well-1");
+    runner.set_targets(targets(&monitor, &["well-1", "well-2"])).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap().id, "well-2");
+    runner.set_targets(targets(&monitor, &["well-2"])).unwrap();
+    let states = BTreeMap::from([("well-2".to_owned(), HealthState::Up)]);
+    assert_eq!(runner.states(), states);
+    assert!(runner.set_targets(targets(&monitor, &["x", "x"])).is_err());
+    assert_eq!(runner.states(), states);
+}

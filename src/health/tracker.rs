@@ -1,0 +1,309 @@
+//! The targets, when each is to be probed and what its results amount to: no threads, no clock.
+
+use super::{
+    HealthPolicy, HealthState, Hysteresis, Monitor, ProbeFailure, Schedule, Target, Transition,
+};
+use crate::error::{ConfigError, ConfigProblem, panic_message};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A probe that is over its timeout by this much is counted as failed without waiting for it.
+///
+/// A monitor that keeps to its timeout returns a little after it, so some patience is needed.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A backend to be probed.
+#[derive(Clone)]
+pub struct ProbeTarget {
+    /// The backend's identifier; unique among the targets.
+    pub id: String,
+    /// The backend's address.
+    pub address: IpAddr,
+    /// How to probe it.
+    pub monitor: Arc<dyn Monitor>,
+    /// How often to probe it and what the results amount to.
+    pub policy: HealthPolicy,
+}
+
+impl fmt::Debug for ProbeTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProbeTarget")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A backend's change of state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct HealthEvent {
+    /// The backend.
+    pub id: String,
+    /// What it counted as.
+    pub from: HealthState,
+    /// What it counts as now.
+    pub to: HealthState,
+    /// Why it is down: the last failure.
+    pub reason: Option<ProbeFailure>,
+}
+
+impl fmt::Display for HealthEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.id, self.from, self.to)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who a target is: with another address it is another machine, whatever its identifier.
+type Key = (Arc<str>, IpAddr);
+
+/// One probe to be made.
+#[derive(Clone)]
+pub struct Job {
+    key: Key,
+    monitor: Arc<dyn Monitor>,
+    timeout: Duration,
+}
+
+impl Job {
+    /// Probes; whatever the monitor does, except to hang, comes back as a result.
+    pub fn run(&self) -> Result<(), ProbeFailure> {
+        let target = Target::new(&self.key.0, self.key.1);
+        let probe = || self.monitor.probe(&target, self.timeout);
+        // The monitor is not looked at again except through its own next call, and what it left in
+        // disorder is its own.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(probe))
+            .unwrap_or_else(|panic| Err(ProbeFailure::Panicked(panic_message(panic.as_ref()))))
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.key.0)
+            .field("address", &self.key.1)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Slot {
+    monitor: Arc<dyn Monitor>,
+    policy: HealthPolicy,
+    hysteresis: Hysteresis,
+    running: Option<Running>,
+    /// No longer a target, but kept while its last probe is running: so it is not probed twice at
+    /// once should it come back.
+    retired: bool,
+}
+
+struct Running {
+    since: Instant,
+    /// When it is counted as failed, or once more so, without being over.
+    overdue: Instant,
+    /// Whether it has been, so that its own result no longer counts.
+    given_up: bool,
+}
+
+/// The state of a replaceable set of targets.
+///
+/// Ask for a [`Job`], run it, [`Tracker::finish`] it; call [`Tracker::overdue`] now and then.
+pub struct Tracker {
+    slots: BTreeMap<Key, Slot>,
+    schedule: Schedule<Key>,
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.states()).finish()
+    }
+}
+
+impl Tracker {
+    /// No targets yet.
+    pub fn new(now: Instant) -> Self {
+        Self { slots: BTreeMap::new(), schedule: Schedule::new(now) }
+    }
+
+    /// Replaces the targets. State and place in the schedule of those that stay, with the same
+    /// identifier and address, are kept; their policy and monitor are replaced.
+    ///
+    /// Returns an event for each identifier that stays but has another address, and that counts as
+    /// something else for it.
+    ///
+    /// # Errors
+    ///
+    /// When a policy is not valid or an identifier is there twice; nothing is changed then.
+    pub fn set_targets(
+        &mut self,
+        targets: Vec<ProbeTarget>,
+        now: Instant,
+    ) -> Result<Vec<HealthEvent>, ConfigError> {
+        validate(&targets)?;
+        let before: BTreeMap<String, HealthState> = self.states().collect();
+        let mut wanted = BTreeSet::new();
+        for target in targets {
+            let key: Key = (Arc::from(target.id), target.address);
+            let (seed, interval) = (Arc::clone(&key.0), target.policy.interval);
+            wanted.insert(key.clone());
+            match self.slots.get_mut(&key) {
+                Some(slot) => {
+                    if slot.retired {
+                        slot.retired = false;
+                        slot.hysteresis = Hysteresis::new(&target.policy);
+                        // What is still running was begun for the one that was removed.
+                        if let Some(running) = &mut slot.running {
+                            running.given_up = true;
+                        }
+                    }
+                    slot.hysteresis.set_thresholds(&target.policy);
+                    slot.monitor = target.monitor;
+                    slot.policy = target.policy;
+                }
+                None => {
+                    let slot = Slot {
+                        monitor: target.monitor,
+                        policy: target.policy,
+                        hysteresis: Hysteresis::new(&target.policy),
+                        running: None,
+                        retired: false,
+                    };
+                    self.slots.insert(key.clone(), slot);
+                }
+            }
+            self.schedule.insert(key, seed.as_bytes(), interval, now);
+        }
+        self.retire_all_but(&wanted);
+        let changed = self.states().filter_map(|(id, to)| {
+            let from = *before.get(&id)?;
+            let reason = None;
+            (from != to).then_some(HealthEvent { id, from, to, reason })
+        });
+        Ok(changed.collect())
+    }
+
+    fn retire_all_but(&mut self, wanted: &BTreeSet<Key>) {
+        let schedule = &mut self.schedule;
+        self.slots.retain(|key, slot| {
+            if wanted.contains(key) {
+                return true;
+            }
+            slot.retired = true;
+            if slot.running.is_none() {
+                schedule.remove(key);
+            }
+            slot.running.is_some()
+        });
+    }
+
+    /// What each target counts as, by identifier.
+    pub fn states(&self) -> impl Iterator<Item = (String, HealthState)> + '_ {
+        self.slots
+            .iter()
+            .filter(|(_, slot)| !slot.retired)
+            .map(|(key, slot)| (key.0.as_ref().to_owned(), slot.hysteresis.state()))
+    }
+
+    /// The probe that is due longest, if any is due; it counts as running from now on.
+    pub fn start_next(&mut self, now: Instant) -> Option<Job> {
+        while let Some(key) = self.schedule.take_due(now) {
+            let Some(slot) = self.slots.get_mut(&key) else {
+                self.schedule.remove(&key);
+                continue;
+            };
+            let timeout = slot.policy.timeout;
+            slot.running =
+                Some(Running { since: now, overdue: now + timeout + PATIENCE, given_up: false });
+            let monitor = Arc::clone(&slot.monitor);
+            return Some(Job { key, monitor, timeout });
+        }
+        None
+    }
+
+    /// Takes the result of a probe that was started.
+    pub fn finish(
+        &mut self,
+        job: &Job,
+        result: Result<(), ProbeFailure>,
+        now: Instant,
+    ) -> Option<HealthEvent> {
+        let slot = self.slots.get_mut(&job.key)?;
+        let running = slot.running.take()?;
+        if slot.retired {
+            self.slots.remove(&job.key);
+            self.schedule.remove(&job.key);
+            return None;
+        }
+        self.schedule.finished(&job.key, now);
+        if running.given_up {
+            return None;
+        }
+        let transition = slot.hysteresis.observe(result.is_ok())?;
+        Some(event(&job.key, transition, result.err()))
+    }
+
+    /// Counts probes that should have been over as failed, and again at each interval while they
+    /// hang; returns the changes that brings.
+    pub fn overdue(&mut self, now: Instant) -> Vec<HealthEvent> {
+        let mut events = Vec::new();
+        for (key, slot) in &mut self.slots {
+            let Some(running) = slot.running.as_mut().filter(|r| r.overdue <= now) else {
+                continue;
+            };
+            running.overdue = now + slot.policy.interval;
+            running.given_up = true;
+            if slot.retired {
+                continue;
+            }
+            let failure = ProbeFailure::Overran(now.saturating_duration_since(running.since));
+            if let Some(transition) = slot.hysteresis.observe(false) {
+                events.push(event(key, transition, Some(failure)));
+            }
+        }
+        events
+    }
+
+    /// When the next probe is due; `None` when none is waiting.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.schedule.next_due()
+    }
+
+    /// When [`Tracker::overdue`] is to be called next; `None` while nothing is running.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        let running = self.slots.values().filter_map(|slot| slot.running.as_ref());
+        running.map(|running| running.overdue).min()
+    }
+}
+
+fn event(key: &Key, transition: Transition, reason: Option<ProbeFailure>) -> HealthEvent {
+    HealthEvent { id: key.0.as_ref().to_owned(), from: transition.from, to: transition.to, reason }
+}
+
+fn validate(targets: &[ProbeTarget]) -> Result<(), ConfigError> {
+    let mut problems = Vec::new();
+    let mut seen = BTreeSet::new();
+    for target in targets {
+        let prefix = format!("backend {}: ", target.id);
+        problems.extend(target.policy.problems(&prefix));
+        if !seen.insert(&target.id) {
+            problems.push(ConfigProblem {
+                path: format!("{prefix}id"),
+                value: target.id.clone(),
+                expected: "must be unique among the targets".to_owned(),
+            });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(problems)) }
+}
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;
