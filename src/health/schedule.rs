@@ -157,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn the_second_time_is_never_right_after_the_first() {
+        let start = Instant::now();
+        for seed in 0..100u8 {
+            let mut schedule = Schedule::new(start);
+            schedule.insert(seed, &[seed], SECOND, start);
+            schedule.take_due(start).unwrap();
+            schedule.finished(&seed, start);
+            let gap = schedule.next_due().unwrap() - start;
+            assert!((SECOND / 2..=SECOND * 3 / 2).contains(&gap), "{gap:?}");
+        }
+    }
+
+    #[test]
     fn the_first_due_is_served_first_and_nobody_starves() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
