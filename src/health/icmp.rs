@@ -120,8 +120,13 @@ fn is_passing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Mutex, PoisonError};
 
     const TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// A flood fills the backlog of the loopback device, which then drops what others send: these
+    /// tests run one at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     /// The result of a probe; `None`, and says so, if raw sockets are not to be had.
     fn probe(address: &str, timeout: Duration) -> Option<Result<(), ProbeFailure>> {
@@ -136,6 +141,7 @@ mod tests {
 
     #[test]
     fn the_own_host_answers_in_both_families() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         for address in ["127.0.0.1", "::1"] {
             if let Some(result) = probe(address, TIMEOUT) {
                 assert_eq!(result, Ok(()), "{address}");
@@ -145,6 +151,7 @@ mod tests {
 
     #[test]
     fn many_at_once_hear_their_own_replies_only() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let monitor = IcmpEcho::new();
         if probe("127.0.0.1", TIMEOUT).is_none() {
             return;
@@ -165,6 +172,7 @@ mod tests {
     /// More messages for others than the socket's buffer holds, and then the reply.
     #[test]
     fn the_reply_is_heard_through_a_flood_of_others() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         for address in ["127.0.0.1", "::1"] {
             if probe(address, TIMEOUT).is_none() {
                 return;
