@@ -309,6 +309,18 @@ fn answers_for_a_vip_that_nobody_holds() {
     lab.client.namespace.ip_batch(&[forget]).unwrap();
     assert!(all_backends(&fetch(&lab, vip4, 40)));
     assert!(all_backends(&fetch(&lab, vip6, 40)));
+    // Somebody else who takes the VIP for his own is told that it is taken (RFC 4862 section 5.4).
+    let client = &lab.client;
+    let taken = format!("address add {}/128 dev {}", lab.vip6, client.interface);
+    client
+        .namespace
+        .sysctl(&[(&format!("net/ipv6/conf/{}/accept_dad", client.interface), "1")])
+        .unwrap();
+    client.namespace.ip_batch(&[taken]).unwrap();
+    until(|| {
+        let shown = client.namespace.run("ip", &["address", "show", "dadfailed"]).unwrap();
+        shown.contains(&lab.vip6.to_string())
+    });
     let stats = director.shutdown();
     assert!(stats.counts.answered >= 2, "{stats:?}");
     assert_eq!(stats.counts.io.received, stats.counts.verdicts());

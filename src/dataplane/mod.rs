@@ -6,6 +6,7 @@
 
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub mod af_xdp;
+mod answer;
 mod counters;
 mod io;
 mod memory;

@@ -1,14 +1,15 @@
 //! One packet's journey, top to bottom: whose frame is it, what is in it, who takes it, off it goes.
 
+use super::answer::{Replies, answer};
 use super::counters::WorkerCounters;
 use super::io::{Action, Frame, MAX_BATCH};
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer};
-use crate::flow::{PacketInfo, Protocol, Timestamp};
-use crate::packet::{self, EtherType, Parse, arp, neighbor_discovery, rewrite_mac};
+use crate::flow::{PacketInfo, Timestamp};
+use crate::packet::neighbor_discovery::MAX_ANSWER;
+use crate::packet::{self, Parse, rewrite_mac};
 use crate::verdict::{DropReason, Verdict};
 use arrayvec::ArrayVec;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Turns received frames into verdicts. Pure: no I/O, no clock, no allocation.
@@ -21,12 +22,13 @@ pub struct Pipeline<B> {
     balancer: B,
     counters: Arc<WorkerCounters>,
     verdicts: ArrayVec<Verdict, MAX_BATCH>,
+    replies: Replies,
 }
 
 impl<B: Balancer> Pipeline<B> {
     /// A pipeline with this balancer, counting here. No other pipeline may count in the same place.
     pub fn new(balancer: B, counters: Arc<WorkerCounters>) -> Self {
-        Self { balancer, counters, verdicts: ArrayVec::new() }
+        Self { balancer, counters, verdicts: ArrayVec::new(), replies: ArrayVec::new() }
     }
 
     /// What has been counted.
@@ -34,9 +36,9 @@ impl<B: Balancer> Pipeline<B> {
         &self.counters
     }
 
-    /// Decides a batch of at most [`MAX_BATCH`] frames, rewrites those that go somewhere, sets
-    /// each one's action and returns the verdicts, one a frame. Frames beyond that many are
-    /// released without a verdict: no driver lends more.
+    /// Decides a batch of at most [`MAX_BATCH`] frames, rewrites those that go somewhere, marks them
+    /// to be transmitted and returns the verdicts, one a frame. Frames beyond that many are left
+    /// alone, without a verdict: no driver lends more.
     pub fn process(
         &mut self,
         snapshot: &Snapshot,
@@ -46,7 +48,7 @@ impl<B: Balancer> Pipeline<B> {
         let mut reads: ArrayVec<Read, MAX_BATCH> = ArrayVec::new();
         let mut packets: ArrayVec<PacketInfo, MAX_BATCH> = ArrayVec::new();
         for frame in frames.iter_mut().take(MAX_BATCH) {
-            let read = read(snapshot, frame);
+            let read = read(snapshot, frame, &mut self.replies);
             if let Read::Assign(packet) = read {
                 packets.push(packet);
             }
@@ -66,7 +68,7 @@ impl<B: Balancer> Pipeline<B> {
                     .next()
                     .map_or(Verdict::Pass, |assignment| deliver(snapshot, frame, *assignment)),
             };
-            self.finish(frame, verdict);
+            self.count(frame, verdict);
             self.verdicts.push(verdict);
         }
         &self.verdicts
@@ -79,23 +81,25 @@ impl<B: Balancer> Pipeline<B> {
         now: Timestamp,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = match read(snapshot, frame) {
+        let verdict = match read(snapshot, frame, &mut self.replies) {
             Read::Decided(verdict) => verdict,
             Read::Assign(packet) => {
                 let assignment = self.balancer.assign(&snapshot.services, &packet, now);
                 deliver(snapshot, frame, assignment)
             }
         };
-        self.finish(frame, verdict);
+        self.count(frame, verdict);
         verdict
     }
 
+    /// Takes the frames of our own that were called for since the last time: answers that did not
+    /// fit into the frame of the question. They are to be sent as they are.
+    pub fn take_replies(&mut self) -> impl Iterator<Item = ArrayVec<u8, MAX_ANSWER>> {
+        std::mem::take(&mut self.replies).into_iter()
+    }
+
     #[inline]
-    fn finish(&self, frame: &mut Frame<'_>, verdict: Verdict) {
-        frame.set_action(match verdict {
-            Verdict::Forward(_) | Verdict::Answer => Action::Transmit,
-            Verdict::Pass | Verdict::Drop(_) => Action::Release,
-        });
+    fn count(&self, frame: &Frame<'_>, verdict: Verdict) {
         self.counters.record(verdict, frame.bytes().len());
     }
 }
@@ -108,7 +112,7 @@ enum Read {
 
 /// Whose frame is it, and what is in it?
 #[inline]
-fn read(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Read {
+fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, replies: &mut Replies) -> Read {
     let Some(&addresses) = frame.bytes().first_chunk::<12>() else {
         return Read::Decided(Verdict::Drop(DropReason::EthernetTruncated));
     };
@@ -118,47 +122,20 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Read {
     }
     // A bridge floods frames to stations it does not know yet, so XDP sees those of others:
     // forwarding them would send every packet twice.
-    if to != snapshot.station.0 && !(snapshot.answers && is_multicast(to)) {
+    let is_ours = to == snapshot.station.0;
+    let is_question = snapshot.answers && is_multicast(to);
+    if !is_ours && !is_question {
         return Read::Decided(Verdict::Pass);
     }
-    let is_ours = to == snapshot.station.0;
-    let verdict = match packet::parse(frame.bytes()) {
-        Parse::Malformed(reason) => Verdict::Drop(reason),
-        Parse::NotIp { ether_type, payload } => answer_arp(snapshot, frame, ether_type, payload),
-        Parse::Ip(parsed) if parsed.info.flow.protocol == Protocol::ICMPV6 => {
-            match answer_solicitation(snapshot, frame, usize::from(parsed.network)) {
-                Verdict::Pass if is_ours => return Read::Assign(parsed.info),
-                verdict => verdict,
-            }
-        }
-        Parse::Ip(parsed) if is_ours => return Read::Assign(parsed.info),
-        Parse::Ip(_) => Verdict::Pass,
-    };
-    Read::Decided(verdict)
-}
-
-/// Answers an ARP request for a VIP, if that is ours to do.
-fn answer_arp(
-    snapshot: &Snapshot,
-    frame: &mut Frame<'_>,
-    ether_type: EtherType,
-    payload: usize,
-) -> Verdict {
-    let is_vip = |address: Ipv4Addr| snapshot.services.is_vip(address.into());
-    let answered = snapshot.answers
-        && ether_type == EtherType::ARP
-        && arp::requested_address(frame.bytes(), payload).is_some_and(is_vip)
-        && arp::answer_in_place(frame.bytes_mut(), payload, snapshot.station);
-    if answered { Verdict::Answer } else { Verdict::Pass }
-}
-
-/// Answers a neighbour solicitation for a VIP, if that is ours to do.
-fn answer_solicitation(snapshot: &Snapshot, frame: &mut Frame<'_>, network: usize) -> Verdict {
-    let is_vip = |address: Ipv6Addr| snapshot.services.is_vip(address.into());
-    let answered = snapshot.answers
-        && neighbor_discovery::solicited_target(frame.bytes(), network).is_some_and(is_vip)
-        && neighbor_discovery::answer_in_place(frame.bytes_mut(), network, snapshot.station);
-    if answered { Verdict::Answer } else { Verdict::Pass }
+    let parsed = packet::parse(frame.bytes());
+    if answer(snapshot, frame, &parsed, replies) {
+        return Read::Decided(Verdict::Answer);
+    }
+    match parsed {
+        Parse::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
+        Parse::Ip(parsed) if is_ours => Read::Assign(parsed.info),
+        Parse::Ip(_) | Parse::NotIp { .. } => Read::Decided(Verdict::Pass),
+    }
 }
 
 #[inline]
@@ -176,6 +153,7 @@ fn deliver(snapshot: &Snapshot, frame: &mut Frame<'_>, assignment: Assignment) -
     };
     match snapshot.next_hop(index) {
         Some(hop) if rewrite_mac(frame.bytes_mut(), hop.destination, hop.source) => {
+            frame.set_action(Action::Transmit);
             Verdict::Forward(index)
         }
         _ => Verdict::Drop(DropReason::NextHopUnresolved),

@@ -58,6 +58,9 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
                 let now = Timestamp(started.elapsed().as_nanos() as u64);
                 pipeline.process(snapshots.load(), now, frames);
             })?;
+            for reply in self.pipeline.take_replies() {
+                self.io.send(&reply)?;
+            }
             if started.elapsed() >= stats_due {
                 stats_due = started.elapsed() + STATS_EVERY;
                 self.publish_stats();
