@@ -7,11 +7,17 @@ pub(crate) fn run() -> Result {
     install::ensure_packages()?;
     let host = host(&process::output(Command::new("rustc").arg("-vV"))?)?;
     // Naming the target, even though it is the host, keeps the sanitizer out of build scripts and procedural macros.
-    let mut test =
-        process::nightly(&["test", "--all-features", "--test", "netns_*", "--target", &host])?;
-    test.env("RUSTFLAGS", "-Zsanitizer=address")
-        .env("CARGO_TARGET_DIR", process::target_dir()?.join("asan"));
-    let note = namespaces::run(&binaries::build(&mut test)?)?;
+    let sanitized = |args: &[&str]| {
+        let mut cargo = process::nightly(&[args, &["--all-features", "--target", &host]].concat())?;
+        cargo
+            .env("RUSTFLAGS", "-Zsanitizer=address")
+            .env("CARGO_TARGET_DIR", process::target_dir()?.join("asan"));
+        Ok::<_, String>(cargo)
+    };
+    // Some of the tests start examples as processes of their own.
+    process::run(&mut sanitized(&["build", "--examples"])?)?;
+    let mut tests = sanitized(&["test", "--test", "netns_*"])?;
+    let note = namespaces::run(&binaries::build(&mut tests)?)?;
     println!("\nAddressSanitizer found nothing: {note}");
     Ok(())
 }
