@@ -78,7 +78,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What a handler is: called with each batch.
+/// What a handler is: called with each batch. It may do anything to the frames but change their
+/// order, by which the driver knows which is which.
 pub type Handler<'h> = dyn FnMut(&mut [Frame<'_>]) + 'h;
 
 /// One queue of an interface, or something that stands for one.
