@@ -5,8 +5,9 @@
 
 mod support;
 
-use dsrlb::dataplane::{Frame, MAX_BATCH, MemoryIo, PacketIo};
+use dsrlb::dataplane::{Frame, MAX_BATCH, MemoryIo, PacketIo, Plan};
 use dsrlb::flow::Timestamp;
+use etherparse::{Icmpv6Header, Icmpv6Type};
 use std::fmt::Write;
 use std::time::Duration;
 use support::frames::{self, CLIENT_MAC, DIRECTOR_MAC, Protocol, fragment, ipv4, ipv6, tagged};
@@ -173,26 +174,90 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What asks for the MAC address of a VIP, for a director that answers.
+fn questions() -> Vec<(&'static str, Vec<u8>)> {
+    let arp = |to: [u8; 6], sender_ip: [u8; 4], target_ip: [u8; 4]| {
+        let fixed: &[u8] = &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1];
+        padded([&to, &CLIENT_MAC, fixed, &CLIENT_MAC, &sender_ip, &[0; 6], &target_ip].concat())
+    };
+    let broadcast = [0xff; 6];
+    let nobody = [0; 16];
+    let asks = [1, 1].iter().chain(&CLIENT_MAC).copied().collect::<Vec<_>>();
+    vec![
+        ("ARP: who has the VIP?", arp(broadcast, CLIENT, VIP)),
+        ("ARP in a VLAN", tagged(&arp(broadcast, CLIENT, VIP), &[100])),
+        ("ARP by unicast, as a check that we are still there", arp(DIRECTOR_MAC, CLIENT, VIP)),
+        ("ARP probe of somebody who wants the VIP for himself", arp(broadcast, [0; 4], VIP)),
+        ("ARP announcement of somebody else", arp(broadcast, VIP, VIP)),
+        ("ARP for an address inside a prefix of VIPs", arp(broadcast, CLIENT, [203, 0, 113, 9])),
+        ("ARP for an address that is no VIP", arp(broadcast, CLIENT, [10, 0, 0, 1])),
+        ("neighbour solicitation for the VIP", solicitation(CLIENT6, VIP6, &asks)),
+        ("neighbour solicitation in a VLAN", tagged(&solicitation(CLIENT6, VIP6, &asks), &[100])),
+        ("duplicate address probe for the VIP", solicitation(nobody, VIP6, &[])),
+        ("neighbour solicitation for another", solicitation(CLIENT6, CLIENT6, &asks)),
+        ("neighbour solicitation with a wrong checksum", {
+            let asked = solicitation(CLIENT6, VIP6, &asks);
+            with(asked.clone(), 57, !asked[57])
+        }),
+        ("neighbour solicitation from beyond the link", {
+            with(solicitation(CLIENT6, VIP6, &asks), 21, 254)
+        }),
+        ("TCP to the VIP, as ever", tcp()),
+        ("TCP to the VIP in a multicast frame", from_to(tcp(), CLIENT_MAC, [1, 0, 0x5e, 0, 0, 1])),
+    ]
+}
+
+/// RFC 4861 section 4.3, to the group of the target.
+fn solicitation(source: [u8; 16], target: [u8; 16], option: &[u8]) -> Vec<u8> {
+    let group = [&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff], &target[13..]].concat();
+    let mac = [&[0x33, 0x33, 0xff], &target[13..]].concat();
+    let body = [&[0; 4][..], &target, option].concat();
+    let kind = Icmpv6Type::Unknown { type_u8: 135, code_u8: 0, bytes5to8: [0; 4] };
+    let group: [u8; 16] = group.try_into().unwrap();
+    let icmp = Icmpv6Header::with_checksum(kind, source, group, &body[4..]).unwrap();
+    let ip = etherparse::Ipv6Header {
+        payload_length: (8 + body.len() - 4) as u16,
+        next_header: etherparse::IpNumber(58),
+        hop_limit: 255,
+        source,
+        destination: group,
+        ..Default::default()
+    };
+    [&mac[..], &CLIENT_MAC, &[0x86, 0xdd], &ip.to_bytes(), &icmp.to_bytes(), &body[4..]].concat()
+}
+
+/// What becomes of each packet, as text.
+fn decide(plan: &Plan, rows: Vec<(&'static str, Vec<u8>)>) -> String {
+    let mut text = String::new();
+    let mut pipeline = pool::pipeline();
+    for (description, input) in rows {
+        let mut output = input.clone();
+        let mut frame = Frame::new(&mut output);
+        let verdict = pipeline.process_one(&plan.snapshot, Timestamp(0), &mut frame);
+        writeln!(text, "\n{description}\nin       {}", hex(&input)).unwrap();
+        writeln!(text, "verdict  {}", pool::describe(plan, verdict)).unwrap();
+        if output != input {
+            writeln!(text, "out      {}", hex(&output)).unwrap();
+        }
+        for reply in pipeline.take_replies() {
+            writeln!(text, "reply    {}", hex(&reply)).unwrap();
+        }
+    }
+    text
+}
+
 #[test]
 fn table() {
-    let plan = pool::plan();
     let mut text = String::from("# configuration: 10.0.0.11 to 10.0.0.13 behind, with maglev,\n");
     for (key, input) in pool::SERVICES {
         writeln!(text, "#   {key} by {input:?}").unwrap();
     }
     text.push_str("# and 10.0.0.102:80/tcp with a backend that does not resolve\n");
-
-    let mut pipeline = pool::pipeline();
-    for (description, input) in rows() {
-        let mut output = input.clone();
-        let mut frame = Frame::new(&mut output);
-        let verdict = pipeline.process_one(&plan.snapshot, Timestamp(0), &mut frame);
-        writeln!(text, "\n{description}\nin       {}", hex(&input)).unwrap();
-        writeln!(text, "verdict  {}", pool::describe(&plan, verdict)).unwrap();
-        if output != input {
-            writeln!(text, "out      {}", hex(&output)).unwrap();
-        }
-    }
+    text += &decide(&pool::plan(), rows());
+    text.push_str(
+        "\n# the same, and ARP and neighbour discovery for the VIPs are ours to answer\n",
+    );
+    text += &decide(&pool::plan_with(true), questions());
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/l2.txt");
     if std::env::var("DSRLB_GOLDEN").is_ok_and(|mode| mode == "write") {

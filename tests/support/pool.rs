@@ -22,6 +22,11 @@ pub const SERVICES: [(&str, HashInput); 6] = [
 /// `10.0.0.11` to `10.0.0.13`, at `02:00:00:00:00:0b` and up; `10.0.0.102:80/tcp` has a backend
 /// whose neighbour is unresolved.
 pub fn plan() -> Plan {
+    plan_with(false)
+}
+
+/// The same; `answers` says whether ARP and neighbour discovery for the VIPs are ours to answer.
+pub fn plan_with(answers: bool) -> Plan {
     let pool = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
     let service = |key: &str, input| {
         let service = VirtualService::new(key.parse().unwrap()).hash_input(input);
@@ -32,7 +37,7 @@ pub fn plan() -> Plan {
     let mut services: Vec<_> = SERVICES.map(|(key, input)| service(key, input)).into();
     let lost = RealServer::new("10.0.0.99".parse().unwrap());
     services.push(VirtualService::new("10.0.0.102:80/tcp".parse().unwrap()).backend(lost));
-    Planner::new(64).plan(&services, STATION, false, observe)
+    Planner::new(64).plan(&services, STATION, answers, observe)
 }
 
 /// The plan, made once: the fuzz targets need it for every input.
