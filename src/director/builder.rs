@@ -138,7 +138,10 @@ impl DirectorBuilder {
         self
     }
 
-    /// Sets what is called with each event, on the thread that noticed it.
+    /// Sets what is called with each event: in the order in which they happened, never two at
+    /// once, on one of the director's threads or that of who changed the services. The handler may
+    /// ask and change the director; while it runs, later events wait. If it panics, only that call
+    /// is lost.
     #[must_use]
     pub fn on_event(mut self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.on_event = Box::new(handler);
@@ -196,7 +199,7 @@ impl DirectorBuilder {
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {
             Ok(event) => report.neighbour(event),
-            Err(error) => report.emit(&[Event::ResolverFailed(error.to_string())]),
+            Err(error) => report.emit(Event::ResolverFailed(error.to_string())),
         });
         director.resolver =
             Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);

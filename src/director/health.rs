@@ -2,6 +2,7 @@
 
 use super::builder::StartError;
 use super::control::Shared;
+use crate::dataplane::neighbour::join;
 use crate::health::{HealthEvent, HealthPolicy, HealthState, Monitor, ProbeTarget, Runner};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Probes every backend's address, once for all the services it is in.
 #[derive(Debug)]
 pub(super) struct Health {
-    // Dropped first: with it goes the other end of the listener's channel.
+    // Ended first: it closes the other end of the listener's channel.
     runner: Option<Runner>,
     listener: Option<JoinHandle<()>>,
     monitor: Monitoring,
@@ -82,11 +83,9 @@ impl Health {
 impl Drop for Health {
     fn drop(&mut self) {
         self.runner = None;
-        if let Some(listener) = self.listener.take()
-            && listener.is_finished()
-        {
-            // A monitor that hangs keeps its sender, and so the listener; nobody waits for those.
-            let _ = listener.join();
+        if let Some(listener) = self.listener.take() {
+            // The runner has closed the channel, also on probes that hang.
+            join(listener);
         }
     }
 }
