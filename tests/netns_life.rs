@@ -53,6 +53,29 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Probes and solicitations that leave from a VIP are answered to the backend itself.
+#[test]
+fn a_vip_that_the_host_may_send_from_is_warned_of() {
+    let Some(lab) = lab("source") else { return };
+    let vip = VirtualService::new(lab.vip6.to_string().parse().unwrap())
+        .backend(RealServer::new(lab.backends[0].v6.into()));
+    let warned = |says: &str| {
+        let vip = vip.clone();
+        let director = start(&lab, |builder| {
+            builder.service(vip).monitor(dsrlb::health::IcmpEcho::new(), HealthPolicy::default())
+        });
+        let well = director.stats().backends.last().unwrap().idle.is_none();
+        (well, director.warnings().iter().any(|warning| warning.contains(says)))
+    };
+    let advice = format!("{}/128 dev eth0 preferred_lft 0", lab.vip6);
+    assert_eq!(warned(&advice), (true, false));
+    let preferred = format!("addr change {}/128 dev eth0 preferred_lft forever", lab.vip6);
+    lab.director.namespace.ip_batch(&[preferred]).unwrap();
+    let (well, warned) = warned(&advice);
+    println!("probes that may leave from the VIP succeed: {well}");
+    assert!(warned);
+}
+
 /// The names of this process's threads that are the library's.
 fn threads() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();

@@ -273,6 +273,8 @@ pub(super) struct Settings {
     pub(super) answers: bool,
     /// What a backend counts as before its monitor has said anything; up if there is no monitor.
     pub(super) unprobed: HealthState,
+    /// What works and yet may surprise, beside what the interface has to say.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What is known, and what was last planned from it.
@@ -332,7 +334,7 @@ impl Control {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.interface.warnings().to_vec()
+        [self.interface.warnings(), &self.settings.warnings].concat()
     }
 
     pub(super) fn failure(&self) -> Option<String> {
