@@ -7,7 +7,7 @@ mod lab;
 use dsrlb::balancer::{RealServer, VirtualService};
 use dsrlb::dataplane::af_xdp::XdpOptions;
 use dsrlb::director::{Director, DirectorBuilder, Event};
-use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, Target};
+use dsrlb::health::{HealthPolicy, HealthState, Monitor, ProbeFailure, Target};
 use lab::{Host, Lab, LabOptions, http_get, udp_ask_from};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -114,7 +114,7 @@ fn a_backend_that_leaves_and_comes_back_at_once_is_found_again() {
 fn changes_by_many_threads_end_in_one_state() {
     let Some(lab) = lab("race") else { return };
     let vip = lab.vip4_port(80);
-    let director = start(&lab, |builder| builder.monitor(Always(Ok(())), quick()));
+    let director = start(&lab, |builder| builder.monitor(Custom::default(), quick()));
     for _ in 0..20 {
         std::thread::scope(|scope| {
             for count in 1..=lab.backends.len() {
@@ -126,12 +126,14 @@ fn changes_by_many_threads_end_in_one_state() {
     }
 }
 
-/// A monitor that always says the same.
-struct Always(Result<(), ()>);
+/// Ill are all when the switch is on.
+#[derive(Default)]
+struct Custom(Arc<AtomicBool>);
 
-impl Monitor for Always {
+impl Monitor for Custom {
     fn probe(&self, _: &Target<'_>, _: Duration) -> Result<(), ProbeFailure> {
-        self.0.map_err(|()| ProbeFailure::Unexpected("always ill".into()))
+        let ill = self.0.load(SeqCst);
+        if ill { Err(ProbeFailure::Unexpected("the switch is on".into())) } else { Ok(()) }
     }
 }
 
@@ -207,7 +209,7 @@ fn a_handler_that_blocks_holds_up_nobody_but_its_own_thread() {
     let blocked = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&blocked);
     let director = start(&lab, move |builder| {
-        builder.monitor(Always(Ok(())), quick()).on_event(move |event| {
+        builder.monitor(Custom::default(), quick()).on_event(move |event| {
             if matches!(event, Event::LinkChanged { up: false }) {
                 flag.store(true, SeqCst);
                 let _ = wait.lock().unwrap().recv();
@@ -268,7 +270,7 @@ fn an_interface_that_goes_away_is_reported_and_costs_nothing() {
     let (events, heard) = channel();
     let director = start(&lab, move |builder| {
         builder
-            .monitor(Always(Ok(())), HealthPolicy::default())
+            .monitor(Custom::default(), HealthPolicy::default())
             .on_event(move |event| drop(events.send(event.clone())))
     });
     lab.director.namespace.run("ip", &["link", "del", "dev", &lab.director.interface]).unwrap();
@@ -288,6 +290,37 @@ fn an_interface_that_goes_away_is_reported_and_costs_nothing() {
     director.shutdown();
     assert!(begun.elapsed() < Duration::from_secs(1));
     until("all threads end", || threads().is_empty());
+}
+
+/// What a monitor found out about a backend that has left must not count when it comes back.
+#[test]
+fn what_was_said_of_a_backend_that_left_is_not_held_against_it() {
+    let Some(lab) = lab("stale") else { return };
+    let vip = lab.vip4_port(80);
+    let ill = Arc::new(AtomicBool::new(false));
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let heard = Arc::new(AtomicBool::new(false));
+    let (monitor, flag) = (Custom(Arc::clone(&ill)), Arc::clone(&heard));
+    let policy = HealthPolicy { initial: HealthState::Up, ..quick() };
+    let director = start(&lab, move |builder| {
+        builder.monitor(monitor, policy).on_event(move |event| {
+            if matches!(event, Event::BackendIdle { .. }) && !flag.swap(true, SeqCst) {
+                let _ = wait.lock().unwrap().recv();
+            }
+        })
+    });
+    // The listener tells of one backend; what is found out of the others waits to be heard.
+    ill.store(true, SeqCst);
+    until("the first is reported", || heard.load(SeqCst));
+    std::thread::sleep(quick().interval * 10);
+    director.set_services(vec![service(vip, [])]).unwrap();
+    ill.store(false, SeqCst);
+    // Longer than a probe takes: none that failed is left.
+    std::thread::sleep(quick().interval * 2);
+    director.set_services(vec![service(vip, &lab.backends)]).unwrap();
+    drop(go);
+    until("all take traffic again", || all_active(&director));
 }
 
 /// A monitor that does not keep to its timeout.

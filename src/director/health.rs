@@ -6,8 +6,8 @@ use crate::dataplane::neighbour::join;
 use crate::health::{HealthEvent, HealthPolicy, HealthState, Monitor, ProbeTarget, Runner};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ pub(super) struct Health {
     // Ended first: it closes the other end of the listener's channel.
     runner: Option<Runner>,
     listener: Option<JoinHandle<()>>,
+    /// Into the same channel as the runner's events; none from the end on.
+    resets: Option<Sender<HealthEvent>>,
+    known: Mutex<BTreeSet<IpAddr>>,
     monitor: Monitoring,
 }
 
@@ -42,13 +45,16 @@ impl Health {
         policy.validate()?;
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
+        let resets = Some(events.clone());
         let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
         let listener = std::thread::Builder::new()
             .name("dsrlb-health-events".to_owned())
             .spawn(move || listen(&heard, &shared))
             .map_err(thread)?;
         let monitor = Monitoring(monitor, policy);
-        let health = Self { runner: Some(runner), listener: Some(listener), monitor };
+        let known = Mutex::new(backends.clone());
+        let health =
+            Self { runner: Some(runner), listener: Some(listener), resets, known, monitor };
         health.set_backends(backends);
         health.wait_for_first(policy.timeout + PATIENCE);
         Ok(health)
@@ -57,6 +63,15 @@ impl Health {
     /// Replaces the set of backends. What is known of those that stay is kept.
     pub(super) fn set_backends(&self, backends: &BTreeSet<IpAddr>) {
         let Monitoring(monitor, policy) = &self.monitor;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in backends.difference(&known) {
+            // It may have been here before, and an event of that time may still wait to be heard.
+            // This one comes after it, and before all that is found out from now on.
+            let (id, initial) = (address.to_string(), policy.initial);
+            let reset = HealthEvent { id, from: initial, to: initial, reason: None };
+            let _ = self.resets.as_ref().map(|resets| resets.send(reset));
+        }
+        known.clone_from(backends);
         let target = |address: &IpAddr| ProbeTarget {
             id: address.to_string(),
             address: *address,
@@ -83,6 +98,7 @@ impl Health {
 impl Drop for Health {
     fn drop(&mut self) {
         self.runner = None;
+        self.resets = None;
         if let Some(listener) = self.listener.take() {
             // The runner has closed the channel, also on probes that hang.
             join(listener);
