@@ -4,7 +4,7 @@
 mod lab;
 
 use dsrlb::balancer::{Assignment, Balancer, RealServer, ServiceTable, VirtualService};
-use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
+use dsrlb::dataplane::af_xdp::{AttachMode, Attached, CopyMode, XdpOptions};
 use dsrlb::director::{Director, DirectorBuilder, Event};
 use dsrlb::flow::{PacketInfo, Timestamp};
 use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, Target};
@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -257,28 +257,143 @@ fn what_cannot_work_is_refused_with_the_reason_and_leaves_the_host_as_it_was() {
 fn without_root_it_says_what_is_missing() {
     let Some(lab) = lab("rootless") else { return };
     let vip = format!("{}/tcp", lab.vip4_port(80));
-    let program = readable(&example("simple_vip"));
-    // `setpriv` drops everything in the process that then becomes the example.
-    let output = Command::new("ip")
-        .args(["netns", "exec", lab.director.namespace.name()])
-        .args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"])
-        .args(["--bounding-set=-all", "--inh-caps=-all"])
-        .arg(&program)
-        .args(["--interface", "eth0", "--vip", &vip, "--backend", "10.77.0.11"])
-        .output()
-        .unwrap();
-    std::fs::remove_file(&program).unwrap();
+    let program = Copied::readable("simple_vip");
+    let output = as_nobody(&lab, "", None, &program.0, &vip).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("CAP_NET_ADMIN") && error.contains("root"), "{error}");
     assert_eq!(error.lines().count(), 1, "one clear line, and no noise: {error}");
 }
 
-/// A copy that everybody may run: the build directory may be closed to others.
-fn readable(program: &PathBuf) -> PathBuf {
-    let copy = std::env::temp_dir().join(format!("dsrlb-test-{}", std::process::id()));
-    std::fs::copy(program, &copy).unwrap();
-    copy
+/// What the message for those without root asks for is enough, and each of it is needed.
+#[test]
+fn three_capabilities_are_enough_and_none_can_be_spared() {
+    let Some(lab) = lab("caps") else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = format!("{}/tcp", lab.vip4_port(80));
+    let program = Copied::readable("simple_vip");
+    let spawn = |capabilities, memory| {
+        let mut command = as_nobody(&lab, capabilities, memory, &program.0, &vip);
+        Example(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    let running = spawn("+bpf,+net_admin,+net_raw", None);
+    until("serving", || serves(&lab, lab.vip4_port(80)));
+    drop(running);
+    let refused = |capabilities, memory| {
+        let mut failing = spawn(capabilities, memory);
+        assert!(!failing.0.wait().unwrap().success());
+        std::io::read_to_string(failing.0.stderr.take().unwrap()).unwrap()
+    };
+    for two in ["+bpf,+net_admin", "+bpf,+net_raw", "+net_admin,+net_raw"] {
+        let error = refused(two, None);
+        assert!(error.contains("CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"), "{two}: {error}");
+        assert_eq!(self::program(&lab.director), None);
+    }
+    let error = refused("+bpf,+net_admin,+net_raw", Some("65536"));
+    assert!(error.contains("RLIMIT_MEMLOCK") && error.contains("CAP_IPC_LOCK"), "{error}");
+    assert!(error.contains("8388608 bytes"), "{error}");
+    // With the capability the limit does not count.
+    let _running = spawn("+bpf,+net_admin,+net_raw,+ipc_lock", Some("65536"));
+    until("serving", || serves(&lab, lab.vip4_port(80)));
+}
+
+/// The example in the director's namespace, as a user who has these capabilities and no others.
+fn as_nobody(
+    lab: &Lab,
+    capabilities: &str,
+    memory: Option<&str>,
+    program: &Path,
+    vip: &str,
+) -> Command {
+    let set = format!("-all,{capabilities}").trim_end_matches(',').to_owned();
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", lab.director.namespace.name()])
+        .args(
+            memory
+                .iter()
+                .flat_map(|bytes| ["prlimit".to_owned(), format!("--memlock={bytes}:{bytes}")]),
+        )
+        // `setpriv` drops everything else in the process that then becomes the example.
+        .args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"])
+        .arg(format!("--bounding-set={set}"))
+        .arg(format!("--inh-caps={set}"))
+        .arg(format!("--ambient-caps={set}"))
+        .arg(program)
+        .args(["--interface", &lab.director.interface, "--vip", vip, "--backend", "10.77.0.11"]);
+    command
+}
+
+/// A copy of an example that everybody may run: the build directory may be closed to others.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn readable(name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = format!("dsrlb-test-{}-{number}", std::process::id());
+        let copy = std::env::temp_dir().join(file);
+        std::fs::copy(example(name), &copy).unwrap();
+        Self(copy)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Bridges and macvlans have no driver that could run a program: the generic hook does.
+#[test]
+fn without_native_xdp_it_says_so_and_forwards_in_generic_mode() {
+    for (kind, make) in [
+        (
+            "bridge",
+            &[
+                "link add name up0 address 02:00:00:00:01:01 type bridge",
+                "link set dev eth0 master up0",
+            ][..],
+        ),
+        (
+            "macvlan",
+            &["link add link eth0 name up0 address 02:00:00:00:01:77 type macvlan mode bridge"][..],
+        ),
+    ] {
+        let Some(lab) = lab("generic") else { return };
+        let _http = lab.start_http(80).unwrap();
+        let vip = lab.vip4_port(80);
+        // Else the kernel would answer ARP for up0's addresses on eth0 as well, with eth0's MAC.
+        let own = [("net/ipv4/conf/all/arp_ignore", "1")];
+        lab.director.namespace.sysctl(&own).unwrap();
+        let mut lines = vec!["addr flush dev eth0".to_owned()];
+        lines.extend(make.iter().map(ToString::to_string));
+        lines.push("link set dev up0 up".to_owned());
+        lines.push(format!("addr add {}/24 dev up0", lab.director.v4));
+        lines.push(format!("addr add {}/32 dev up0", lab.vip4));
+        lab.director.namespace.ip_batch(&lines).unwrap();
+        let builder = |attach| {
+            let xdp = XdpOptions { attach, ..XdpOptions::default() };
+            Director::builder("up0").service(service(&lab, vip)).xdp(xdp)
+        };
+
+        let refused = lab.director.enter(|| builder(AttachMode::Native).start());
+        let error = refused.map(drop).unwrap_err().to_string();
+        assert!(error.contains("up0") && error.contains("`generic`"), "{kind}: {error}");
+
+        let director = lab.director.enter(|| builder(AttachMode::Auto).start().unwrap());
+        let granted = director.granted();
+        assert_eq!(granted.attach, Some(Attached::Generic), "{kind}");
+        let said = |text| granted.fallbacks.iter().any(|note| note.contains(text));
+        assert!(said("up0: generic mode") && said("copy mode"), "{kind}: {granted:?}");
+        for _ in 0..20 {
+            let answer = lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
+            assert_eq!(answer.peer, vip);
+        }
+        let counts = director.shutdown().counts;
+        assert!(counts.forwarded >= 20 * 4, "{kind}: {counts:?}");
+        assert_eq!(counts.io.transmit_failed, 0, "{kind}: {counts:?}");
+    }
 }
 
 #[test]

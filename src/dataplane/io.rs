@@ -78,8 +78,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What a handler is: called with each batch. It may do anything to the frames but change their
-/// order, by which the driver knows which is which.
+/// What a handler is: called with each batch. The frames keep their places in it: an action belongs
+/// to a place, so one that sorts or swaps frames would have others sent than it meant.
 pub type Handler<'h> = dyn FnMut(&mut [Frame<'_>]) + 'h;
 
 /// One queue of an interface, or something that stands for one.

@@ -15,7 +15,7 @@ use crate::health::{HealthPolicy, HealthState, Monitor};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -138,7 +138,10 @@ impl DirectorBuilder {
         self
     }
 
-    /// Sets what is called with each event, on the thread that noticed it.
+    /// Sets what is called with each event: in the order in which they happened, never two at
+    /// once, on one of the director's threads or that of who changed the services. The handler may
+    /// ask and change the director; while it runs, later events wait. If it panics, only that call
+    /// is lost.
     #[must_use]
     pub fn on_event(mut self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.on_event = Box::new(handler);
@@ -157,13 +160,17 @@ impl DirectorBuilder {
         let host = Host { addresses: resolver.host_addresses()? };
         crate::config::check_services(&self.services, &host, &self.limits)?;
 
+        let sources = resolver.preferred_host_routes()?;
+        let warnings = source_warnings(&self.interface, &self.services, &sources);
+
         let queues = interface.take_queues();
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
         let (announce, outbox) = channel();
         let probing = self.monitor.as_ref();
         let unprobed = probing.map_or(HealthState::Up, |(_, policy)| policy.initial);
-        let settings = Settings { host, limits: self.limits, answers: self.answers, unprobed };
+        let settings =
+            Settings { host, limits: self.limits, answers: self.answers, unprobed, warnings };
         let control = Control::new(interface, settings, announce);
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
@@ -196,7 +203,7 @@ impl DirectorBuilder {
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {
             Ok(event) => report.neighbour(event),
-            Err(error) => report.emit(&[Event::ResolverFailed(error.to_string())]),
+            Err(error) => report.emit(Event::ResolverFailed(error.to_string())),
         });
         director.resolver =
             Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);
@@ -207,6 +214,27 @@ impl DirectorBuilder {
         shared.attach()?;
         Ok(director)
     }
+}
+
+/// VIPs that the kernel may send probes and neighbour solicitations from: backends hold them too,
+/// so their answers would stay there.
+fn source_warnings(
+    interface: &str,
+    services: &[VirtualService],
+    sources: &[Ipv6Addr],
+) -> Vec<String> {
+    let is_vip = |source: &&Ipv6Addr| {
+        let source = IpAddr::V6(**source);
+        services.iter().any(|service| service.key.prefix().contains(&source))
+    };
+    let warning = |vip| {
+        format!(
+            "{interface} holds the VIP {vip} as an address to send from: what this host asks the \
+             backends may leave from it, and their answers never arrive; run `ip address change \
+             {vip}/128 dev {interface} preferred_lft 0`"
+        )
+    };
+    sources.iter().filter(is_vip).map(warning).collect()
 }
 
 /// Gives the neighbours a moment to be found before traffic comes.

@@ -14,8 +14,9 @@ use crate::packet::{MacAddress, arp, neighbor_discovery};
 use crate::verdict::BackendIndex;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,9 @@ pub(super) struct Shared {
     snapshots: Arc<ArcSwap<Snapshot>>,
     counters: Vec<Arc<WorkerCounters>>,
     stop: AtomicBool,
-    /// Whether events are of interest yet: while it starts, nothing has changed for anybody.
-    running: AtomicBool,
+    /// Held while a change of the services is made known to all: the last one made is then also
+    /// the last one that the resolver and the monitors hear of.
+    changing: Mutex<()>,
     on_event: EventHandler,
 }
 
@@ -48,7 +50,7 @@ impl Shared {
             snapshots: Arc::default(),
             counters,
             stop: AtomicBool::new(false),
-            running: AtomicBool::new(false),
+            changing: Mutex::default(),
             on_event,
         }
     }
@@ -70,112 +72,133 @@ impl Shared {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Without the lock, so that a handler may ask the director anything.
-    pub(super) fn emit(&self, events: &[Event]) {
-        if self.running.load(Ordering::Relaxed) {
-            events.iter().for_each(|event| (self.on_event)(event));
-        }
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the services; returns the addresses whose neighbours are wanted from now on.
+    /// Notes and tells what happened outside of a plan.
+    pub(super) fn emit(&self, event: Event) {
+        self.lock().note([event]);
+        self.tell();
+    }
+
+    /// Tells the events that have been noted, in their order, unless somebody is at it: then that
+    /// thread tells these too. Without the lock, so that a handler may ask and change the director;
+    /// what its own changes bring is told after it has returned.
+    pub(super) fn tell(&self) {
+        let mut control = self.lock();
+        if std::mem::replace(&mut control.telling, true) {
+            return;
+        }
+        while let Some(event) = control.untold.pop_front() {
+            drop(control);
+            // The handler is the embedder's; its bug must not end the thread that found something
+            // out. The panic hook has told of it.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(&event)));
+            control = self.lock();
+        }
+        control.telling = false;
+    }
+
+    /// Changes the services; returns the addresses whose neighbours are wanted from now on. The
+    /// events are noted and not yet told.
     pub(super) fn update(
         &self,
         change: impl FnOnce(&mut Vec<VirtualService>) -> Result<(), ConfigError>,
     ) -> Result<BTreeSet<IpAddr>, UpdateError> {
-        let (events, wanted) = {
-            let mut control = self.lock();
-            let mut services = control.services.clone();
-            change(&mut services)?;
-            check_services(&services, &control.settings.host, &control.settings.limits)?;
-            let (old, new) = (vip_set(&control.services), vip_set(&services));
-            // What goes is no longer redirected before it is unknown to the workers, what comes is
-            // known to them before it is redirected: no packet falls between.
-            control.redirect(&old.intersection(&new).copied().collect())?;
+        let mut control = self.lock();
+        let mut services = control.services.clone();
+        change(&mut services)?;
+        check_services(&services, &control.settings.host, &control.settings.limits)?;
+        let (old, new) = (vip_set(&control.services), vip_set(&services));
+        // What goes is no longer redirected before it is unknown to the workers, what comes is
+        // known to them before it is redirected: no packet falls between.
+        let mut applied = control.redirect(&old.intersection(&new).copied().collect());
+        if applied.is_ok() {
             let before = std::mem::replace(&mut control.services, services);
-            let events = self.publish(&mut control);
-            if let Err(error) = control.redirect(&new) {
+            self.publish(&mut control);
+            applied = control.redirect(&new);
+            if applied.is_err() {
                 control.services = before;
                 self.publish(&mut control);
-                control.redirect(&old)?;
-                return Err(error.into());
             }
-            for vip in new.difference(&old) {
-                control.announce(*vip);
-            }
-            let backends = control.services.iter().flat_map(|service| &service.backends);
-            let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address()).collect();
-            // What was known of a backend that left must not greet it when it comes back.
-            control.neighbours.retain(|address, _| wanted.contains(address));
-            control.health.retain(|address, _| wanted.contains(address));
-            (events, wanted)
-        };
-        self.emit(&events);
+        }
+        if let Err(error) = applied {
+            // If this fails as well, the next change does the rest.
+            let _ = control.redirect(&old);
+            return Err(error.into());
+        }
+        for vip in new.difference(&old) {
+            control.announce(*vip);
+        }
+        let backends = control.services.iter().flat_map(|service| &service.backends);
+        let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address()).collect();
+        // What was known of a backend that left must not greet it when it comes back.
+        control.neighbours.retain(|address, _| wanted.contains(address));
+        control.health.retain(|address, _| wanted.contains(address));
         Ok(wanted)
     }
 
     /// Takes in what the resolver found.
     pub(super) fn neighbour(&self, event: NeighbourEvent) {
-        let events = {
-            let mut control = self.lock();
-            let mut events = Vec::new();
-            match event {
-                NeighbourEvent::Neighbour { address, state } => {
-                    if !control.has_backend(address) {
-                        return; // removed while it was being looked for
-                    }
-                    control.neighbours.insert(address, state);
+        let mut control = self.lock();
+        match event {
+            NeighbourEvent::Neighbour { address, state } => {
+                if !control.has_backend(address) {
+                    return; // removed while it was being looked for
                 }
-                NeighbourEvent::LinkChanged(link) => {
-                    events.push(Event::LinkChanged { up: link.up });
-                    if let Some(mac) = link.mac {
-                        events.extend(control.set_station(mac));
-                    }
-                    if link.up {
-                        for vip in vip_set(&control.services) {
-                            control.announce(vip);
-                        }
+                control.neighbours.insert(address, state);
+            }
+            NeighbourEvent::LinkChanged(link) => {
+                control.note([Event::LinkChanged { up: link.up }]);
+                if let Some(mac) = link.mac {
+                    control.set_station(mac);
+                }
+                if link.up {
+                    for vip in vip_set(&control.services) {
+                        control.announce(vip);
                     }
                 }
             }
-            events.extend(self.publish(&mut control));
-            events
-        };
-        self.emit(&events);
+        }
+        self.publish(&mut control);
+        drop(control);
+        self.tell();
     }
 
     /// Takes in what the monitor found.
     pub(super) fn health(&self, address: IpAddr, state: HealthState, reason: Option<String>) {
-        let events = {
-            let mut control = self.lock();
-            if !control.has_backend(address) {
-                return; // removed while it was being probed
-            }
-            control.health.insert(address, (state, reason));
-            self.publish(&mut control)
-        };
-        self.emit(&events);
+        let mut control = self.lock();
+        if !control.has_backend(address) {
+            return; // removed while it was being probed
+        }
+        control.health.insert(address, (state, reason));
+        self.publish(&mut control);
+        drop(control);
+        self.tell();
     }
 
     pub(super) fn worker_failed(&self, queue: u32, error: String) {
         let mut control = self.lock();
         control.interface.detach();
         control.failure.get_or_insert_with(|| format!("queue {queue}: {error}"));
+        control.note([Event::WorkerFailed { queue, error }]);
         drop(control);
-        self.emit(&[Event::WorkerFailed { queue, error }]);
+        self.tell();
     }
 
     /// The last step of the start: traffic comes from now on, and events are told.
     pub(super) fn attach(&self) -> Result<(), XdpError> {
-        let events = {
-            let mut control = self.lock();
-            control.interface.attach()?;
-            for vip in vip_set(&control.services) {
-                control.announce(vip);
-            }
-            changes(&[], &control.members)
-        };
-        self.running.store(true, Ordering::Relaxed);
-        self.emit(&events);
+        let mut control = self.lock();
+        control.interface.attach()?;
+        for vip in vip_set(&control.services) {
+            control.announce(vip);
+        }
+        control.running = true;
+        let events = changes(&[], &control.members);
+        control.note(events);
+        drop(control);
+        self.tell();
         Ok(())
     }
 
@@ -183,11 +206,12 @@ impl Shared {
         self.lock().interface.detach();
     }
 
-    /// Plans anew and hands the snapshot to the workers; returns what that changed for backends.
-    fn publish(&self, control: &mut Control) -> Vec<Event> {
+    /// Plans anew, hands the snapshot to the workers, and notes what that changed for backends.
+    fn publish(&self, control: &mut Control) {
         let (snapshot, members) = control.plan();
         self.snapshots.store(Arc::new(snapshot));
         let events = changes(&control.members, &members);
+        control.note(events);
         // Slots are used again: what a backend has been sent counts from when it came.
         let known: HashMap<BackendIndex, (u64, u64)> = std::mem::take(&mut control.baselines);
         for member in &members {
@@ -196,7 +220,6 @@ impl Shared {
             control.baselines.insert(member.index, baseline);
         }
         control.members = members;
-        events
     }
 
     fn traffic(&self, index: BackendIndex) -> (u64, u64) {
@@ -250,6 +273,8 @@ pub(super) struct Settings {
     pub(super) answers: bool,
     /// What a backend counts as before its monitor has said anything; up if there is no monitor.
     pub(super) unprobed: HealthState,
+    /// What works and yet may surprise, beside what the interface has to say.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What is known, and what was last planned from it.
@@ -266,6 +291,12 @@ pub(super) struct Control {
     members: Vec<Member>,
     baselines: HashMap<BackendIndex, (u64, u64)>,
     failure: Option<String>,
+    /// Whether events are of interest yet: while it starts, nothing has changed for anybody.
+    running: bool,
+    /// Noted under the lock, so that their order is that of what happened; told without it.
+    untold: VecDeque<Event>,
+    /// Whether a thread is telling them.
+    telling: bool,
 }
 
 impl Control {
@@ -286,6 +317,15 @@ impl Control {
             members: Vec::new(),
             baselines: HashMap::new(),
             failure: None,
+            running: false,
+            untold: VecDeque::new(),
+            telling: false,
+        }
+    }
+
+    fn note(&mut self, events: impl IntoIterator<Item = Event>) {
+        if self.running {
+            self.untold.extend(events);
         }
     }
 
@@ -294,7 +334,7 @@ impl Control {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.interface.warnings().to_vec()
+        [self.interface.warnings(), &self.settings.warnings].concat()
     }
 
     pub(super) fn failure(&self) -> Option<String> {
@@ -338,10 +378,11 @@ impl Control {
     }
 
     /// Follows a change of the interface's own MAC address.
-    fn set_station(&mut self, mac: MacAddress) -> Option<Event> {
+    fn set_station(&mut self, mac: MacAddress) {
         self.station = mac;
-        let set = self.interface.set_station(mac);
-        set.err().map(|error| Event::ResolverFailed(error.to_string()))
+        if let Err(error) = self.interface.set_station(mac) {
+            self.note([Event::ResolverFailed(error.to_string())]);
+        }
     }
 
     /// Tells the link that a VIP is here, if that is ours to tell. It is best effort: whoever

@@ -2,11 +2,12 @@
 
 use super::builder::StartError;
 use super::control::Shared;
+use crate::dataplane::neighbour::join;
 use crate::health::{HealthEvent, HealthPolicy, HealthState, Monitor, ProbeTarget, Runner};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,12 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Probes every backend's address, once for all the services it is in.
 #[derive(Debug)]
 pub(super) struct Health {
-    // Dropped first: with it goes the other end of the listener's channel.
+    // Ended first: it closes the other end of the listener's channel.
     runner: Option<Runner>,
     listener: Option<JoinHandle<()>>,
+    /// Into the same channel as the runner's events; none from the end on.
+    resets: Option<Sender<HealthEvent>>,
+    known: Mutex<BTreeSet<IpAddr>>,
     monitor: Monitoring,
 }
 
@@ -41,13 +45,16 @@ impl Health {
         policy.validate()?;
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
+        let resets = Some(events.clone());
         let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
         let listener = std::thread::Builder::new()
             .name("dsrlb-health-events".to_owned())
             .spawn(move || listen(&heard, &shared))
             .map_err(thread)?;
         let monitor = Monitoring(monitor, policy);
-        let health = Self { runner: Some(runner), listener: Some(listener), monitor };
+        let known = Mutex::new(backends.clone());
+        let health =
+            Self { runner: Some(runner), listener: Some(listener), resets, known, monitor };
         health.set_backends(backends);
         health.wait_for_first(policy.timeout + PATIENCE);
         Ok(health)
@@ -56,6 +63,15 @@ impl Health {
     /// Replaces the set of backends. What is known of those that stay is kept.
     pub(super) fn set_backends(&self, backends: &BTreeSet<IpAddr>) {
         let Monitoring(monitor, policy) = &self.monitor;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in backends.difference(&known) {
+            // It may have been here before, and an event of that time may still wait to be heard.
+            // This one comes after it, and before all that is found out from now on.
+            let (id, initial) = (address.to_string(), policy.initial);
+            let reset = HealthEvent { id, from: initial, to: initial, reason: None };
+            let _ = self.resets.as_ref().map(|resets| resets.send(reset));
+        }
+        known.clone_from(backends);
         let target = |address: &IpAddr| ProbeTarget {
             id: address.to_string(),
             address: *address,
@@ -82,11 +98,10 @@ impl Health {
 impl Drop for Health {
     fn drop(&mut self) {
         self.runner = None;
-        if let Some(listener) = self.listener.take()
-            && listener.is_finished()
-        {
-            // A monitor that hangs keeps its sender, and so the listener; nobody waits for those.
-            let _ = listener.join();
+        self.resets = None;
+        if let Some(listener) = self.listener.take() {
+            // The runner has closed the channel, also on probes that hang.
+            join(listener);
         }
     }
 }

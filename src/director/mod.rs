@@ -35,7 +35,7 @@ pub use status::{BackendStatus, Event, Stats};
 use crate::balancer::{Backend, VipKey, VirtualService};
 use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
-use crate::dataplane::neighbour::ResolverThread;
+use crate::dataplane::neighbour::{ResolverThread, join};
 use crate::error::{ConfigError, ConfigProblem};
 use control::Shared;
 use health::Health;
@@ -139,18 +139,25 @@ impl Director {
         &self,
         change: impl FnOnce(&mut Vec<VirtualService>) -> Result<(), ConfigError>,
     ) -> Result<(), UpdateError> {
-        let wanted = self.shared.update(change)?;
-        if let Some(resolver) = &self.resolver {
-            resolver.want(wanted.clone());
+        let changing = self.shared.changing();
+        let changed = self.shared.update(change);
+        if let Ok(wanted) = &changed {
+            if let Some(resolver) = &self.resolver {
+                resolver.want(wanted.clone());
+            }
+            if let Some(health) = &self.health {
+                health.set_backends(wanted);
+            }
         }
-        if let Some(health) = &self.health {
-            health.set_backends(&wanted);
-        }
-        Ok(())
+        // The handler may want to change something as well.
+        drop(changing);
+        self.shared.tell();
+        changed.map(drop)
     }
 
     /// Stops: gives the traffic back to the kernel first, then ends the threads and closes the
-    /// sockets. Returns the final counters.
+    /// sockets. Returns the final counters. An event handler that is running is waited for, a
+    /// monitor for a second.
     pub fn shutdown(mut self) -> Stats {
         self.stop();
         self.stats()
@@ -161,8 +168,7 @@ impl Director {
         self.shared.detach();
         self.shared.stop_workers();
         for worker in self.workers.drain(..) {
-            // A worker catches its own panics; there is nothing left to report.
-            let _ = worker.join();
+            join(worker);
         }
         self.resolver = None;
         self.health = None;

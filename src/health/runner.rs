@@ -38,7 +38,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     tracker: Tracker,
-    events: Sender<HealthEvent>,
+    /// None from the end on, so that who listens hears of the end, whatever a monitor does.
+    events: Option<Sender<HealthEvent>>,
     stop: bool,
     alive: usize,
 }
@@ -46,8 +47,10 @@ struct State {
 impl State {
     fn report(&self, events: impl IntoIterator<Item = HealthEvent>) {
         for event in events {
-            // Nobody listens any more: the states can still be read.
-            let _ = self.events.send(event);
+            if let Some(listener) = &self.events {
+                // Nobody listens any more: the states can still be read.
+                let _ = listener.send(event);
+            }
         }
     }
 }
@@ -67,7 +70,7 @@ impl Runner {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 tracker: Tracker::new(Instant::now()),
-                events,
+                events: Some(events),
                 stop: false,
                 alive: 0,
             }),
@@ -204,6 +207,7 @@ impl Shared {
             self.changed.notify_all();
             let waited = self.ended.wait_timeout_while(state, patience, |state| state.alive > 0);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.events = None;
         }
         state.alive
     }

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Set for the copy of this program that is to be killed.
+/// Set for the copy of this program that is to be killed: the interface it is to use.
 const CHILD: &str = "DSRLB_TEST_CHILD";
 
 #[test]
@@ -234,13 +234,8 @@ fn a_second_director_is_told_about_the_first() -> TestResult {
 }
 
 /// What is killed below: a director that reflects until it dies.
-#[test]
-#[ignore = "started by killed_and_started_again"]
-fn child() -> TestResult {
-    let Some(name) = std::env::var_os(CHILD).and_then(|name| name.into_string().ok()) else {
-        return Ok(());
-    };
-    let mut interface = XdpInterface::open(&name, &XdpOptions::default())?;
+fn reflect_until_killed(name: &str) -> TestResult {
+    let mut interface = XdpInterface::open(name, &XdpOptions::default())?;
     interface.redirect(&kernel(&[VIP4]))?;
     let mut queues = interface.take_queues();
     interface.attach()?;
@@ -254,6 +249,9 @@ fn child() -> TestResult {
 
 #[test]
 fn killed_and_started_again() -> TestResult {
+    if let Ok(name) = std::env::var(CHILD) {
+        return reflect_until_killed(&name);
+    }
     let Some(_alone) = alone() else {
         return Ok(());
     };
@@ -263,7 +261,7 @@ fn killed_and_started_again() -> TestResult {
     for _ in 0..3 {
         let mut child = wire.director.enter(|| {
             Command::new(std::env::current_exe()?)
-                .args(["--exact", "lifecycle::child", "--ignored", "--nocapture"])
+                .args(["--exact", "lifecycle::killed_and_started_again", "--nocapture"])
                 .env(CHILD, DIRECTOR)
                 .stdout(Stdio::piped())
                 .spawn()

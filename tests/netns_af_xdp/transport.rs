@@ -251,6 +251,36 @@ fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
     Ok(())
 }
 
+/// How often the calling thread has gone to sleep.
+fn sleeps() -> Result<u64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(line.ok_or("no such line")?.trim().parse()?)
+}
+
+#[test]
+fn what_cannot_be_sent_does_not_keep_the_thread_awake() -> TestResult {
+    let Some(_alone) = alone() else {
+        return Ok(());
+    };
+    let wire = Wire::build("afxdpawake", 1)?;
+    let (mut director, _client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
+    let queue = &mut director.queues[0];
+    let frame = udp(CLIENT_MAC, &[], VIP4);
+    let mut awake = |state: &str| -> TestResult {
+        assert!(queue.send(&frame)?);
+        let before = sleeps()?;
+        assert_eq!(queue.poll(Duration::from_millis(500), &mut |_| ())?, 0);
+        let sleeps = sleeps()? - before;
+        assert!(sleeps < 30, "{state}: woke {sleeps} times in half a second");
+        Ok(())
+    };
+    wire.client.run("ip", &["link", "set", CLIENT, "down"])?;
+    awake("no carrier, so dropped at once")?;
+    wire.director.run("ip", &["link", "set", DIRECTOR, "down"])?;
+    awake("down, so kept")
+}
+
 #[test]
 fn an_idle_queue_sleeps() -> TestResult {
     let Some(_alone) = alone() else {

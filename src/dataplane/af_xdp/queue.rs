@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 /// The shortest Ethernet frame that is worth sending: a header.
 const SHORTEST_FRAME: usize = 14;
-/// How long to wait at most while the TX ring is not empty, for the kernel must be told again.
+/// How long to wait at first while the TX ring is not empty, for the kernel must be told again.
+/// Each further wait is twice as long: a busy device takes frames soon, one that is down may not.
 const RETRY_TRANSMIT: Duration = Duration::from_millis(1);
+/// The longest such wait.
+const LONGEST_RETRY: Duration = Duration::from_millis(50);
 /// Every how many fruitless calls without a wait the interface is checked to be still there.
 const CHECK_EVERY: u32 = 1024;
 
@@ -199,11 +202,13 @@ impl XdpQueue {
     /// Waits for something to receive, and goes on sending meanwhile.
     fn wait(&mut self, wait: Duration) -> io::Result<()> {
         let deadline = Instant::now().checked_add(wait);
+        let mut retry = RETRY_TRANSMIT;
         loop {
             let left =
                 deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             let pending = self.rings.transmit_pending() > 0;
-            let slice = if pending { left.min(RETRY_TRANSMIT) } else { left };
+            let slice = if pending { left.min(retry) } else { left };
+            retry = (retry * 2).min(LONGEST_RETRY);
             let started = Instant::now();
             if self.rings.wait_readable(slice)? {
                 return Ok(());

@@ -3,7 +3,7 @@
 use super::state::{Entry, Freshness, Link, LinkState, Observation, Route};
 use crate::packet::MacAddress;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
@@ -14,7 +14,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// What a message of the kernel tells; `None` for all that is not about neighbours and links.
 pub(super) fn observation(message: &RouteNetlinkMessage) -> Option<Observation> {
@@ -212,4 +212,15 @@ pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
         _ => None,
     });
     IpNet::new(local.or(any)?, length).ok()
+}
+
+/// An IPv6 address without a subnet that this host may send from, by interface.
+pub(super) fn preferred_host_route(message: &AddressMessage) -> Option<(u32, Ipv6Addr)> {
+    let deprecated = message.header.flags.contains(AddressHeaderFlags::Deprecated);
+    match address(message)? {
+        IpNet::V6(network) if network.prefix_len() == 128 && !deprecated => {
+            Some((message.header.index, network.addr()))
+        }
+        _ => None,
+    }
 }

@@ -28,3 +28,4 @@ pub use table::NeighbourTable;
 pub use resolver::{Resolver, ResolverError};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use thread::ResolverThread;
+pub(crate) use thread::join;

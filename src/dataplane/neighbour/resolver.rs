@@ -9,7 +9,7 @@ use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Multicast groups of `linux/rtnetlink.h`.
@@ -170,6 +170,25 @@ impl Resolver {
     pub fn host_addresses(&mut self) -> Result<Vec<IpNet>, ResolverError> {
         let address = |message: &RouteNetlinkMessage| match message {
             RouteNetlinkMessage::NewAddress(address) => decode::address(address),
+            _ => None,
+        };
+        self.requests
+            .dump(decode::list_addresses(), address)
+            .map_err(while_doing("reading the addresses"))
+    }
+
+    /// The IPv6 addresses of the interface that have no subnet and that the kernel may nevertheless
+    /// send from (RFC 6724 section 5: they are the longest match).
+    ///
+    /// # Errors
+    ///
+    /// When netlink fails.
+    pub fn preferred_host_routes(&mut self) -> Result<Vec<Ipv6Addr>, ResolverError> {
+        let ours = self.interface;
+        let address = |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewAddress(address) => decode::preferred_host_route(address)
+                .filter(|(interface, _)| *interface == ours)
+                .map(|(_, address)| address),
             _ => None,
         };
         self.requests

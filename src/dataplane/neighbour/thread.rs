@@ -17,7 +17,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 struct Orders {
     stop: bool,
-    want: Option<BTreeSet<IpAddr>>,
+    /// Sets not taken in yet, oldest first. Each counts: an address that is missing from one and
+    /// back in the next is a new one, whose state whoever ordered it waits for.
+    want: Vec<BTreeSet<IpAddr>>,
 }
 
 /// Runs a [`Resolver`] and hands on what it finds, until dropped.
@@ -48,7 +50,7 @@ impl ResolverThread {
 
     /// Replaces the set of addresses to resolve, within a tenth of a second.
     pub fn want(&self, addresses: BTreeSet<IpAddr>) {
-        lock(&self.orders).want = Some(addresses);
+        lock(&self.orders).want.push(addresses);
     }
 }
 
@@ -57,9 +59,17 @@ impl Drop for ResolverThread {
     fn drop(&mut self) {
         lock(&self.orders).stop = true;
         if let Some(thread) = self.thread.take() {
-            // A panic of `report` has been told on standard error already.
-            let _ = thread.join();
+            join(thread);
         }
+    }
+}
+
+/// Waits for a thread to end, unless it is the calling one: an embedder's handler may let go of the
+/// last handle on the very thread that called it, which then ends by itself.
+pub(crate) fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        // What it panicked with has been told on standard error already.
+        let _ = thread.join();
     }
 }
 
@@ -76,15 +86,14 @@ where
     loop {
         let (stop, want) = {
             let mut orders = lock(orders);
-            (orders.stop, orders.want.take())
+            (orders.stop, std::mem::take(&mut orders.want))
         };
         if stop {
             return;
         }
         let mut step = || -> Result<Vec<NeighbourEvent>, ResolverError> {
-            if let Some(want) = &want {
-                resolver.want(want)?;
-            }
+            // All of them, also after one has failed: that set is in force all the same.
+            want.iter().map(|set| resolver.want(set)).fold(Ok(()), Result::and)?;
             match failed_at {
                 Some(at) if at.elapsed() < RETRY_PAUSE => {
                     std::thread::sleep(TICK);
