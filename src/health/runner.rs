@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Probes targets on a fixed number of threads and reports their changes of state.
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Runner {
     shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Runner {
             ended: Condvar::new(),
         });
         // Dropped on an error, it ends those that have been started.
-        let runner = Self { shared };
+        let mut runner = Self { shared, threads: Vec::new() };
         runner.spawn("dsrlb-health", Shared::watch)?;
         for _ in 0..threads.max(1) {
             runner.spawn("dsrlb-probe", Shared::probe)?;
@@ -86,7 +88,7 @@ impl Runner {
         Ok(runner)
     }
 
-    fn spawn(&self, name: &str, body: fn(&Shared)) -> io::Result<()> {
+    fn spawn(&mut self, name: &str, body: fn(&Shared)) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         self.shared.lock().alive += 1;
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -97,7 +99,8 @@ impl Runner {
         if spawned.is_err() {
             self.shared.lock().alive -= 1;
         }
-        spawned.map(drop)
+        self.threads.push(spawned?);
+        Ok(())
     }
 
     /// Replaces the targets; see [`Tracker::set_targets`].
@@ -129,7 +132,13 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        self.shared.stop(Self::DROP_PATIENCE);
+        let hanging = self.shared.stop(Self::DROP_PATIENCE);
+        for thread in self.threads.drain(..) {
+            if hanging == 0 || thread.is_finished() {
+                // Monitors that panic are caught.
+                let _ = thread.join();
+            }
+        }
     }
 }
 
