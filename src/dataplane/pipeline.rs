@@ -31,11 +31,6 @@ impl<B: Balancer> Pipeline<B> {
         Self { balancer, counters, verdicts: ArrayVec::new(), replies: ArrayVec::new() }
     }
 
-    /// What has been counted.
-    pub fn counters(&self) -> &Arc<WorkerCounters> {
-        &self.counters
-    }
-
     /// Decides a batch of at most [`MAX_BATCH`] frames, rewrites those that go somewhere, marks them
     /// to be transmitted and returns the verdicts, one a frame. Frames beyond that many are left
     /// alone, without a verdict: no driver lends more.
@@ -101,6 +96,13 @@ impl<B: Balancer> Pipeline<B> {
     #[inline]
     fn count(&self, frame: &Frame<'_>, verdict: Verdict) {
         self.counters.record(verdict, frame.bytes().len());
+    }
+}
+
+impl<B> Pipeline<B> {
+    /// What has been counted.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.counters
     }
 }
 

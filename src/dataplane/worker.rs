@@ -18,9 +18,14 @@ const WAIT: Duration = Duration::from_millis(50);
 /// How often the driver's counters are copied to where others can read them.
 const STATS_EVERY: Duration = Duration::from_millis(100);
 
+/// How many batches are still moved at the end: more than any receive ring holds.
+const LAST_BATCHES: usize = 1 << 16;
+
+type Snapshots = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
+
 /// Joins one queue, one pipeline and the snapshots that are published for them.
 #[derive(Debug)]
-pub struct Worker<I, B> {
+pub struct Worker<I: PacketIo, B> {
     io: I,
     pipeline: Pipeline<B>,
     snapshots: Arc<ArcSwap<Snapshot>>,
@@ -39,7 +44,8 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         Self { io, pipeline, snapshots, outbox }
     }
 
-    /// Moves packets until `stop` is set.
+    /// Moves packets until `stop` is set, and then those that have come by that time: whoever stops
+    /// a worker has seen to it that no more do.
     ///
     /// # Errors
     ///
@@ -52,25 +58,73 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             while let Ok(frame) = self.outbox.try_recv() {
                 self.io.send(&frame)?;
             }
-            let pipeline = &mut self.pipeline;
-            // Snapshot and time are taken when frames are there, not before the wait for them.
-            self.io.poll(WAIT, &mut |frames| {
-                let now = Timestamp(started.elapsed().as_nanos() as u64);
-                pipeline.process(snapshots.load(), now, frames);
-            })?;
-            for reply in self.pipeline.take_replies() {
-                self.io.send(&reply)?;
-            }
+            self.step(WAIT, &mut snapshots, started)?;
             if started.elapsed() >= stats_due {
                 stats_due = started.elapsed() + STATS_EVERY;
                 self.publish_stats();
             }
         }
-        self.publish_stats();
+        for _ in 0..LAST_BATCHES {
+            if self.step(Duration::ZERO, &mut snapshots, started)? == 0 {
+                break;
+            }
+        }
         Ok(())
     }
 
+    /// One batch; returns its size.
+    fn step(
+        &mut self,
+        wait: Duration,
+        snapshots: &mut Snapshots,
+        started: Instant,
+    ) -> io::Result<usize> {
+        let pipeline = &mut self.pipeline;
+        // Snapshot and time are taken when frames are there, not before the wait for them.
+        let count = self.io.poll(wait, &mut |frames| {
+            let now = Timestamp(started.elapsed().as_nanos() as u64);
+            pipeline.process(snapshots.load(), now, frames);
+        })?;
+        for reply in self.pipeline.take_replies() {
+            self.io.send(&reply)?;
+        }
+        Ok(count)
+    }
+}
+
+impl<I: PacketIo, B> Worker<I, B> {
     fn publish_stats(&self) {
         self.pipeline.counters().publish_io(self.io.stats());
+    }
+}
+
+impl<I: PacketIo, B> Drop for Worker<I, B> {
+    /// The last counters are published whatever the worker ended by, a panic included.
+    fn drop(&mut self) {
+        self.publish_stats();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::HashBalancer;
+    use crate::dataplane::{Counts, MemoryIo, WorkerCounters};
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn what_has_come_by_the_end_is_still_moved_and_counted() {
+        let counters = Arc::new(WorkerCounters::new(1));
+        let mut io = MemoryIo::new();
+        for _ in 0..200 {
+            io.push(vec![0; 60]);
+        }
+        let pipeline = Pipeline::new(HashBalancer, Arc::clone(&counters));
+        let mut worker = Worker::new(io, pipeline, Arc::default(), channel().1);
+        worker.run(&AtomicBool::new(true)).unwrap();
+        drop(worker);
+        let mut counts = Counts::default();
+        counters.add_to(&mut counts);
+        assert_eq!((counts.verdicts(), counts.io.received), (200, 200));
     }
 }

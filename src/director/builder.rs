@@ -1,16 +1,17 @@
 //! From a description to a running director.
 
-use super::control::{Control, Settings, Shared};
+use super::control::{Control, EventHandler, Settings, Shared};
+use super::error::StartError;
 use super::health::Health;
 use super::{Director, Event};
 use crate::balancer::{Balancer, HashBalancer, VirtualService};
 use crate::config::{Host, Limits};
-use crate::dataplane::af_xdp::{XdpError, XdpInterface, XdpOptions, XdpQueue};
+use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
 use crate::dataplane::{Pipeline, Worker, WorkerCounters};
-use crate::error::{ConfigError, panic_message};
+use crate::error::panic_message;
 use crate::health::{HealthPolicy, HealthState, Monitor};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,31 +26,7 @@ use std::time::{Duration, Instant};
 /// How long the start waits for the neighbours, so that the first packet already has its way.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// Why a director did not start. The network is as it was before.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The services are not valid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The interface cannot be used.
-    #[error(transparent)]
-    Xdp(#[from] XdpError),
-    /// Neighbours cannot be followed.
-    #[error(transparent)]
-    Resolver(#[from] ResolverError),
-    /// A thread could not be started.
-    #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
-    Thread {
-        /// What it was for.
-        thread: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer> + Send>;
-pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// Describes a director. Only the interface has no default.
 pub struct DirectorBuilder {

@@ -1,7 +1,6 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
-use super::UpdateError;
-use super::builder::EventHandler;
+use super::error::UpdateError;
 use super::status::{BackendStatus, Event, Stats};
 use crate::balancer::{Backend, VirtualService};
 use crate::config::{Host, Limits, check_services};
@@ -20,6 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is called with each event.
+pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// What the director's threads share.
 pub(super) struct Shared {

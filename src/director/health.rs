@@ -1,7 +1,7 @@
 //! The health runner, and the thread that listens to it.
 
-use super::builder::StartError;
 use super::control::Shared;
+use super::error::StartError;
 use crate::dataplane::neighbour::join;
 use crate::health::{HealthEvent, HealthPolicy, HealthState, Monitor, ProbeTarget, Runner};
 use std::collections::BTreeSet;

@@ -26,10 +26,12 @@
 
 mod builder;
 mod control;
+mod error;
 mod health;
 mod status;
 
-pub use builder::{DirectorBuilder, StartError};
+pub use builder::DirectorBuilder;
+pub use error::{StartError, UpdateError};
 pub use status::{BackendStatus, Event, Stats};
 
 use crate::balancer::{Backend, VipKey, VirtualService};
@@ -179,18 +181,6 @@ impl Drop for Director {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Why a change was not applied.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UpdateError {
-    /// The services that would result are not valid. Nothing has changed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The XDP program could not be told about the new VIPs. The old services are in force.
-    #[error(transparent)]
-    Xdp(#[from] crate::dataplane::af_xdp::XdpError),
 }
 
 fn find(services: &mut [VirtualService], key: VipKey) -> Result<&mut VirtualService, ConfigError> {

@@ -166,7 +166,7 @@ pub enum XdpError {
     },
     /// The kernel refused the XDP program or one of its maps.
     #[error(
-        "interface {interface}: cannot load the XDP program (kernel 5.10 or later is needed): {reason}"
+        "interface {interface}: cannot load the XDP program (Linux 5.9 or later is needed): {reason}"
     )]
     Program {
         /// The interface.

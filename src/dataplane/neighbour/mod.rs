@@ -28,4 +28,5 @@ pub use table::NeighbourTable;
 pub use resolver::{Resolver, ResolverError};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use thread::ResolverThread;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub(crate) use thread::join;

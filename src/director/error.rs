@@ -1,0 +1,41 @@
+//! What can go wrong when a director starts or changes.
+
+use crate::dataplane::af_xdp::XdpError;
+use crate::dataplane::neighbour::ResolverError;
+use crate::error::ConfigError;
+use std::io;
+
+/// Why a director did not start. The network is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The services are not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The interface cannot be used.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// Neighbours cannot be followed.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// A thread could not be started.
+    #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
+    Thread {
+        /// What it was for.
+        thread: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a change was not applied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The services that would result are not valid. Nothing has changed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The XDP program could not be told about the new VIPs. The old services are in force.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+}
