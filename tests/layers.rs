@@ -47,7 +47,7 @@ fn each_layer_names_only_those_below_it() {
         ("packet", &["error", "flow", "verdict"]),
         ("balancer", &["error", "flow", "verdict"]),
         ("config", &["balancer", "error", "flow", "packet", "verdict"]),
-        ("health", &["error", "flow"]),
+        ("health", &["error", "flow", "packet"]),
         ("dataplane", &["balancer", "error", "flow", "packet", "verdict"]),
     ] {
         for (path, source) in sources_of(module) {
