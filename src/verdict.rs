@@ -112,7 +112,8 @@ drop_reasons! {
     NoService => "no-service",
     /// The service has no backend that may take traffic.
     NoBackend => "no-backend",
-    /// A later fragment, for a service that chooses by ports.
+    /// A later fragment, for a service that chooses by ports; or one of IPv6 whose protocol is
+    /// behind extension headers that only the first fragment has.
     FragmentWithoutPorts => "fragment-without-ports",
     /// The chosen backend has no resolved next hop in this snapshot.
     NextHopUnresolved => "next-hop-unresolved",

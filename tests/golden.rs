@@ -299,6 +299,8 @@ fn through_a_driver() {
         }
     }
     assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_BATCH, 200 - 3 * MAX_BATCH]);
+    let stats = io.stats();
+    assert_eq!((stats.received, stats.transmitted), (200, expected.len() as u64));
     assert_eq!(io.take_sent(), expected);
 
     let (mut one, mut other) = (Default::default(), Default::default());

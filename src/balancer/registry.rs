@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Gives each backend of each service an index that stays the same until the backend is removed.
 ///
-/// A slot that becomes free is used again as late as possible and with another generation, so an
-/// index that someone kept never names a stranger.
+/// A slot that becomes free is used again as late as possible and with the next generation, so an
+/// index that someone kept names a stranger only after its slot has been given out 2,048 times
+/// more.
 #[derive(Debug)]
 pub struct IndexRegistry {
-    held: HashMap<(VipKey, String), BackendIndex>,
+    held: HashMap<VipKey, HashMap<String, BackendIndex>>,
     free: VecDeque<BackendIndex>,
     used: usize,
     capacity: usize,
@@ -29,8 +30,8 @@ impl IndexRegistry {
 
     /// The index of this backend, a new one if it has none; none if there is no room.
     pub fn index(&mut self, service: VipKey, id: &str) -> Option<BackendIndex> {
-        let key = (service, id.to_owned());
-        if let Some(index) = self.held.get(&key) {
+        let held = self.held.entry(service).or_default();
+        if let Some(index) = held.get(id) {
             return Some(*index);
         }
         // Fresh slots first: a freed one rests for as long as there are others.
@@ -40,14 +41,18 @@ impl IndexRegistry {
         } else {
             self.free.pop_front()?
         };
-        self.held.insert(key, index);
+        held.insert(id.to_owned(), index);
         Some(index)
     }
 
     /// Frees the index of every backend that is not in `keep`.
-    pub fn retain(&mut self, keep: &HashSet<(VipKey, String)>) {
-        let gone = self.held.extract_if(|backend, _| !keep.contains(backend));
-        let mut gone: Vec<BackendIndex> = gone.map(|(_, index)| index).collect();
+    pub fn retain(&mut self, keep: &HashSet<(VipKey, &str)>) {
+        let mut gone: Vec<BackendIndex> = Vec::new();
+        self.held.retain(|service, held| {
+            let left = held.extract_if(|id, _| !keep.contains(&(*service, id.as_str())));
+            gone.extend(left.map(|(_, index)| index));
+            !held.is_empty()
+        });
         gone.sort_unstable();
         let next = |index: BackendIndex| BackendIndex::new(index.slot(), index.generation() + 1);
         self.free.extend(gone.into_iter().map(next));
@@ -73,11 +78,31 @@ mod tests {
         assert_eq!(registry.index(vip, "a"), Some(a));
         assert_eq!(registry.index(vip, "c"), None, "full");
 
-        registry.retain(&HashSet::from([(vip, "b".to_owned())]));
+        registry.retain(&HashSet::from([(vip, "b")]));
         let c = registry.index(vip, "c").unwrap();
         assert_eq!(c.slot(), a.slot());
         assert_ne!(c, a);
         assert_eq!(registry.index(vip, "b"), Some(b));
         assert_eq!(registry.slots(), 2);
+    }
+
+    #[test]
+    fn freed_slots_rest_as_long_as_possible_and_are_used_again_in_order() {
+        let vip: VipKey = "10.0.0.100:80/tcp".parse().unwrap();
+        let mut registry = IndexRegistry::new(4);
+        let slot = |registry: &mut IndexRegistry, id: &str| {
+            let index = registry.index(vip, id).unwrap();
+            (index.slot(), index.generation())
+        };
+        for (id, number) in [("a", 0), ("b", 1), ("c", 2)] {
+            assert_eq!(slot(&mut registry, id), (number, 0));
+        }
+        registry.retain(&HashSet::from([(vip, "b")]));
+        assert_eq!(slot(&mut registry, "d"), (3, 0), "a fresh one first");
+        registry.retain(&HashSet::from([(vip, "d")]));
+        let reused = ["e", "f", "g"].map(|id| slot(&mut registry, id));
+        assert_eq!(reused, [(0, 1), (2, 1), (1, 1)], "the longest free first");
+        let limit = IndexRegistry::new(usize::MAX).capacity;
+        assert_eq!(limit, BackendIndex::MAX_SLOTS);
     }
 }

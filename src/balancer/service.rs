@@ -88,7 +88,8 @@ impl FromStr for VipKey {
             host.or_else(|_| text.parse::<IpNet>()).map_err(|_| error())
         };
         // A bare IPv6 address is full of colons, so it is tried first and whole.
-        if let Ok(prefix) = address(text.trim_start_matches('[').trim_end_matches(']')) {
+        let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        if let Ok(prefix) = address(inside.unwrap_or(text)) {
             return Ok(Self::with_prefix(prefix, Scope::All));
         }
         let (host, rest) = match text.strip_prefix('[') {
@@ -101,7 +102,9 @@ impl FromStr for VipKey {
         let scope = match port {
             "any" => Scope::Protocol(protocol),
             port if protocol.has_ports() => {
-                let port = port.parse().ok().filter(|port| *port != 0);
+                // `parse` takes a plus sign too.
+                let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+                let port = port.parse().ok().filter(|port| digits && *port != 0);
                 Scope::Port(protocol, port.ok_or_else(error)?)
             }
             _ => return Err(error()),
@@ -205,6 +208,11 @@ mod tests {
             "[2001:db8::1:53/udp",
             "10.0.0.100:/tcp",
             "::1]:80/256",
+            "2001:db8::1]",
+            "[[2001:db8::1]]",
+            "10.0.0.100]",
+            "10.0.0.100:+80/tcp",
+            "10.0.0.100:any/+6",
         ] {
             let error = text.parse::<VipKey>().unwrap_err().to_string();
             assert!(error.contains("10.0.0.100:80/tcp"), "{error}");

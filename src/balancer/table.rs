@@ -81,7 +81,8 @@ pub enum Lookup<'a> {
     Service(&'a Service),
     /// The destination is a VIP, but no service of it covers the protocol and port.
     NoService,
-    /// The destination is a VIP whose services differ by port, and this fragment has none.
+    /// The destination is a VIP whose services differ by port, and this fragment has none; or the
+    /// fragment does not even tell its protocol.
     PortUnknown,
     /// The destination is no VIP.
     NotVip,
@@ -212,6 +213,10 @@ impl ServiceTable {
     #[inline]
     fn lookup_in(&self, vip: u32, packet: &PacketInfo) -> Lookup<'_> {
         let protocol = packet.flow.protocol;
+        // The first fragment's headers went on to the upper layer, and were found by that.
+        if packet.fragment == Fragment::Later && protocol.is_extension_header() {
+            return Lookup::PortUnknown;
+        }
         if protocol.has_ports() {
             if packet.fragment == Fragment::Later {
                 if self.by_port.contains(&(vip, protocol)) {
@@ -309,6 +314,50 @@ mod tests {
         assert_eq!(found(&table, &later), "PortUnknown");
         let esp = packet("10.0.0.7", Protocol::ESP, 0, Fragment::Later);
         assert_eq!(found(&table, &esp), "NoService");
+    }
+
+    /// RFC 8200 section 4.5: destination options may follow the fragment header, and then only the
+    /// first fragment tells what is behind them.
+    #[test]
+    fn a_later_fragment_that_hides_its_protocol_does_not_fall_to_a_wider_service() {
+        let table = table(&["[2001:db8::1]:80/tcp", "2001:db8::1", "[2001:db8::/32]:any/udp"]);
+        let options = |to, part| found(&table, &packet(to, Protocol(60), 0, part));
+        assert_eq!(options("2001:db8::1", Fragment::Later), "PortUnknown");
+        assert_eq!(options("2001:db8::2", Fragment::Later), "PortUnknown");
+        assert_eq!(options("2001:db9::1", Fragment::Later), "NotVip");
+    }
+
+    #[test]
+    fn a_later_fragment_does_not_fall_to_a_wider_prefix() {
+        let table = table(&["10.0.0.7:80/tcp", "10.0.0.0/24", "10.0.0.0/16:any/tcp"]);
+        let later = |to| found(&table, &packet(to, Protocol::TCP, 0, Fragment::Later));
+        assert_eq!(later("10.0.0.7"), "PortUnknown");
+        assert_eq!(later("10.0.0.8"), "10.0.0.0/24");
+        assert_eq!(later("10.0.1.8"), "10.0.0.0/16:any/tcp");
+    }
+
+    #[test]
+    fn prefixes_of_one_length_and_two_families() {
+        for keys in [["10.0.0.0/24", "fd00::/24"], ["fd00::/24", "10.0.0.0/24"]] {
+            let table = table(&keys);
+            let to = |to| found(&table, &packet(to, Protocol::GRE, 0, Fragment::Whole));
+            assert_eq!(to("10.0.0.7"), "10.0.0.0/24");
+            assert_eq!(to("fd00::7"), "fd00::/24");
+        }
+    }
+
+    #[test]
+    fn members_are_sorted_by_id_once_each_and_without_the_weightless() {
+        let service = VirtualService::new("10.0.0.7".parse().unwrap());
+        let backend = |id: &str, weight, slot| {
+            let server = super::super::RealServer::new("10.0.0.11".parse().unwrap());
+            let server: Arc<dyn super::super::Backend> =
+                Arc::new(server.with_id(id).with_weight(weight));
+            (server, BackendIndex::new(slot, 0))
+        };
+        let pool = [backend("c", 1, 0), backend("a", 1, 1), backend("b", 0, 2), backend("a", 1, 3)];
+        let members = [1, 0].map(|slot| BackendIndex::new(slot, 0));
+        assert_eq!(Service::build(&service, pool).members(), members);
     }
 
     /// The rule itself, read off the whole list.

@@ -4,7 +4,7 @@ use super::{Host, Limits};
 use crate::balancer::{Scope, VipKey, VirtualService};
 use crate::error::{ConfigError, ConfigProblem};
 use ipnet::IpNet;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// The most backends one service can have: a selector answers in 16 bits.
@@ -21,8 +21,8 @@ pub fn check_services(
     host: &Host,
     limits: &Limits,
 ) -> Result<(), ConfigError> {
-    let mut check = Check { services, host, problems: Vec::new() };
-    check.limits(limits);
+    let mut check = Check { vips: Vips::of(services), host, problems: Vec::new() };
+    check.limits(services, limits);
     let mut seen = HashSet::new();
     for service in services {
         if !seen.insert(service.key) {
@@ -42,8 +42,32 @@ fn path(key: &VipKey) -> String {
     format!("service {key}")
 }
 
+/// The VIPs by length of prefix, so that asking whether one covers an address does not take longer
+/// the more services there are.
+struct Vips(BTreeMap<u8, HashMap<IpNet, VipKey>>);
+
+impl Vips {
+    fn of(services: &[VirtualService]) -> Self {
+        let mut by_length = BTreeMap::<u8, HashMap<IpNet, VipKey>>::new();
+        for key in services.iter().map(|service| service.key) {
+            let vips = by_length.entry(key.prefix().prefix_len()).or_default();
+            vips.entry(key.prefix()).or_insert(key);
+        }
+        Self(by_length)
+    }
+
+    /// The most specific VIP that covers `address`; of several services on it the first.
+    fn covering(&self, address: IpAddr) -> Option<VipKey> {
+        self.0.iter().rev().find_map(|(length, vips)| {
+            // A length that only IPv6 has is an error for an IPv4 address.
+            let prefix = IpNet::new(address, *length).ok()?.trunc();
+            vips.get(&prefix).copied()
+        })
+    }
+}
+
 struct Check<'a> {
-    services: &'a [VirtualService],
+    vips: Vips,
     host: &'a Host,
     problems: Vec<ConfigProblem>,
 }
@@ -57,10 +81,10 @@ impl Check<'_> {
         });
     }
 
-    fn limits(&mut self, limits: &Limits) {
-        let backends: usize = self.services.iter().map(|s| s.backends.len()).sum();
+    fn limits(&mut self, services: &[VirtualService], limits: &Limits) {
+        let backends: usize = services.iter().map(|s| s.backends.len()).sum();
         for (what, count, limit) in [
-            ("services", self.services.len(), limits.services),
+            ("services", services.len(), limits.services),
             ("backends", backends, limits.backends.min(Limits::MAX_BACKENDS)),
         ] {
             if count > limit {
@@ -104,26 +128,24 @@ impl Check<'_> {
         let mut ids = HashSet::new();
         for backend in &service.backends {
             let (id, address) = (backend.id(), backend.address());
-            let path = format!("{}: backend {id}", path(&service.key));
-            if id.is_empty() || !ids.insert(id.to_owned()) {
+            let path = || format!("{}: backend {id}", path(&service.key));
+            if id.is_empty() || !ids.insert(id) {
                 let expected = "every backend of a service has an id of its own, not empty";
-                self.problem(path.clone(), format!("id {id:?}"), expected);
+                self.problem(path(), format!("id {id:?}"), expected);
             }
             if let Some(why) = not_unicast(address) {
                 let expected = format!("{why}; a backend has a unicast address");
-                self.problem(path.clone(), address, expected);
+                self.problem(path(), address, expected);
             }
             if let Some(own) = self.host.addresses.iter().find(|own| own.addr() == address) {
                 let expected = format!("is the director's own address {own}; packets would loop");
-                self.problem(path.clone(), address, expected);
+                self.problem(path(), address, expected);
             }
-            let mut services = self.services.iter();
-            if let Some(vip) = services.find(|other| other.key.prefix().contains(&address)) {
+            if let Some(vip) = self.vips.covering(address) {
                 let expected = format!(
-                    "is covered by the VIP {}; name the backend by its own address, not the VIP's",
-                    vip.key
+                    "is covered by the VIP {vip}; name the backend by its own address, not the VIP's"
                 );
-                self.problem(path, address, expected);
+                self.problem(path(), address, expected);
             }
         }
     }
@@ -147,6 +169,8 @@ fn not_unicast(address: IpAddr) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::balancer::RealServer;
+    use crate::flow::Protocol;
+    use std::sync::Arc;
 
     fn service(key: &str, backends: &[&str]) -> VirtualService {
         let service = VirtualService::new(key.parse().unwrap());
@@ -223,5 +247,64 @@ mod tests {
         let limits = Limits { services: 0, backends: 1 };
         let error = check_services(&services, &host(), &limits).unwrap_err();
         assert_eq!(error.problems().len(), 2);
+    }
+
+    #[test]
+    fn limits_may_be_reached_but_not_raised_beyond_what_can_be_told_apart() {
+        let services = [service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])];
+        let limits = Limits { services: 1, backends: 2 };
+        assert!(check_services(&services, &host(), &limits).is_ok());
+
+        let backend: Arc<dyn crate::balancer::Backend> =
+            Arc::new(RealServer::new("10.0.0.11".parse().unwrap()));
+        let crowd = |count| {
+            let mut service = service("10.0.0.200", &[]);
+            service.backends = vec![Arc::clone(&backend); count];
+            service
+        };
+        let says = |services: &[VirtualService], text: &str| {
+            let limits = Limits { services: usize::MAX, backends: usize::MAX };
+            let error = check_services(services, &host(), &limits).unwrap_err();
+            error.problems().iter().any(|problem| problem.expected.contains(text))
+        };
+        assert!(!says(&[crowd(65_535)], "backends in one service"));
+        assert!(says(&[crowd(65_536)], "backends in one service"));
+
+        let all = vec![crowd(65_535); Limits::MAX_BACKENDS / 65_535 + 1];
+        let host = host();
+        let mut check = Check { vips: Vips::of(&all), host: &host, problems: Vec::new() };
+        check.limits(&all, &Limits { services: usize::MAX, backends: usize::MAX });
+        assert!(check.problems[0].expected.contains("at most 2097152 backends"));
+    }
+
+    #[test]
+    fn keys_and_ids_that_text_cannot_make_are_refused_too() {
+        let vip = "10.0.0.200".parse().unwrap();
+        for (protocol, port, refused) in
+            [(Protocol::TCP, 1, false), (Protocol::TCP, 0, true), (Protocol::GRE, 1, true)]
+        {
+            let service = VirtualService::new(VipKey::new(vip, Scope::Port(protocol, port)));
+            assert_eq!(problems(&[service]).len(), usize::from(refused), "{protocol} {port}");
+        }
+        let nameless = RealServer::new("10.0.0.11".parse().unwrap()).with_id("");
+        let service = service("10.0.0.200", &[]).backend(nameless);
+        assert!(problems(&[service])[0].contains("not empty"));
+    }
+
+    #[test]
+    fn the_most_specific_vip_that_covers_a_backend_is_named() {
+        let services = [
+            service("10.1.0.0/16", &["10.1.2.3"]),
+            service("10.1.2.0/24:80/tcp", &[]),
+            service("10.1.2.0/24", &[]),
+            service("fd00:1::/32", &["10.1.9.9", "fd00:1::9"]),
+        ];
+        let problems = problems(&services);
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        for (problem, vip) in
+            problems.iter().zip(["10.1.2.0/24:80/tcp;", "10.1.0.0/16;", "fd00:1::/32;"])
+        {
+            assert!(problem.contains(vip), "{problem}");
+        }
     }
 }

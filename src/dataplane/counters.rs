@@ -143,3 +143,22 @@ impl Counts {
         self.forwarded + self.answered + self.passed + self.dropped.iter().sum::<u64>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drivers_counts_are_summed_over_workers() {
+        let stats = IoStats { received: 3, ..IoStats::default() };
+        let mut sum = Counts::default();
+        for _ in 0..2 {
+            let worker = WorkerCounters::new(0);
+            // The driver counts from its own start: what it says last is all there is.
+            worker.publish_io(stats);
+            worker.publish_io(stats);
+            worker.add_to(&mut sum);
+        }
+        assert_eq!(sum.io.received, 6);
+    }
+}

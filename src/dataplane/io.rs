@@ -156,3 +156,33 @@ impl std::ops::AddAssign for IoStats {
         self.receive_dropped += other.receive_dropped;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_added_to_itself() {
+        let one = IoStats {
+            received: 1,
+            transmitted: 2,
+            transmit_rejected: 3,
+            transmit_failed: 4,
+            receive_ring_full: 5,
+            receive_no_frame: 6,
+            receive_dropped: 7,
+        };
+        let mut sum = one;
+        sum += one;
+        let twice = IoStats {
+            received: 2,
+            transmitted: 4,
+            transmit_rejected: 6,
+            transmit_failed: 8,
+            receive_ring_full: 10,
+            receive_no_frame: 12,
+            receive_dropped: 14,
+        };
+        assert_eq!(sum, twice);
+    }
+}

@@ -111,12 +111,12 @@ impl Planner {
         answers: bool,
         mut observe: impl FnMut(&dyn Backend) -> Observed,
     ) -> Plan {
-        let keep: HashSet<(VipKey, String)> = services
+        let backends = services
             .iter()
-            .flat_map(|s| s.backends.iter().map(|b| (s.key, b.id().to_owned())))
-            .collect();
-        self.registry.retain(&keep);
-        self.built.retain(|key, _| services.iter().any(|s| s.key == *key));
+            .flat_map(|service| service.backends.iter().map(|backend| (service.key, backend.id())));
+        self.registry.retain(&backends.collect());
+        let keys: HashSet<VipKey> = services.iter().map(|service| service.key).collect();
+        self.built.retain(|key, _| keys.contains(key));
 
         let mut members = Vec::new();
         let mut hops = Vec::new();
@@ -214,6 +214,7 @@ fn usable(observed: &Observed, station: MacAddress) -> Result<MacAddress, Idle> 
 mod tests {
     use super::*;
     use crate::balancer::{RealServer, Rendezvous};
+    use crate::flow::{HashInput, HashKey};
 
     const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 
@@ -249,6 +250,46 @@ mod tests {
         let [e, f] = changed.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
         assert_eq!(changed.members[0].index, first.members[0].index);
+    }
+
+    #[test]
+    fn another_hash_policy_or_weight_is_another_table() {
+        let changes: [fn(VirtualService) -> VirtualService; 4] = [
+            |service| service.hash_key(HashKey::new([7; 16])),
+            |service| service.hash_input(HashInput::SourceIp),
+            |service| service.policy(Rendezvous),
+            |mut service| {
+                let heavier = RealServer::new("10.0.0.11".parse().unwrap()).with_weight(2);
+                service.backends[0] = Arc::new(heavier);
+                service
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut planner = Planner::new(16);
+            let [before, _] = services().try_into().unwrap();
+            let old = planner.plan(std::slice::from_ref(&before), STATION, false, |_| well(1));
+            let new = planner.plan(&[change(before)], STATION, false, |_| well(1));
+            let [old, new] =
+                [old, new].map(|plan| Arc::clone(&plan.snapshot.services.services()[0]));
+            assert!(!Arc::ptr_eq(&old, &new), "change {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_removed_makes_room_and_leaves_nothing_behind() {
+        let mut planner = Planner::new(4);
+        let services = services();
+        let old = planner.plan(&services, STATION, false, |_| well(1));
+        let table = Arc::downgrade(&old.snapshot.services.services()[1]);
+        let index = old.members[2].index;
+        drop(old);
+        let less = planner.plan(&services[..1], STATION, false, |_| well(1));
+        assert!(table.upgrade().is_none() && less.snapshot.next_hop(index).is_none());
+        // The same backends come back: to the same slots, but the old indices stay void.
+        let again = planner.plan(&services, STATION, false, |_| well(1));
+        assert_eq!(again.members[2].index.slot(), index.slot());
+        assert!(again.snapshot.next_hop(again.members[2].index).is_some());
+        assert!(again.snapshot.next_hop(index).is_none());
     }
 
     #[test]

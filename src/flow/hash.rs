@@ -334,11 +334,23 @@ mod tests {
             destination_port: 443,
             protocol: Protocol::TCP,
         };
-        let key = HashKey::default();
-        assert_eq!(
-            key.hash_flow(HashInput::FiveTuple, &flow).0,
-            witness(*b"dsrlb default 01", HashInput::FiveTuple, &flow)
-        );
+        let flow6 = FiveTuple {
+            source: "2001:db8::1".parse().unwrap(),
+            destination: "2001:db8::7".parse().unwrap(),
+            ..flow
+        };
+        // From a port of the specification to another language.
+        let known: [(HashInput, u64, u64); 5] = [
+            (HashInput::SourceIp, 0x0178_9f8a_e6fe_dc84, 0xe38d_e85c_9c94_93bd),
+            (HashInput::DestinationIp, 0x51e9_9ff3_f11f_d91e, 0xd650_ab1d_0c83_1400),
+            (HashInput::TwoTuple, 0x44b3_e3a9_584a_c01c, 0x1747_279b_e46b_4232),
+            (HashInput::ThreeTuple, 0x70cc_e9bb_77af_d5a0, 0xd3ce_779b_799c_65e8),
+            (HashInput::FiveTuple, 0x9eb8_5775_6396_bda4, 0x1762_bc57_6553_b7f9),
+        ];
+        for (input, v4, v6) in known {
+            let hash = |flow| HashKey::default().hash_flow(input, flow).0;
+            assert_eq!((hash(&flow), hash(&flow6)), (v4, v6), "{input:?}");
+        }
         assert_eq!(FlowHash(u64::MAX).slot(65_537), 65_536);
         assert_eq!(FlowHash(0).slot(65_537), 0);
         assert_eq!(FlowHash(u64::MAX).slot(0), 0);

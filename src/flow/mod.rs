@@ -40,6 +40,12 @@ impl Protocol {
         matches!(self, Self::TCP | Self::UDP | Self::SCTP)
     }
 
+    /// Whether it is an IPv6 extension header that more headers follow (RFC 8200 section 4): what
+    /// a later fragment is said to carry when the headers behind it are in the first one.
+    pub const fn is_extension_header(self) -> bool {
+        matches!(self, Self(0 | 43 | 44 | 60))
+    }
+
     /// The protocol's usual lower-case name, for those that have a constant here.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -67,10 +73,10 @@ impl Protocol {
             Self::ICMPV6,
             Self::SCTP,
         ];
-        named
-            .into_iter()
-            .find(|protocol| protocol.name() == Some(name))
-            .or_else(|| name.parse().ok().map(Self))
+        named.into_iter().find(|protocol| protocol.name() == Some(name)).or_else(|| {
+            let number = name.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)?;
+            number.parse().ok().map(Self)
+        })
     }
 }
 
@@ -197,3 +203,49 @@ pub struct PacketInfo {
 /// virtual time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct Timestamp(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_with_ports_and_headers_with_more_behind_them() {
+        let all = || (0..=255).map(Protocol);
+        let ports: Vec<_> = all().filter(|protocol| protocol.has_ports()).collect();
+        assert_eq!(ports, [Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
+        let more: Vec<_> = all().filter(|protocol| protocol.is_extension_header()).collect();
+        assert_eq!(more, [0, 43, 44, 60].map(Protocol));
+    }
+
+    #[test]
+    fn sources_that_no_client_has() {
+        for (source, martian) in [
+            ("0.0.0.0", true),
+            ("0.1.2.3", true),
+            ("1.0.0.0", false),
+            ("127.255.0.1", true),
+            ("128.0.0.1", false),
+            ("223.255.255.255", false),
+            ("224.0.0.1", true),
+            ("239.255.255.255", true),
+            ("255.255.255.255", true),
+            ("::", true),
+            ("::1", true),
+            ("::2", false),
+            ("::ffff:192.0.2.1", true),
+            ("ff02::1", true),
+            ("fe80::1", false),
+            ("2001:db8::1", false),
+        ] {
+            let source: IpAddr = source.parse().unwrap();
+            let flow = FiveTuple {
+                source,
+                destination: source,
+                source_port: 0,
+                destination_port: 0,
+                protocol: Protocol::TCP,
+            };
+            assert_eq!(flow.has_martian_source(), martian, "{source}");
+        }
+    }
+}

@@ -81,3 +81,24 @@ impl Ipv4Header {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All fields there are: reserved bit, "don't fragment", "more fragments", 13 bits of offset.
+    #[test]
+    fn offset_and_more_fragments_alone_make_a_fragment() {
+        let mut bytes = [0; 20];
+        (bytes[0], bytes[3]) = (0x45, 20);
+        for field in 0..=u16::MAX {
+            bytes[6..8].copy_from_slice(&field.to_be_bytes());
+            let expected = match (field % 8192, field / 8192 % 2) {
+                (0, 0) => Fragment::Whole,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            };
+            assert_eq!(Ipv4Header::read(&bytes).unwrap().fragment, expected, "{field:04x}");
+        }
+    }
+}

@@ -117,3 +117,60 @@ impl Chain {
         Err(DropReason::Ipv6ExtensionsTooMany)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A packet whose headers behind the fixed one are `rest`, the first of them a `next`.
+    fn packet(next: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; FIXED];
+        (bytes[0], bytes[5], bytes[6]) = (0x60, rest.len() as u8, next);
+        bytes.extend(rest);
+        bytes
+    }
+
+    /// All fields there are: 13 bits of offset, two reserved, "more fragments".
+    #[test]
+    fn offset_and_more_fragments_alone_make_a_fragment() {
+        for field in 0..=u16::MAX {
+            let [high, low] = field.to_be_bytes();
+            let bytes = packet(next_header::FRAGMENT, &[59, 0, high, low, 0, 0, 0, 1]);
+            let expected = match (field / 8, field % 2) {
+                (0, 0) => Fragment::Whole,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            };
+            let header = Ipv6Header::read(&bytes).unwrap();
+            assert_eq!((header.fragment, header.header_length), (expected, 48), "{field:04x}");
+        }
+    }
+
+    #[test]
+    fn extension_headers_may_end_with_the_packet_but_not_behind_it() {
+        let options = next_header::DESTINATION_OPTIONS;
+        let mut bytes = packet(options, &[59, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Ipv6Header::read(&bytes).unwrap().header_length, 56);
+        // Eight bytes of payload, and behind them padding that looks like the rest.
+        bytes[5] = 8;
+        assert_eq!(Ipv6Header::read(&bytes), Err(DropReason::Ipv6ExtensionTruncated));
+    }
+
+    #[test]
+    fn as_many_extension_headers_as_allowed() {
+        let options = next_header::DESTINATION_OPTIONS;
+        let chain = |count: usize| {
+            let mut rest = [options, 0, 0, 0, 0, 0, 0, 0].repeat(count);
+            rest[(count - 1) * 8] = 59;
+            Ipv6Header::read(&packet(options, &rest)).map(|header| header.header_length)
+        };
+        assert_eq!(chain(MAX_EXTENSION_HEADERS), Ok(FIXED + 8 * MAX_EXTENSION_HEADERS));
+        assert_eq!(chain(MAX_EXTENSION_HEADERS + 1), Err(DropReason::Ipv6ExtensionsTooMany));
+    }
+
+    #[test]
+    fn the_authentication_header_is_an_upper_layer() {
+        let header = Ipv6Header::read(&packet(51, &[6, 4, 0, 0, 0, 0, 0, 1])).unwrap();
+        assert_eq!((header.protocol, header.header_length), (Protocol::AH, FIXED));
+    }
+}

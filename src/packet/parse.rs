@@ -134,3 +134,49 @@ impl IpPacket<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::TcpFlags;
+
+    /// `payload` is all the packet has by its own account; the frame goes on with ones.
+    fn frame(ipv6: bool, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        let length = payload.len() as u8;
+        if ipv6 {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, length, protocol.0, 64]);
+            frame.resize(54, 1);
+        } else {
+            frame.extend([8, 0, 0x45, 0, 0, 20 + length, 0, 0, 0, 0, 64, protocol.0]);
+            frame.resize(34, 1);
+        }
+        frame.extend(payload);
+        frame.extend([1; 40]);
+        frame
+    }
+
+    #[test]
+    fn a_transport_header_is_whole_or_refused_and_never_read_from_the_padding() {
+        for (protocol, header) in [(Protocol::TCP, 20), (Protocol::UDP, 8), (Protocol::SCTP, 12)] {
+            for ipv6 in [false, true] {
+                let cut = frame(ipv6, protocol, &vec![1; header - 1]);
+                assert_eq!(parse(&cut), Parse::Malformed(DropReason::TransportTruncated));
+                let Parse::Ip(parsed) = parse(&frame(ipv6, protocol, &vec![1; header])) else {
+                    panic!("{protocol}")
+                };
+                assert_eq!(parsed.info.flow.source_port, 0x0101);
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_has_neither_ports_nor_flags_whatever_its_bytes() {
+        let mut later = frame(false, Protocol::TCP, &[1; 20]);
+        later[21] = 1;
+        let Parse::Ip(Parsed { info, .. }) = parse(&later) else { panic!() };
+        assert_eq!(info.fragment, Fragment::Later);
+        assert_eq!((info.flow.source_port, info.flow.destination_port), (0, 0));
+        assert_eq!(info.tcp_flags, TcpFlags(0));
+    }
+}

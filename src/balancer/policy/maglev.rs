@@ -180,7 +180,7 @@ fn is_prime(number: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shares;
+    use super::super::{digest, shares};
     use super::*;
     use proptest::prelude::*;
 
@@ -243,6 +243,23 @@ mod tests {
                 prop_assert!((*share as f64 - exact).abs() < 1.0, "{share} for {exact}");
             }
         }
+    }
+
+    /// Tables are for ever: directors of two versions share VIPs. The numbers are those of a port
+    /// of the specification to another language.
+    #[test]
+    fn known_tables_do_not_change() {
+        let candidates = [("10.0.0.11", 1), ("10.0.0.12", 1), ("10.0.0.13", 2)];
+        let candidates = candidates.map(|(id, weight)| Candidate { id, weight });
+        let small = Maglev::with_table_size(31).unwrap().table(&candidates);
+        assert_eq!(
+            small.slots(),
+            [
+                0, 2, 1, 2, 0, 2, 2, 1, 2, 2, 0, 2, 1, 0, 0, 1, 1, 2, 1, 0, 1, 2, 0, 1, 2, 0, 2, 2,
+                2, 2, 2
+            ]
+        );
+        assert_eq!(digest(&Maglev::default().table(&candidates)), 0x869d_15eb_f160_f8ff);
     }
 
     #[test]

@@ -120,3 +120,10 @@ pub(crate) fn shares(table: &LookupTable, candidates: usize) -> Vec<usize> {
     }
     shares
 }
+
+/// SipHash of all slots as two little-endian bytes each, for the tests of both policies.
+#[cfg(test)]
+pub(crate) fn digest(table: &LookupTable) -> u64 {
+    let bytes: Vec<u8> = table.slots().iter().flat_map(|slot| slot.to_le_bytes()).collect();
+    crate::flow::HashKey::default().hash_bytes(&bytes)
+}

@@ -13,9 +13,13 @@ const KEY: HashKey = HashKey::new(*b"dsrlb rendezvous");
 /// The table has 65,536 slots. In slot `r`, candidate `id` draws the 64-bit number
 /// `x = SipHash-1-3(k, r || SipHash-1-3(k, id))`, both numbers as eight little-endian bytes, `k`
 /// being the 16 bytes `dsrlb rendezvous`. The slot goes to the candidate with the smallest
-/// `-log2(x / 2^64) / weight` (Schindelhauer and Schomaker, 2005), where the logarithm is computed
-/// in fixed point with 40 fractional bits, rounded towards zero, and zero draws count as one; equal
-/// weights therefore compare by `x` alone. Of equal results the first id wins.
+/// `cost(x) / weight`, compared as exact fractions (Schindelhauer and Schomaker, 2005); of equal
+/// ones to the largest `x`, then to the first id. Equal weights therefore compare by `x` alone.
+///
+/// `cost(x)` is `-log2(x / 2^64)` in units of 2^-40, a zero draw counting as one. In integers: let
+/// `e` be the position of the highest bit of `x`, `m = x * 2^(63 - e)`, and `f = 0`. Then 40 times
+/// `m = floor(m * m / 2^63)` and `f = 2 * f`; if `m` is 2^64 or more, `m = floor(m / 2)` and
+/// `f = f + 1`. The cost is `(64 - e) * 2^40 - f`.
 ///
 /// The order of two candidates in a slot never depends on a third, so a change of one backend moves
 /// no flow between the others. The price is balance: a candidate's share is a random number with a
@@ -74,19 +78,19 @@ fn winner(row: u64, classes: &[&[Entrant]]) -> u16 {
         }
         best
     });
-    let by_cost = |(x, entrant): (u64, &Entrant)| {
-        let cost = if classes.len() == 1 { 0 } else { negative_log2(x) };
-        (cost, entrant.weight, entrant.position)
-    };
     champions
-        .map(by_cost)
-        .min_by(|(a, a_weight, a_position), (b, b_weight, b_position)| {
-            // a / a_weight against b / b_weight, without dividing.
-            let (left, right) =
-                (u128::from(*a) * u128::from(*b_weight), u128::from(*b) * u128::from(*a_weight));
-            left.cmp(&right).then(a_position.cmp(b_position))
+        .map(|(x, entrant)| {
+            let cost = if classes.len() == 1 { 0 } else { negative_log2(x) };
+            (cost, x, entrant)
         })
-        .map_or(0, |(_, _, position)| position)
+        .min_by(|(a_cost, a_x, a), (b_cost, b_x, b)| {
+            // a_cost / a.weight against b_cost / b.weight, without dividing. A larger draw never
+            // costs more, so this is one order, whether or not weights are equal.
+            let left = u128::from(*a_cost) * u128::from(b.weight);
+            let right = u128::from(*b_cost) * u128::from(a.weight);
+            left.cmp(&right).then(b_x.cmp(a_x)).then(a.position.cmp(&b.position))
+        })
+        .map_or(0, |(_, _, entrant)| entrant.position)
 }
 
 const FRACTION_BITS: u32 = 40;
@@ -111,7 +115,7 @@ fn negative_log2(x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shares;
+    use super::super::{digest, shares};
     use super::*;
     use proptest::prelude::*;
 
@@ -153,6 +157,18 @@ mod tests {
             // Binomial: four standard deviations.
             let bound = 4.0 * (exact * (1.0 - weight / 16.0)).sqrt();
             assert!((*share as f64 - exact).abs() < bound, "{share} for {exact}");
+        }
+    }
+
+    /// Tables are for ever: directors of two versions share VIPs. The numbers are those of a port
+    /// of the specification to another language.
+    #[test]
+    fn known_tables_do_not_change() {
+        let ids = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
+        for (last, known) in [(2, 0x5f9b_8662_2d83_b222), (1, 0x0284_39e6_9433_4b56)] {
+            let pool = ids.iter().zip([1, 1, last]).map(|(id, weight)| Candidate { id, weight });
+            let table = Rendezvous.table(&pool.collect::<Vec<_>>());
+            assert_eq!(digest(&table), known);
         }
     }
 
