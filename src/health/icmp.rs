@@ -162,7 +162,10 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..20 {
                         let target = Target::new("test", IpAddr::from([127, 0, 0, last]));
-                        assert_eq!(monitor.probe(&target, TIMEOUT), Ok(()));
+                        // Another process may flood the loopback device meanwhile: one reply in
+                        // three tries is enough, none of them means that it was not recognised.
+                        let mut tries = (0..3).map(|_| monitor.probe(&target, TIMEOUT));
+                        assert!(tries.any(|result| result == Ok(())));
                     }
                 });
             }
