@@ -125,16 +125,25 @@ impl HashKey {
     /// Hashes the parts of `flow` that `input` names, as [specified](HashKey#specification).
     #[inline]
     pub fn hash_flow(&self, input: HashInput, flow: &FiveTuple) -> FlowHash {
-        // The common case, an IPv4 five-tuple, is 13 bytes: one word and a tail, no buffer.
-        if let (HashInput::FiveTuple, IpAddr::V4(source), IpAddr::V4(destination)) =
-            (input, flow.source, flow.destination)
-        {
-            let word = u64::from(u32::from_le_bytes(source.octets()))
-                | u64::from(u32::from_le_bytes(destination.octets())) << 32;
+        if let HashInput::FiveTuple = input {
+            // The common case: whole words of addresses, and a tail of five bytes; no buffer.
             let tail = u64::from(flow.source_port.swap_bytes())
                 | u64::from(flow.destination_port.swap_bytes()) << 16
                 | u64::from(flow.protocol.0) << 32;
-            return FlowHash(self.siphash_words(&[word], tail, 13));
+            match (flow.source, flow.destination) {
+                (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                    let word = u64::from(u32::from_le_bytes(source.octets()))
+                        | u64::from(u32::from_le_bytes(destination.octets())) << 32;
+                    return FlowHash(self.siphash_words(&[word], tail, 13));
+                }
+                (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                    let halves = |ip: u128| [ip as u64, (ip >> 64) as u64];
+                    let [a, b] = halves(u128::from_le_bytes(source.octets()));
+                    let [c, d] = halves(u128::from_le_bytes(destination.octets()));
+                    return FlowHash(self.siphash_words(&[a, b, c, d], tail, 37));
+                }
+                _ => {}
+            }
         }
         let mut message = Message::default();
         let (source, destination) = match input {
