@@ -1,5 +1,6 @@
 //! Finds the test binaries that cargo built, and says which of them need root.
 
+use crate::json::string_field;
 use crate::{Result, process};
 use std::path::PathBuf;
 use std::process::Command;
@@ -42,21 +43,6 @@ fn parse(message: &str) -> Option<Binary> {
     let (kind, target) = target.split_once('"')?;
     let program = string_field(message, "executable")?;
     Some(Binary { name: string_field(target, "name")?, kind: kind.into(), program: program.into() })
-}
-
-/// The first string called `name` in a piece of JSON as cargo writes it: no white space, and nothing in a path to be
-/// unescaped but quotes and backslashes.
-pub(crate) fn string_field(json: &str, name: &str) -> Option<String> {
-    let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
-    let mut value = String::new();
-    let mut characters = rest.chars();
-    loop {
-        match characters.next()? {
-            '"' => return Some(value),
-            '\\' => value.push(characters.next()?),
-            character => value.push(character),
-        }
-    }
 }
 
 #[cfg(test)]

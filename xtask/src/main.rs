@@ -5,6 +5,7 @@ mod asan;
 mod binaries;
 mod fuzz;
 mod install;
+mod json;
 mod namespaces;
 mod package;
 mod packages;

@@ -1,7 +1,7 @@
 //! Running other programs: each is shown before it runs, and named if it fails.
 
 use crate::Result;
-use crate::binaries::string_field;
+use crate::json::string_field;
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
