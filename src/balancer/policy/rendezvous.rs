@@ -128,6 +128,21 @@ mod tests {
         }
     }
 
+    /// To the last bit, from a port of the specification to another language.
+    #[test]
+    fn known_costs_do_not_change() {
+        for (x, cost) in [
+            (0x0, 0x400000000000),
+            (0x1, 0x400000000000),
+            (0x3, 0x3e6a3fe5c605),
+            (0x123456789abcdef, 0x7d053f6d261),
+            (0x8000000000000001, 0x10000000000),
+            (0xffffffffffffffff, 0x1),
+        ] {
+            assert_eq!(negative_log2(x), cost, "{x:#x}");
+        }
+    }
+
     fn pool(ids: &[String], weights: impl Fn(usize) -> u16) -> Vec<Candidate<'_>> {
         let weighted = ids.iter().enumerate();
         weighted.map(|(i, id)| Candidate { id, weight: weights(i) }).collect()
