@@ -7,8 +7,7 @@ use dsrlb::dataplane::{MAX_BATCH, PacketIo, PcapIo};
 use dsrlb::flow::Timestamp;
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
-use std::io::{Cursor, ErrorKind, Write};
-use std::sync::{Arc, Mutex};
+use std::io::{Cursor, ErrorKind};
 use std::time::Duration;
 use support::frames::{Protocol, ipv4};
 use support::pool;
@@ -31,25 +30,11 @@ fn time(number: usize) -> Duration {
     Duration::from_secs(1_000_000) + Duration::from_millis(number as u64)
 }
 
-/// A file that can be looked at while the driver has it.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_capture_is_replayed_and_what_is_sent_is_captured() {
     const FRAMES: usize = MAX_BATCH * 2 + 10;
     let input = capture(FRAMES, DataLink::ETHERNET);
-    let output = Shared::default();
-    let mut io = PcapIo::new(Cursor::new(input), output.clone()).unwrap();
+    let mut io = PcapIo::new(Cursor::new(input), Vec::new()).unwrap();
     let (plan, mut pipeline) = (pool::plan(), pool::pipeline());
     let mut lent = Vec::new();
     loop {
@@ -67,8 +52,7 @@ fn a_capture_is_replayed_and_what_is_sent_is_captured() {
     assert_eq!(io.stats().received, FRAMES as u64);
     assert_eq!(io.stats().transmitted, sent as u64 + 1);
 
-    let bytes = output.0.lock().unwrap().clone();
-    let mut reader = PcapReader::new(Cursor::new(bytes)).unwrap();
+    let mut reader = PcapReader::new(Cursor::new(io.into_output())).unwrap();
     let mut packets = Vec::new();
     while let Some(packet) = reader.next_packet() {
         let packet = packet.unwrap();
@@ -92,6 +76,8 @@ fn files_that_are_not_right_are_errors_not_panics() {
     let mut cut = capture(3, DataLink::ETHERNET);
     cut.truncate(cut.len() - 5);
     let mut io = PcapIo::new(Cursor::new(cut), Vec::new()).unwrap();
+    // What is whole comes first, and then the error.
+    assert_eq!(io.poll(Duration::ZERO, &mut |_| {}).unwrap(), 2);
     let error = io.poll(Duration::ZERO, &mut |_| {}).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof), "{error:?}");
 }

@@ -15,6 +15,8 @@ pub struct PcapIo<R: Read, W: Write> {
     reader: PcapReader<R>,
     writer: PcapWriter<W>,
     clock: Duration,
+    /// Why the last batch ended early; told when what was read before has been dealt with.
+    failed: Option<io::Error>,
     stats: IoStats,
 }
 
@@ -44,8 +46,14 @@ impl<R: Read, W: Write> PcapIo<R, W> {
             reader,
             writer: PcapWriter::with_header(output, header).map_err(to_io)?,
             clock: Duration::ZERO,
+            failed: None,
             stats: IoStats::default(),
         })
+    }
+
+    /// Gives the output back, for instance to flush and close it where a failure can be told.
+    pub fn into_output(self) -> W {
+        self.writer.into_writer()
     }
 
     fn write(&mut self, time: Duration, bytes: &[u8]) -> io::Result<()> {
@@ -61,17 +69,16 @@ impl<R: Read + Send, W: Write + Send> PacketIo for PcapIo<R, W> {
     /// Never waits: zero means that the file is at its end.
     fn poll(&mut self, _wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
         let mut batch: ArrayVec<(Duration, Vec<u8>), MAX_BATCH> = ArrayVec::new();
-        while !batch.is_full() {
-            let Some(packet) = self.reader.next_packet() else {
-                break;
-            };
-            let packet = packet.map_err(to_io)?;
-            batch.push((packet.timestamp, packet.data.into_owned()));
+        while !batch.is_full() && self.failed.is_none() {
+            match self.reader.next_packet() {
+                None => break,
+                Some(Ok(packet)) => batch.push((packet.timestamp, packet.data.into_owned())),
+                Some(Err(error)) => self.failed = Some(to_io(error)),
+            }
         }
-        if let Some((time, _)) = batch.last() {
-            self.clock = *time;
-        } else {
-            return Ok(0);
+        match batch.last() {
+            Some((time, _)) => self.clock = *time,
+            None => return self.failed.take().map_or(Ok(0), Err),
         }
         let actions: ArrayVec<Action, MAX_BATCH> = {
             let lend = batch.iter_mut().map(|(_, bytes)| Frame::new(bytes));

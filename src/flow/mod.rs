@@ -188,6 +188,7 @@ impl TcpFlags {
 
 /// What the balancer needs to know of a packet, and all it gets to see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PacketInfo {
     /// The flow the packet belongs to.
     pub flow: FiveTuple,
@@ -195,6 +196,13 @@ pub struct PacketInfo {
     pub fragment: Fragment,
     /// TCP flags; zero for anything that is not the start of a TCP segment.
     pub tcp_flags: TcpFlags,
+}
+
+impl PacketInfo {
+    /// For tests of a balancer of one's own; otherwise the parser makes them.
+    pub fn new(flow: FiveTuple, fragment: Fragment, tcp_flags: TcpFlags) -> Self {
+        Self { flow, fragment, tcp_flags }
+    }
 }
 
 /// A point in time: nanoseconds since an epoch of the caller's choice.

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 /// An IP packet in a frame: what it is, and where its parts begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Parsed {
     /// What the balancer decides by.
     pub info: PacketInfo,

@@ -64,22 +64,11 @@ pub trait Selector: Debug + Send + Sync {
     /// The position of the chosen backend among the candidates that the selector was built from;
     /// none if there were none.
     fn select(&self, hash: FlowHash) -> Option<u16>;
-
-    /// Chooses for a whole batch; `chosen` is as long as `hashes`. Must agree with
-    /// [`Selector::select`].
-    fn select_batch(&self, hashes: &[FlowHash], chosen: &mut [Option<u16>]) {
-        for (hash, chosen) in hashes.iter().zip(chosen) {
-            *chosen = self.select(*hash);
-        }
-    }
 }
 
 impl<T: Selector + ?Sized> Selector for Box<T> {
     fn select(&self, hash: FlowHash) -> Option<u16> {
         (**self).select(hash)
-    }
-    fn select_batch(&self, hashes: &[FlowHash], chosen: &mut [Option<u16>]) {
-        (**self).select_batch(hashes, chosen);
     }
 }
 
