@@ -41,8 +41,7 @@ impl Pair {
         for namespace in [&pair.director, &pair.peer] {
             run(&format!("ip netns add {namespace}"));
             for setting in ["all", "default"] {
-                let key = format!("net.ipv6.conf.{setting}.accept_dad=0");
-                run(&format!("ip netns exec {namespace} sysctl -qw {key}"));
+                set(namespace, &format!("net.ipv6.conf.{setting}.accept_dad=0"));
             }
             run(&format!("ip -n {namespace} link set lo up"));
         }
@@ -107,11 +106,21 @@ impl Drop for Pair {
 }
 
 fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let output =
-        Command::new(words.next().unwrap()).args(words).stderr(Stdio::piped()).output().unwrap();
+    run_words(&command.split_whitespace().collect::<Vec<_>>())
+}
+
+/// What `sysctl -w` does, which not every machine has.
+fn set(namespace: &str, setting: &str) {
+    let (key, value) = setting.split_once('=').unwrap();
+    let write = format!("echo {value} >/proc/sys/{}", key.replace('.', "/"));
+    run_words(&["ip", "netns", "exec", namespace, "sh", "-c", &write]);
+}
+
+fn run_words(command: &[&str]) -> String {
+    let (program, arguments) = command.split_first().unwrap();
+    let output = Command::new(program).args(arguments).stderr(Stdio::piped()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {error}");
+    assert!(output.status.success(), "{command:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -203,8 +212,7 @@ fn a_new_mac_is_heard_of_when_it_is_announced() {
     // The kernel keeps a reachable entry for a second at least (`locktime`) against two hosts that
     // fight; and it announces the change of a MAC itself if `arp_notify` is set.
     std::thread::sleep(Duration::from_millis(1100));
-    let setting = "net.ipv4.conf.eth0.arp_notify=1";
-    run(&format!("ip netns exec {} sysctl -qw {setting}", pair.peer));
+    set(&pair.peer, "net.ipv4.conf.eth0.arp_notify=1");
     pair.peer(&format!("link set eth0 address {NEW_MAC}"));
     watch.until_state(PEER_V4, NeighbourState::Resolved(NEW_MAC));
 }
@@ -502,7 +510,7 @@ mod answers {
         }
 
         // Somebody else wants the VIP: duplicate address detection tells them no.
-        run(&format!("ip netns exec {} sysctl -qw net.ipv6.conf.eth0.accept_dad=1", pair.peer));
+        set(&pair.peer, "net.ipv6.conf.eth0.accept_dad=1");
         pair.peer(&format!("addr add {VIP_V6}/64 dev eth0"));
         until("duplicate is detected", || pair.peer("-6 addr show dev eth0").contains("dadfailed"));
         stop.store(true, Ordering::Relaxed);
@@ -535,7 +543,7 @@ mod monitors {
         // The peer is a router that knows no way on.
         let forwarding = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
         for setting in forwarding {
-            run(&format!("ip netns exec {} sysctl -qw {setting}", pair.peer));
+            set(&pair.peer, setting);
         }
         for (family, net, router) in
             [("-4", "10.88.0.0/16", "10.9.0.2"), ("-6", "fd88::/64", "fd09::2")]
@@ -556,7 +564,7 @@ mod monitors {
         // Silence takes the timeout and no longer.
         let ignore = ["net.ipv4.icmp_echo_ignore_all=1", "net.ipv6.icmp.echo_ignore_all=1"];
         for setting in ignore {
-            run(&format!("ip netns exec {} sysctl -qw {setting}", pair.peer));
+            set(&pair.peer, setting);
         }
         for address in ["10.9.0.2", "fd09::2"] {
             let timeout = Duration::from_millis(300);
