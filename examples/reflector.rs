@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     interface.redirect(&[(address.parse::<IpAddr>()?.into(), Answer::Kernel)])?;
     let mut queues = interface.take_queues();
     interface.attach()?;
-    println!("{:?}", interface.granted());
+    println!("{}", interface.granted());
     while !stop.load(Relaxed) {
         for queue in &mut queues {
             let wait = Duration::from_millis(10);

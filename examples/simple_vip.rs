@@ -130,7 +130,7 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
     }
     let director = builder.start()?;
     let granted = director.granted();
-    eprintln!("{interface}: {:?}, zero-copy by queue {:?}", granted.attach, granted.zero_copy);
+    eprintln!("{interface}: {granted}");
     for remark in granted.fallbacks.iter().chain(&director.warnings()) {
         eprintln!("note: {remark}");
     }

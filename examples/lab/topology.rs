@@ -154,6 +154,9 @@ fn fix_director_cable(switch: &Namespace, director: &Host, options: &LabOptions)
     // Between namespaces Linux leaves TCP segments unsegmented and without checksums until a real device asks. XDP would
     // get them like that, and the backend would drop them. This end of the cable completes frames before XDP sees them.
     switch.run("ethtool", &["-K", &director.name, "tx", "off", "tso", "off", "gso", "off"])?;
+    // Tags stay in the frames, where XDP can see them.
+    switch.run("ethtool", &["-K", &director.name, "txvlan", "off"])?;
+    director.namespace.run("ethtool", &["-K", &director.interface, "rxvlan", "off"])?;
     match options.vlan {
         Some(id) => vlan::make_trunk(
             id,

@@ -185,7 +185,7 @@ impl DirectorBuilder {
         director.resolver =
             Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);
         if let Some((monitor, policy)) = self.monitor {
-            let health = Health::start(monitor, policy, &wanted, Arc::clone(&shared))?;
+            let health = Health::start(monitor, policy, &wanted, &shared)?;
             director.health = Some(health);
         }
         shared.attach()?;

@@ -347,6 +347,15 @@ impl Control {
         &self.services
     }
 
+    /// Whether a backend waits for its first probe to decide about it.
+    pub(super) fn awaits_probes(&self) -> bool {
+        let unprobed = (self.settings.unprobed, None);
+        self.members.iter().any(|member| {
+            let known = self.health.get(&member.backend.address()).unwrap_or(&unprobed);
+            known.0 == HealthState::Unknown
+        })
+    }
+
     fn has_backend(&self, address: IpAddr) -> bool {
         self.members.iter().any(|member| member.backend.address() == address)
     }

@@ -3,7 +3,7 @@
 use super::control::Shared;
 use super::error::StartError;
 use crate::dataplane::neighbour::join;
-use crate::health::{HealthEvent, HealthPolicy, HealthState, Monitor, ProbeTarget, Runner};
+use crate::health::{HealthEvent, HealthPolicy, Monitor, ProbeTarget, Runner};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -40,23 +40,24 @@ impl Health {
         monitor: Arc<dyn Monitor>,
         policy: HealthPolicy,
         backends: &BTreeSet<IpAddr>,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
     ) -> Result<Self, StartError> {
         policy.validate()?;
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
         let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
+        let report = Arc::clone(shared);
         let listener = std::thread::Builder::new()
             .name("dsrlb-health-events".to_owned())
-            .spawn(move || listen(&heard, &shared))
+            .spawn(move || listen(&heard, &report))
             .map_err(thread)?;
         let monitor = Monitoring(monitor, policy);
         let known = Mutex::new(backends.clone());
         let health =
             Self { runner: Some(runner), listener: Some(listener), resets, known, monitor };
         health.set_backends(backends);
-        health.wait_for_first(policy.timeout + PATIENCE);
+        wait_for_first(shared, policy.timeout + PATIENCE);
         Ok(health)
     }
 
@@ -84,14 +85,13 @@ impl Health {
             debug_assert!(set.is_ok(), "{set:?}");
         }
     }
+}
 
-    fn wait_for_first(&self, patience: Duration) {
-        let Some(runner) = &self.runner else { return };
-        let deadline = Instant::now() + patience;
-        let unknown = || runner.states().values().any(|state| *state == HealthState::Unknown);
-        while unknown() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+/// Waits until the first results have arrived where it is decided who takes traffic.
+fn wait_for_first(shared: &Shared, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while shared.lock().awaits_probes() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

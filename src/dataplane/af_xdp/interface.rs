@@ -10,6 +10,7 @@ use super::{ethtool, link};
 use crate::packet::MacAddress;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
+use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 use xsk_rs::config::BindFlags;
@@ -36,6 +37,22 @@ pub struct Granted {
     pub zero_copy: Vec<bool>,
     /// Where less was granted than would have been best, and why; one sentence each.
     pub fallbacks: Vec<String>,
+}
+
+impl fmt::Display for Granted {
+    /// As in `native XDP, zero-copy` or `generic XDP, copy mode`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.attach {
+            Some(Attached::Native) => "native XDP, ",
+            Some(Attached::Generic) => "generic XDP, ",
+            None => "not attached, ",
+        })?;
+        match self.zero_copy.iter().filter(|zero_copy| **zero_copy).count() {
+            0 => f.write_str("copy mode"),
+            all if all == self.zero_copy.len() => f.write_str("zero-copy"),
+            some => write!(f, "zero-copy on {some} of {} queues", self.zero_copy.len()),
+        }
+    }
 }
 
 /// An Ethernet interface set up for AF_XDP.
