@@ -347,6 +347,24 @@ fn backends_come_and_go_while_it_runs() {
     director.remove_backend(key, "b1").unwrap();
     assert!(!fetch(&lab, vip, 20).contains_key("b1"));
 
+    // A service without backends is no error, for one may come; it is warned of.
+    assert_eq!(director.warnings(), [""; 0]);
+    let with_empty = |empty: bool| {
+        let mut services = director.services();
+        services.retain(|service| service.key == key);
+        if empty {
+            services.push(VirtualService::new(format!("{}:9/udp", lab.vip4).parse().unwrap()));
+        }
+        director.set_services(services).unwrap();
+    };
+    with_empty(true);
+    let warnings = director.warnings();
+    assert!(warnings[0].contains(":9/udp has no backends"), "{warnings:?}");
+    let unanswered = || udp_ask((lab.vip4, 9).into(), b"?", Duration::from_millis(300));
+    lab.client.enter(unanswered).unwrap_err();
+    until(|| director.stats().counts.dropped(DropReason::NoBackend) == 1);
+    with_empty(false);
+
     // What is wrong is refused, says why, and changes nothing.
     let itself = director.add_backend(key, RealServer::new(lab.director.v4.into()));
     assert!(itself.unwrap_err().to_string().contains("director's own address"));

@@ -10,7 +10,7 @@ use crate::dataplane::{Counts, Idle, Member, Observed, Planner, Snapshot, Worker
 use crate::error::ConfigError;
 use crate::health::HealthState;
 use crate::packet::{MacAddress, arp, neighbor_discovery};
-use crate::verdict::BackendIndex;
+use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -336,7 +336,16 @@ impl Control {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        [self.interface.warnings(), &self.settings.warnings].concat()
+        let empty = self.services.iter().filter(|service| service.backends.is_empty());
+        let empty = empty.map(|service| {
+            format!(
+                "service {} has no backends: its packets are dropped and counted as {}",
+                service.key,
+                DropReason::NoBackend
+            )
+        });
+        let noted = self.interface.warnings().iter().chain(&self.settings.warnings).cloned();
+        noted.chain(empty).collect()
     }
 
     pub(super) fn failure(&self) -> Option<String> {

@@ -75,7 +75,7 @@ impl Director {
         self.shared.lock().granted()
     }
 
-    /// What works and yet may surprise, found at start; one sentence each.
+    /// What works and yet may surprise, such as a service without backends; one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         self.shared.lock().warnings()
     }
