@@ -54,7 +54,7 @@ struct Options {
     #[arg(long)]
     answer: bool,
     /// Show counters every so many seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     stats: Option<u64>,
     /// Show them as one JSON object a line
     #[arg(long)]
@@ -155,6 +155,9 @@ fn show(stats: &Stats, as_json: bool) {
             "passed": counts.passed, "dropped": drops, "transmitted": counts.io.transmitted,
             "transmit_rejected": counts.io.transmit_rejected,
             "transmit_failed": counts.io.transmit_failed,
+            "receive_ring_full": counts.io.receive_ring_full,
+            "receive_no_frame": counts.io.receive_no_frame,
+            "receive_dropped": counts.io.receive_dropped,
             "backends": stats.backends.iter().map(backend).collect::<Vec<_>>(),
         });
         return println!("{line}");
