@@ -6,7 +6,7 @@
 //! ```
 
 use dsrlb::dataplane::af_xdp::{Answer, XdpInterface, XdpOptions};
-use dsrlb::dataplane::{Action, Frame, PacketIo};
+use dsrlb::dataplane::{Action, Frame, PacketIo, Port};
 use dsrlb::flow::{Fragment, Protocol};
 use dsrlb::packet::{Parse, parse};
 use std::error::Error;
@@ -29,7 +29,7 @@ fn reflect(frame: &mut Frame<'_>) {
         let (one, other) = frame.bytes_mut()[at..at + 2 * length].split_at_mut(length);
         one.swap_with_slice(other);
     }
-    frame.set_action(Action::Transmit);
+    frame.set_action(Action::Transmit(Port::INGRESS));
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

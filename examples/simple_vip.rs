@@ -142,6 +142,10 @@ fn show(stats: &Stats, as_json: bool) {
     if as_json {
         let drops: serde_json::Map<_, _> =
             counts.drops().map(|(reason, count)| (reason.to_string(), json!(count))).collect();
+        let answers: serde_json::Map<_, _> = counts
+            .answers()
+            .map(|(kind, count)| (kind.as_str().to_owned(), json!(count)))
+            .collect();
         let backend = |backend: &BackendStatus| {
             json!({
                 "service": backend.service.to_string(), "id": backend.id, "weight": backend.weight,
@@ -151,7 +155,7 @@ fn show(stats: &Stats, as_json: bool) {
         };
         let line = json!({
             "received": counts.io.received, "forwarded": counts.forwarded,
-            "forwarded_bytes": counts.forwarded_bytes, "answered": counts.answered,
+            "forwarded_bytes": counts.forwarded_bytes, "answered": answers, "held": counts.held,
             "passed": counts.passed, "dropped": drops, "transmitted": counts.io.transmitted,
             "transmit_rejected": counts.io.transmit_rejected,
             "transmit_failed": counts.io.transmit_failed,

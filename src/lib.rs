@@ -10,7 +10,7 @@
 //!
 //! | module | what | needs |
 //! |---|---|---|
-//! | [`flow`], [`verdict`], [`error`] | the words everything else is said in | nothing |
+//! | [`flow`], [`forwarding`], [`verdict`], [`error`] | the words everything else is said in | nothing |
 //! | [`packet`] | frames as bytes: parse, rewrite, answer; pure | nothing |
 //! | [`balancer`] | services, policies, which backend; pure | nothing |
 //! | [`health`] | monitors, and when and how they are asked | std |
@@ -61,6 +61,7 @@ pub mod dataplane;
 pub mod director;
 pub mod error;
 pub mod flow;
+pub mod forwarding;
 pub mod health;
 pub mod packet;
 pub mod verdict;
@@ -69,6 +70,7 @@ pub use balancer::{Backend, Balancer, Policy, RealServer, VirtualService};
 pub use dataplane::{PacketIo, Pipeline};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use director::Director;
+pub use forwarding::Forwarding;
 pub use health::Monitor;
 /// An address with a prefix length; VIPs are made of them.
 pub use ipnet::IpNet;

@@ -45,13 +45,45 @@ impl fmt::Debug for BackendIndex {
 pub enum Verdict {
     /// Rewritten in place for this backend; to be transmitted.
     Forward(BackendIndex),
-    /// Turned in place into an ARP or neighbour-discovery answer for a VIP; to be transmitted.
-    Answer,
+    /// Turned in place into an answer to whoever sent it; to be transmitted.
+    Answer(AnswerKind),
+    /// A fragment that overtook the first of its datagram: kept until that one comes. It is counted
+    /// again, under its last verdict, when it is let go of.
+    Hold,
     /// Not for a VIP of ours; untouched. A driver that can hand it to the host does so; the
     /// AF_XDP driver cannot, but its XDP program has left such frames with the kernel already.
     Pass,
     /// Not to be sent anywhere, for this reason; untouched.
     Drop(DropReason),
+}
+
+/// What a frame was turned into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum AnswerKind {
+    /// An ARP reply or neighbour advertisement for a VIP.
+    Neighbour,
+    /// An ICMP or ICMPv6 echo reply from a VIP.
+    Echo,
+    /// "Fragmentation needed" (RFC 1191) or "packet too big" (RFC 8201).
+    PacketTooBig,
+    /// "Time exceeded": the packet had no hop left for the way to the backend.
+    TimeExceeded,
+}
+
+impl AnswerKind {
+    /// All kinds, in the order of their counters.
+    pub const ALL: [Self; 4] =
+        [Self::Neighbour, Self::Echo, Self::PacketTooBig, Self::TimeExceeded];
+
+    /// The kind's stable name, as used in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Neighbour => "neighbour",
+            Self::Echo => "echo",
+            Self::PacketTooBig => "packet-too-big",
+            Self::TimeExceeded => "time-exceeded",
+        }
+    }
 }
 
 macro_rules! drop_reasons {
@@ -113,8 +145,36 @@ drop_reasons! {
     /// The service has no backend that may take traffic.
     NoBackend => "no-backend",
     /// A later fragment, for a service that chooses by ports; or one of IPv6 whose protocol is
-    /// behind extension headers that only the first fragment has.
+    /// behind extension headers that only the first fragment has. Only while fragments are not
+    /// followed, and of ICMP errors that quote such a fragment.
     FragmentWithoutPorts => "fragment-without-ports",
+    /// A later fragment that begins inside the transport header of the first (RFC 3128).
+    FragmentOverlapsHeader => "fragment-overlaps-header",
+    /// Another first fragment of a datagram, with other ports than the one before (RFC 5722).
+    FragmentConflict => "fragment-conflict",
+    /// A later fragment whose first one did not come in time.
+    FragmentTimeout => "fragment-timeout",
+    /// A later fragment that came before its first one, when no more could be kept waiting.
+    FragmentsFull => "fragments-full",
+    /// An ICMP error whose quotation is too short to tell whose it is.
+    IcmpQuoteTruncated => "icmp-quote-truncated",
+    /// An ICMP error to a VIP about a packet that the VIP did not send.
+    IcmpQuoteStray => "icmp-quote-stray",
+    /// An echo request to a VIP that is set not to answer, or one with IPv4 options.
+    EchoRefused => "echo-refused",
+    /// Larger than the way to the backend takes, and of a kind that is never answered.
+    PacketTooBig => "packet-too-big",
+    /// Larger than the way to the backend takes, and not to be fragmented here by configuration.
+    FragmentationRefused => "fragmentation-refused",
+    /// No hop left for the way to the backend, and of a kind that is never answered.
+    HopLimitExceeded => "hop-limit-exceeded",
+    /// Would be answered with an ICMP error, but there were too many of them lately (RFC 4443
+    /// section 2.4 (f), RFC 1812 section 4.3.2.8).
+    IcmpRateLimited => "icmp-rate-limited",
+    /// Larger than the link it came by: several packets that were merged by LRO or GRO.
+    Aggregated => "aggregated",
+    /// The frame has not the room in front, or the worker none behind, that delivery takes.
+    NoRoom => "no-room",
     /// The chosen backend has no resolved next hop in this snapshot.
     NextHopUnresolved => "next-hop-unresolved",
 }

@@ -44,11 +44,12 @@ fn each_layer_names_only_those_below_it() {
         ("error", &[][..]),
         ("verdict", &[]),
         ("flow", &["error"]),
-        ("packet", &["error", "flow", "verdict"]),
-        ("balancer", &["error", "flow", "verdict"]),
-        ("config", &["balancer", "error", "flow", "packet", "verdict"]),
+        ("forwarding", &["error"]),
+        ("packet", &["error", "flow", "forwarding", "verdict"]),
+        ("balancer", &["error", "flow", "forwarding", "verdict"]),
+        ("config", &["balancer", "error", "flow", "forwarding", "packet", "verdict"]),
         ("health", &["error", "flow", "packet"]),
-        ("dataplane", &["balancer", "error", "flow", "packet", "verdict"]),
+        ("dataplane", &["balancer", "error", "flow", "forwarding", "packet", "verdict"]),
     ] {
         for (path, source) in sources_of(module) {
             for name in named(&source).into_iter().filter(|name| *name != module) {
@@ -60,7 +61,7 @@ fn each_layer_names_only_those_below_it() {
 
 #[test]
 fn pure_modules_do_no_io_and_read_no_clock() {
-    for module in ["flow", "packet", "balancer", "config", "verdict"] {
+    for module in ["flow", "forwarding", "packet", "balancer", "config", "verdict"] {
         for (path, source) in sources_of(module) {
             let code = source.split("#[cfg(test)]").next().unwrap();
             for forbidden in

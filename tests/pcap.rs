@@ -3,7 +3,7 @@
 
 mod support;
 
-use dsrlb::dataplane::{MAX_BATCH, PacketIo, PcapIo};
+use dsrlb::dataplane::{MAX_BATCH, PacketIo, PcapIo, Port};
 use dsrlb::flow::Timestamp;
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
@@ -46,7 +46,7 @@ fn a_capture_is_replayed_and_what_is_sent_is_captured() {
             count => lent.push(count),
         }
     }
-    assert!(io.send(b"of our own").unwrap());
+    assert!(io.send(Port::INGRESS, b"of our own").unwrap());
     assert_eq!(lent, [MAX_BATCH, MAX_BATCH, 10]);
     let sent = FRAMES - FRAMES / 4;
     assert_eq!(io.stats().received, FRAMES as u64);

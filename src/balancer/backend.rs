@@ -1,18 +1,9 @@
 //! Real servers, as the embedder knows them.
 
+use crate::forwarding::Forwarding;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// How packets are delivered to a backend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
-#[non_exhaustive]
-pub enum Forwarding {
-    /// By rewriting the destination MAC address: the backend is on the director's own link.
-    /// NetScaler calls it MAC mode, LVS DR, F5 nPath, KEMP direct return.
-    #[default]
-    L2,
-}
 
 /// A server that holds the VIP on a loopback interface and answers clients directly.
 pub trait Backend: Debug + Send + Sync {
@@ -20,8 +11,8 @@ pub trait Backend: Debug + Send + Sync {
     /// directors must agree on it, and it is unique within a service.
     fn id(&self) -> &str;
 
-    /// The server's own address, at which its MAC address is resolved and its health is probed.
-    /// Its family need not be the VIP's.
+    /// The server's own address: at which its health is probed, to which tunnels go, and whose next
+    /// hop's MAC address is resolved. Its family need not be the VIP's, but for L3DSR.
     fn address(&self) -> IpAddr;
 
     /// The share of new flows, relative to the other backends of the service. Zero: none.
@@ -75,7 +66,8 @@ pub struct RealServer {
 }
 
 impl RealServer {
-    /// A backend on the director's link, named by its address.
+    /// A backend on the director's link (see [`RealServer::with_forwarding`] for others), named by
+    /// its address.
     pub fn new(address: IpAddr) -> Self {
         Self { id: address.to_string(), address, weight: 1, forwarding: Forwarding::L2 }
     }
@@ -91,6 +83,13 @@ impl RealServer {
     #[must_use]
     pub fn with_weight(mut self, weight: u16) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Sets how packets reach it.
+    #[must_use]
+    pub fn with_forwarding(mut self, forwarding: Forwarding) -> Self {
+        self.forwarding = forwarding;
         self
     }
 }

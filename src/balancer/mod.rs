@@ -25,7 +25,7 @@ mod service;
 mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
-pub use backend::{Backend, Forwarding, RealServer};
+pub use backend::{Backend, RealServer};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
 pub use service::{Scope, VipKey, VirtualService};

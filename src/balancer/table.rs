@@ -256,17 +256,14 @@ mod tests {
     }
 
     fn packet(destination: &str, protocol: Protocol, port: u16, fragment: Fragment) -> PacketInfo {
-        PacketInfo {
-            flow: FiveTuple {
-                source: "192.0.2.1".parse().unwrap(),
-                destination: destination.parse().unwrap(),
-                source_port: 4000,
-                destination_port: port,
-                protocol,
-            },
-            fragment,
-            tcp_flags: TcpFlags::default(),
-        }
+        let flow = FiveTuple {
+            source: "192.0.2.1".parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            source_port: 4000,
+            destination_port: port,
+            protocol,
+        };
+        PacketInfo::new(flow, fragment, TcpFlags::default())
     }
 
     fn found(table: &ServiceTable, packet: &PacketInfo) -> String {

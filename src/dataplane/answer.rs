@@ -1,6 +1,6 @@
 //! Answers about the VIPs, for a host that does not hold them itself: ARP and neighbour discovery.
 
-use super::io::{Action, Frame, MAX_BATCH};
+use super::io::{Action, Frame, MAX_BATCH, Port};
 use super::snapshot::Snapshot;
 use crate::flow::Protocol;
 use crate::packet::neighbor_discovery::{self, MAX_ANSWER};
@@ -37,7 +37,7 @@ fn answer_arp(snapshot: &Snapshot, frame: &mut Frame<'_>, payload: usize) -> boo
     let answered = asked.is_some_and(|address| snapshot.services.is_vip(address.into()))
         && arp::answer_in_place(frame.bytes_mut(), payload, snapshot.station);
     if answered {
-        frame.set_action(Action::Transmit);
+        frame.set_action(Action::Transmit(Port::INGRESS));
     }
     answered
 }
@@ -53,7 +53,7 @@ fn answer_solicitation(
         return false;
     }
     if neighbor_discovery::answer_in_place(frame.bytes_mut(), network, snapshot.station) {
-        frame.set_action(Action::Transmit);
+        frame.set_action(Action::Transmit(Port::INGRESS));
         return true;
     }
     // Who probes for a duplicate address (RFC 4862 section 5.4) sends no option, so the question is

@@ -1,7 +1,7 @@
 //! Counters that one worker writes and anyone may read.
 
 use super::io::IoStats;
-use crate::verdict::{BackendIndex, DropReason, Verdict};
+use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +33,8 @@ struct Traffic {
 #[repr(align(128))]
 pub struct WorkerCounters {
     forwarded: Traffic,
-    answered: Counter,
+    answered: [Counter; AnswerKind::ALL.len()],
+    held: Counter,
     passed: Counter,
     dropped: [Counter; DropReason::COUNT],
     /// By slot of the backend's index.
@@ -47,7 +48,8 @@ impl WorkerCounters {
     pub fn new(backends: usize) -> Self {
         Self {
             forwarded: Traffic::default(),
-            answered: Counter::default(),
+            answered: std::array::from_fn(|_| Counter::default()),
+            held: Counter::default(),
             passed: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
@@ -69,7 +71,12 @@ impl WorkerCounters {
                     backend.bytes.add(length);
                 }
             }
-            Verdict::Answer => self.answered.add(1),
+            Verdict::Answer(kind) => {
+                if let Some(counter) = self.answered.get(kind as usize) {
+                    counter.add(1);
+                }
+            }
+            Verdict::Hold => self.held.add(1),
             Verdict::Pass => self.passed.add(1),
             Verdict::Drop(reason) => {
                 if let Some(counter) = self.dropped.get(reason.index()) {
@@ -77,6 +84,12 @@ impl WorkerCounters {
                 }
             }
         }
+    }
+
+    /// Counts a frame that was held and is now to be counted under its last verdict.
+    #[inline]
+    pub(super) fn release(&self) {
+        self.held.add(u64::MAX); // wraps around to one less
     }
 
     pub(super) fn publish_io(&self, stats: IoStats) {
@@ -87,7 +100,10 @@ impl WorkerCounters {
     pub fn add_to(&self, sum: &mut Counts) {
         sum.forwarded += self.forwarded.packets.read();
         sum.forwarded_bytes += self.forwarded.bytes.read();
-        sum.answered += self.answered.read();
+        for (sum, counter) in sum.answered.iter_mut().zip(&self.answered) {
+            *sum += counter.read();
+        }
+        sum.held += self.held.read();
         sum.passed += self.passed.read();
         for (sum, counter) in sum.dropped.iter_mut().zip(&self.dropped) {
             *sum += counter.read();
@@ -116,8 +132,10 @@ pub struct Counts {
     pub forwarded: u64,
     /// Bytes of the forwarded frames, Ethernet header included.
     pub forwarded_bytes: u64,
-    /// ARP requests and neighbour solicitations answered.
-    pub answered: u64,
+    /// Answered, by kind.
+    answered: [u64; AnswerKind::ALL.len()],
+    /// Fragments waiting for the first of their datagram now.
+    pub held: u64,
     /// Not for a VIP.
     pub passed: u64,
     /// Dropped, by [`DropReason::index`].
@@ -127,6 +145,16 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Frames answered in this way.
+    pub fn answered(&self, kind: AnswerKind) -> u64 {
+        self.answered.get(kind as usize).copied().unwrap_or(0)
+    }
+
+    /// Every kind of answer that was given, with its number.
+    pub fn answers(&self) -> impl Iterator<Item = (AnswerKind, u64)> + '_ {
+        AnswerKind::ALL.into_iter().zip(self.answered).filter(|(_, count)| *count > 0)
+    }
+
     /// Frames dropped for this reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped.get(reason.index()).copied().unwrap_or(0)
@@ -140,7 +168,9 @@ impl Counts {
 
     /// The sum over all verdicts: every frame received ended in exactly one.
     pub fn verdicts(&self) -> u64 {
-        self.forwarded + self.answered + self.passed + self.dropped.iter().sum::<u64>()
+        let (answered, dropped) =
+            (self.answered.iter().sum::<u64>(), self.dropped.iter().sum::<u64>());
+        self.forwarded + answered + self.held + self.passed + dropped
     }
 }
 

@@ -6,7 +6,7 @@
 //! or allocated for a packet.
 //!
 //! ```
-//! use dsrlb::dataplane::{Action, MemoryIo, PacketIo};
+//! use dsrlb::dataplane::{Action, MemoryIo, PacketIo, Port};
 //! use std::time::Duration;
 //!
 //! # fn main() -> std::io::Result<()> {
@@ -15,7 +15,7 @@
 //! io.poll(Duration::ZERO, &mut |frames| {
 //!     for frame in frames {
 //!         frame.bytes_mut().make_ascii_uppercase();
-//!         frame.set_action(Action::Transmit);
+//!         frame.set_action(Action::Transmit(Port::INGRESS));
 //!     }
 //! })?;
 //! assert_eq!(io.take_sent(), [b"A FRAME THAT IS TOO SHORT FOR ETHERNET"]);
@@ -24,6 +24,7 @@
 //! ```
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 /// The most frames a driver lends at once.
@@ -31,40 +32,96 @@ use std::time::Duration;
 /// 64 is what a NIC hands over in one NAPI poll; larger batches bring nothing but latency.
 pub const MAX_BATCH: usize = 64;
 
+/// One of the interfaces that a driver can send by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub struct Port(pub u8);
+
+impl Port {
+    /// The one that frames come in by.
+    pub const INGRESS: Self = Self(0);
+}
+
+/// How much room the drivers of this crate leave in front of each received frame, in bytes; what the
+/// kernel leaves in front of AF_XDP frames (`XDP_PACKET_HEADROOM`).
+pub const HEADROOM: usize = 256;
+
 /// What a handler wants done with a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Action {
     /// Give the frame's memory back; nothing is sent.
     #[default]
     Release,
-    /// Send the frame as it now is, out of the queue it came from.
-    Transmit,
+    /// Send the frame as it now is, by this port.
+    Transmit(Port),
 }
 
 /// A received frame, lent for the time of one handler call.
 ///
 /// The bytes are the Ethernet frame from the destination address on, without preamble and frame
-/// check sequence.
+/// check sequence. Its memory may go on in front of it and behind it, so that a header can be put
+/// before what is there without moving it.
 #[derive(Debug)]
 pub struct Frame<'a> {
-    bytes: &'a mut [u8],
+    memory: &'a mut [u8],
+    start: usize,
+    end: usize,
     action: Action,
 }
 
 impl<'a> Frame<'a> {
-    /// Lends `bytes`; a driver calls this, as does a test. The action is [`Action::Release`].
+    /// Lends `bytes`, without room around them; a driver calls this, as does a test. The action is
+    /// [`Action::Release`].
     pub fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, action: Action::Release }
+        let end = bytes.len();
+        Self { memory: bytes, start: 0, end, action: Action::Release }
+    }
+
+    /// Lends the frame that is at `range` in `memory`, and the room around it. A range that is not
+    /// in the memory is cut to what is.
+    pub fn in_memory(memory: &'a mut [u8], range: Range<usize>) -> Self {
+        let end = range.end.min(memory.len());
+        let start = range.start.min(end);
+        Self { memory, start, end, action: Action::Release }
     }
 
     /// The frame.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.bytes
+        self.memory.get(self.start..self.end).unwrap_or_default()
     }
 
     /// The frame, to be rewritten in place.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.bytes
+        self.memory.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Where in its memory the frame is now.
+    #[inline]
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Moves the frame's beginning by `count` bytes to the front, and says whether there was room;
+    /// if not, nothing has changed. What the new bytes hold is to be overwritten.
+    #[inline]
+    #[must_use]
+    pub fn grow_front(&mut self, count: usize) -> bool {
+        let start = self.start.checked_sub(count);
+        self.start = start.unwrap_or(self.start);
+        start.is_some()
+    }
+
+    /// Takes `count` bytes off the front, at most all.
+    #[inline]
+    pub fn trim_front(&mut self, count: usize) {
+        self.start = self.start.saturating_add(count).min(self.end);
+    }
+
+    /// Cuts the frame off behind its first `length` bytes, if it has more.
+    #[inline]
+    pub fn truncate(&mut self, length: usize) {
+        self.end = self.end.min(self.start.saturating_add(length));
     }
 
     /// Says what is to become of the frame; the last word counts.
@@ -98,13 +155,14 @@ pub trait PacketIo: Send {
     /// A single frame that cannot be sent is not an error; it is counted in [`IoStats`].
     fn poll(&mut self, wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize>;
 
-    /// Copies a frame of the caller's own into the transmit ring and sends it: an announcement, a
-    /// probe. Returns whether there was room; a frame that does not fit is counted as rejected.
+    /// Copies a frame of the caller's own into the transmit ring of `port` and sends it: an
+    /// announcement, a fragment. Returns whether there was room; a frame that does not fit, or for a
+    /// port that is not there, is counted as rejected.
     ///
     /// # Errors
     ///
     /// As for [`PacketIo::poll`].
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool>;
+    fn send(&mut self, port: Port, frame: &[u8]) -> io::Result<bool>;
 
     /// What the driver has counted since it was made.
     fn stats(&self) -> IoStats;
@@ -115,8 +173,8 @@ impl<T: PacketIo + ?Sized> PacketIo for Box<T> {
         (**self).poll(wait, handler)
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        (**self).send(frame)
+    fn send(&mut self, port: Port, frame: &[u8]) -> io::Result<bool> {
+        (**self).send(port, frame)
     }
 
     fn stats(&self) -> IoStats {
@@ -160,6 +218,24 @@ impl std::ops::AddAssign for IoStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_grows_and_shrinks_within_its_memory_and_no_further() {
+        let mut memory = [0, 1, 2, 3, 4, 5, 6, 7];
+        let mut frame = Frame::in_memory(&mut memory, 3..6);
+        assert!(!frame.grow_front(4));
+        assert_eq!(frame.bytes(), [3, 4, 5]);
+        assert!(frame.grow_front(3));
+        assert_eq!((frame.bytes(), frame.range()), (&[0, 1, 2, 3, 4, 5][..], 0..6));
+        frame.trim_front(2);
+        frame.truncate(3);
+        frame.truncate(usize::MAX);
+        assert_eq!((frame.bytes(), frame.range()), (&[2, 3, 4][..], 2..5));
+        frame.trim_front(usize::MAX);
+        assert!(frame.bytes().is_empty() && frame.bytes_mut().is_empty());
+        let wrong = Frame::in_memory(&mut memory, 9..70);
+        assert!(wrong.bytes().is_empty());
+    }
 
     #[test]
     fn every_counter_is_added_to_itself() {

@@ -1,6 +1,6 @@
 //! Frames from memory to memory, for tests, benchmarks and simulation.
 
-use super::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
+use super::io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct MemoryIo {
     waiting: VecDeque<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
+    sent: Vec<(Port, Vec<u8>)>,
     stats: IoStats,
 }
 
@@ -21,13 +21,19 @@ impl MemoryIo {
     }
 
     /// Puts a frame on the wire, to be received.
-    pub fn push(&mut self, frame: Vec<u8>) {
+    pub fn push(&mut self, mut frame: Vec<u8>) {
+        frame.splice(..0, [0; HEADROOM]);
         self.waiting.push_back(frame);
+    }
+
+    /// The frames transmitted so far, in order, each with the port it left by.
+    pub fn sent(&self) -> &[(Port, Vec<u8>)] {
+        &self.sent
     }
 
     /// Takes the frames transmitted so far, in order.
     pub fn take_sent(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.sent)
+        self.sent.drain(..).map(|(_, frame)| frame).collect()
     }
 }
 
@@ -39,24 +45,24 @@ impl PacketIo for MemoryIo {
             return Ok(0);
         }
         let mut buffers: ArrayVec<Vec<u8>, MAX_BATCH> = self.waiting.drain(..count).collect();
-        let actions: ArrayVec<Action, MAX_BATCH> = {
-            let lend = buffers.iter_mut().map(|bytes| Frame::new(bytes));
-            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = lend.collect();
-            handler(&mut frames);
-            frames.iter().map(Frame::action).collect()
-        };
-        for (bytes, action) in buffers.into_iter().zip(actions) {
-            if action == Action::Transmit {
+        let lend = buffers.iter_mut().map(|bytes| {
+            let range = HEADROOM..bytes.len();
+            Frame::in_memory(bytes, range)
+        });
+        let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = lend.collect();
+        handler(&mut frames);
+        for frame in &frames {
+            if let Action::Transmit(port) = frame.action() {
                 self.stats.transmitted += 1;
-                self.sent.push(bytes);
+                self.sent.push((port, frame.bytes().to_vec()));
             }
         }
         self.stats.received += count as u64;
         Ok(count)
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        self.sent.push(frame.to_vec());
+    fn send(&mut self, port: Port, frame: &[u8]) -> io::Result<bool> {
+        self.sent.push((port, frame.to_vec()));
         self.stats.transmitted += 1;
         Ok(true)
     }

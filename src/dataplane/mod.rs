@@ -21,7 +21,7 @@ mod snapshot;
 mod worker;
 
 pub use counters::{Counts, WorkerCounters};
-pub use io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
+pub use io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 pub use memory::MemoryIo;
 #[cfg(feature = "pcap")]
 pub use pcap::PcapIo;

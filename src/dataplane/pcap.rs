@@ -1,13 +1,14 @@
 //! Frames from a capture file, for replay and offline debugging.
 
-use super::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
+use super::io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 use arrayvec::ArrayVec;
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-/// A [`PacketIo`] that receives the frames of one pcap file and transmits into another.
+/// A [`PacketIo`] that receives the frames of one pcap file and transmits into another,
+/// whatever the port.
 ///
 /// Frames are transmitted with the time of capture of the frame they were; frames of the
 /// director's own ([`PacketIo::send`]) get the time of the last one received.
@@ -72,7 +73,9 @@ impl<R: Read + Send, W: Write + Send> PacketIo for PcapIo<R, W> {
         while !batch.is_full() && self.failed.is_none() {
             match self.reader.next_packet() {
                 None => break,
-                Some(Ok(packet)) => batch.push((packet.timestamp, packet.data.into_owned())),
+                Some(Ok(packet)) => {
+                    batch.push((packet.timestamp, [&[0; HEADROOM], &*packet.data].concat()));
+                }
                 Some(Err(error)) => self.failed = Some(to_io(error)),
             }
         }
@@ -80,22 +83,23 @@ impl<R: Read + Send, W: Write + Send> PacketIo for PcapIo<R, W> {
             Some((time, _)) => self.clock = *time,
             None => return self.failed.take().map_or(Ok(0), Err),
         }
-        let actions: ArrayVec<Action, MAX_BATCH> = {
-            let lend = batch.iter_mut().map(|(_, bytes)| Frame::new(bytes));
-            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = lend.collect();
-            handler(&mut frames);
-            frames.iter().map(Frame::action).collect()
-        };
-        self.stats.received += batch.len() as u64;
-        for ((time, bytes), action) in batch.iter().zip(actions) {
-            if action == Action::Transmit {
-                self.write(*time, bytes)?;
+        let times: ArrayVec<Duration, MAX_BATCH> = batch.iter().map(|(time, _)| *time).collect();
+        let lend = batch.iter_mut().map(|(_, bytes)| {
+            let range = HEADROOM..bytes.len();
+            Frame::in_memory(bytes, range)
+        });
+        let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = lend.collect();
+        handler(&mut frames);
+        self.stats.received += times.len() as u64;
+        for (frame, time) in frames.iter().zip(&times) {
+            if let Action::Transmit(_) = frame.action() {
+                self.write(*time, frame.bytes())?;
             }
         }
-        Ok(batch.len())
+        Ok(times.len())
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
+    fn send(&mut self, _port: Port, frame: &[u8]) -> io::Result<bool> {
         self.write(self.clock, frame)?;
         Ok(true)
     }

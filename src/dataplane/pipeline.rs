@@ -2,13 +2,13 @@
 
 use super::answer::{Replies, answer};
 use super::counters::WorkerCounters;
-use super::io::{Action, Frame, MAX_BATCH};
+use super::io::{Action, Frame, MAX_BATCH, Port};
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer};
 use crate::flow::{PacketInfo, Timestamp};
 use crate::packet::neighbor_discovery::MAX_ANSWER;
 use crate::packet::{self, Parse, rewrite_mac};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{AnswerKind, DropReason, Verdict};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
@@ -131,7 +131,7 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, replies: &mut Replies) -> Re
     }
     let parsed = packet::parse(frame.bytes());
     if answer(snapshot, frame, &parsed, replies) {
-        return Read::Decided(Verdict::Answer);
+        return Read::Decided(Verdict::Answer(AnswerKind::Neighbour));
     }
     match parsed {
         Parse::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
@@ -155,7 +155,7 @@ fn deliver(snapshot: &Snapshot, frame: &mut Frame<'_>, assignment: Assignment) -
     };
     match snapshot.next_hop(index) {
         Some(hop) if rewrite_mac(frame.bytes_mut(), hop.destination, hop.source) => {
-            frame.set_action(Action::Transmit);
+            frame.set_action(Action::Transmit(Port::INGRESS));
             Verdict::Forward(index)
         }
         _ => Verdict::Drop(DropReason::NextHopUnresolved),

@@ -1,7 +1,7 @@
 //! The I/O loop of one queue. It holds no logic: what becomes of a packet is the pipeline's
 //! business and how it travels the driver's, so each can be tested without the other.
 
-use super::io::PacketIo;
+use super::io::{PacketIo, Port};
 use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
 use crate::balancer::Balancer;
@@ -56,7 +56,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         let mut stats_due = Duration::ZERO;
         while !stop.load(Ordering::Relaxed) {
             while let Ok(frame) = self.outbox.try_recv() {
-                self.io.send(&frame)?;
+                self.io.send(Port::INGRESS, &frame)?;
             }
             self.step(WAIT, &mut snapshots, started)?;
             if started.elapsed() >= stats_due {
@@ -86,7 +86,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             pipeline.process(snapshots.load(), now, frames);
         })?;
         for reply in self.pipeline.take_replies() {
-            self.io.send(&reply)?;
+            self.io.send(Port::INGRESS, &reply)?;
         }
         Ok(count)
     }

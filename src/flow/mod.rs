@@ -186,22 +186,55 @@ impl TcpFlags {
     }
 }
 
+/// What a packet is to its flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[non_exhaustive]
+pub enum PacketKind {
+    /// A packet of it.
+    #[default]
+    Ordinary,
+    /// An ICMP or ICMPv6 echo request (RFC 792, RFC 4443 section 4.1).
+    EchoRequest,
+    /// An ICMP or ICMPv6 error about a packet of the other direction, which it quotes. The flow is
+    /// that of the quoted packet turned around, so that the error goes where the flow goes: to the
+    /// backend that sent the packet. It tells nothing of whether the client is alive.
+    IcmpError,
+    /// An ICMP error whose quotation is too short to tell the flow; the flow is the message's own.
+    TruncatedError,
+    /// An ICMP error that quotes a packet which its receiver did not send; the flow is the
+    /// message's own.
+    StrayError,
+}
+
 /// What the balancer needs to know of a packet, and all it gets to see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PacketInfo {
     /// The flow the packet belongs to.
     pub flow: FiveTuple,
-    /// Whether this is a whole datagram or a fragment of one.
+    /// Whether this is a whole datagram or a fragment of one; of an ICMP error, what the quoted
+    /// packet was.
     pub fragment: Fragment,
     /// TCP flags; zero for anything that is not the start of a TCP segment.
     pub tcp_flags: TcpFlags,
+    /// What it is to the flow.
+    pub kind: PacketKind,
+    /// The identification that a datagram's fragments share: 16 bits in IPv4 (RFC 791 section 3.2),
+    /// 32 in IPv6 (RFC 8200 section 4.5). Zero of what is no fragment.
+    pub identification: u32,
 }
 
 impl PacketInfo {
-    /// For tests of a balancer of one's own; otherwise the parser makes them.
+    /// An ordinary packet. For tests of a balancer of one's own; otherwise the parser makes them.
     pub fn new(flow: FiveTuple, fragment: Fragment, tcp_flags: TcpFlags) -> Self {
-        Self { flow, fragment, tcp_flags }
+        let kind = PacketKind::Ordinary;
+        Self { flow, fragment, tcp_flags, kind, identification: 0 }
+    }
+
+    /// Whether the balancer has ports to go by, as far as the protocol has any.
+    #[inline]
+    pub const fn has_ports(&self) -> bool {
+        !matches!(self.fragment, Fragment::Later)
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Ipv4Header {
     pub protocol: Protocol,
     /// Whole datagram, first fragment or later one.
     pub fragment: Fragment,
+    /// What the datagram's fragments have in common; zero of a whole one.
+    pub identification: u32,
     /// Bytes of header, options included: 20 to 60.
     pub header_length: usize,
     /// Bytes of header and payload; at most what the frame holds. Ethernet padding is not in it.
@@ -37,8 +39,8 @@ impl Ipv4Header {
             _tos,
             length_high,
             length_low,
-            _,
-            _,
+            id_high,
+            id_low,
             fragment_high,
             fragment_low,
             _ttl,
@@ -71,11 +73,16 @@ impl Ipv4Header {
             (0, _) => Fragment::First,
             _ => Fragment::Later,
         };
+        let identification = match fragment {
+            Fragment::Whole => 0,
+            _ => u16::from_be_bytes([id_high, id_low]).into(),
+        };
         Ok(Self {
             source: Ipv4Addr::new(s0, s1, s2, s3),
             destination: Ipv4Addr::new(d0, d1, d2, d3),
             protocol: Protocol(protocol),
             fragment,
+            identification,
             header_length,
             total_length,
         })

@@ -20,6 +20,8 @@ pub struct Ipv6Header {
     pub protocol: Protocol,
     /// Whole packet, first fragment or later one; an atomic fragment is whole (RFC 6946).
     pub fragment: Fragment,
+    /// What the packet's fragments have in common; zero of a whole one.
+    pub identification: u32,
     /// Bytes of fixed and extension headers.
     pub header_length: usize,
     /// Bytes of headers and payload; at most what the frame holds. Ethernet padding is not in it.
@@ -64,6 +66,7 @@ impl Ipv6Header {
             destination: Ipv6Addr::from(*destination),
             protocol: Protocol(chain.protocol),
             fragment: chain.fragment,
+            identification: chain.identification,
             header_length: chain.end,
             total_length,
         })
@@ -74,13 +77,19 @@ impl Ipv6Header {
 struct Chain {
     protocol: u8,
     fragment: Fragment,
+    identification: u32,
     end: usize,
 }
 
 impl Chain {
     #[inline]
     fn walk(packet: &[u8], next_header: u8) -> Result<Self, DropReason> {
-        let mut chain = Self { protocol: next_header, fragment: Fragment::Whole, end: FIXED };
+        let mut chain = Self {
+            protocol: next_header,
+            fragment: Fragment::Whole,
+            identification: 0,
+            end: FIXED,
+        };
         for _ in 0..=MAX_EXTENSION_HEADERS {
             let is_fragment = match chain.protocol {
                 next_header::FRAGMENT => true,
@@ -90,7 +99,7 @@ impl Chain {
                 _ => return Ok(chain),
             };
             // Every extension header is at least eight bytes long (RFC 8200 section 4.2).
-            let &[next, length, offset_high, offset_low, ..] = packet
+            let &[next, length, offset_high, offset_low, i0, i1, i2, i3] = packet
                 .get(chain.end..)
                 .and_then(|rest| rest.first_chunk::<8>())
                 .ok_or(DropReason::Ipv6ExtensionTruncated)?;
@@ -99,13 +108,14 @@ impl Chain {
                 chain.end += 8;
                 // 13 bits of offset, two reserved, one "more fragments" (RFC 8200 section 4.5).
                 let field = u16::from_be_bytes([offset_high, offset_low]);
-                match (field >> 3, field & 1) {
-                    (0, 0) => {}
-                    (0, _) => chain.fragment = Fragment::First,
-                    _ => {
-                        chain.fragment = Fragment::Later;
-                        return Ok(chain);
-                    }
+                if (field >> 3, field & 1) == (0, 0) {
+                    continue;
+                }
+                chain.identification = u32::from_be_bytes([i0, i1, i2, i3]);
+                chain.fragment = Fragment::First;
+                if field >> 3 != 0 {
+                    chain.fragment = Fragment::Later;
+                    return Ok(chain);
                 }
             } else {
                 chain.end += (usize::from(length) + 1) * 8;

@@ -4,7 +4,7 @@ use super::ethernet::{self, EtherType};
 use super::ipv4::Ipv4Header;
 use super::ipv6::Ipv6Header;
 use super::transport::Transport;
-use crate::flow::{FiveTuple, Fragment, PacketInfo, Protocol};
+use crate::flow::{FiveTuple, Fragment, PacketInfo, PacketKind, Protocol};
 use crate::verdict::DropReason;
 use std::net::IpAddr;
 
@@ -77,6 +77,7 @@ fn parse_ipv4(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
         destination: ip.destination.into(),
         protocol: ip.protocol,
         fragment: ip.fragment,
+        identification: ip.identification,
         payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
     packet.parsed(network, ip.header_length, ip.total_length)
@@ -90,6 +91,7 @@ fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
         destination: ip.destination.into(),
         protocol: ip.protocol,
         fragment: ip.fragment,
+        identification: ip.identification,
         payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
     packet.parsed(network, ip.header_length, ip.total_length)
@@ -101,6 +103,7 @@ struct IpPacket<'a> {
     destination: IpAddr,
     protocol: Protocol,
     fragment: Fragment,
+    identification: u32,
     payload: &'a [u8],
 }
 
@@ -127,6 +130,8 @@ impl IpPacket<'_> {
                 },
                 fragment: self.fragment,
                 tcp_flags: transport.tcp_flags,
+                kind: PacketKind::Ordinary,
+                identification: self.identification,
             },
             // At most 22 bytes of Ethernet, 40 of IPv6 and eight extension headers of 2 KiB.
             network: network as u16,

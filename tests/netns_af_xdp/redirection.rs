@@ -1,8 +1,8 @@
 //! Which frames leave the kernel and which do not.
 
 use crate::wire::*;
-use dsrlb::dataplane::PacketIo;
 use dsrlb::dataplane::af_xdp::{Answer, XdpError, XdpOptions};
+use dsrlb::dataplane::{PacketIo, Port};
 
 const C_TAG: (u16, u16) = (0x8100, 100);
 const S_TAG: (u16, u16) = (0x88a8, 200);
@@ -94,7 +94,7 @@ fn requests_for_the_mac_go_to_who_answers() -> TestResult {
         ("ND advertisement", false, neighbour_discovery(DIRECTOR_MAC, "fd88::100", 136, "fd88::2")),
     ];
     for (case, taken, frame) in &cases {
-        client.queues[0].send(frame)?;
+        client.queues[0].send(Port::INGRESS, frame)?;
         let mut seen = Vec::new();
         let wait = if *taken { WAIT } else { SILENCE };
         director.queues[0].poll(wait, &mut |frames| {

@@ -2,7 +2,7 @@
 
 use crate::wire::*;
 use dsrlb::dataplane::af_xdp::{FrameCensus, XdpOptions, XdpQueue};
-use dsrlb::dataplane::{Action, MAX_BATCH, PacketIo};
+use dsrlb::dataplane::{Action, MAX_BATCH, PacketIo, Port};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn each_queue_receives_its_own() -> TestResult {
     // What arrives on a queue without a socket stays with the kernel, and is counted.
     director.queues.remove(1);
     for _ in 0..5 {
-        client.queues[1].send(&frame)?;
+        client.queues[1].send(Port::INGRESS, &frame)?;
     }
     let no_socket = || director.interface.stats().map_or(0, |stats| stats.no_socket);
     assert!(eventually(|| no_socket() == 5), "{}", no_socket());
@@ -81,7 +81,7 @@ fn a_hundred_thousand_frames_and_none_lost() -> TestResult {
     let deadline = Instant::now() + Duration::from_secs(60);
     while back < FRAMES {
         assert!(Instant::now() < deadline, "{sent} sent, {back} back");
-        while sent < FRAMES && sent - back < WINDOW && peer.send(&frame)? {
+        while sent < FRAMES && sent - back < WINDOW && peer.send(Port::INGRESS, &frame)? {
             sent += 1;
         }
         queue.poll(Duration::ZERO, &mut |frames| {
@@ -122,7 +122,7 @@ fn an_overrun_is_counted_to_the_frame_and_does_no_harm() -> TestResult {
     let (queue, peer) = (&mut director.queues[0], &mut client.queues[0]);
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     for _ in 0..1000 {
-        assert!(peer.send(&frame)?);
+        assert!(peer.send(Port::INGRESS, &frame)?);
     }
     let redirected = || director.interface.stats().map_or(0, |stats| stats.redirected);
     assert!(eventually(|| redirected() == 1000), "{}", redirected());
@@ -147,7 +147,7 @@ fn one_poll_sends_a_whole_batch() -> TestResult {
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     for _ in 0..MAX_BATCH {
-        assert!(client.queues[0].send(&frame)?);
+        assert!(client.queues[0].send(Port::INGRESS, &frame)?);
     }
     std::thread::sleep(SILENCE);
     let polled =
@@ -178,7 +178,7 @@ fn a_panic_in_the_handler_loses_no_frame() -> TestResult {
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     // More panics than there are frames: one lost each time would show.
     for _ in 0..200 {
-        peer.send(&frame)?;
+        peer.send(Port::INGRESS, &frame)?;
         let polled = catch_unwind(AssertUnwindSafe(|| {
             queue.poll(WAIT, &mut |_| std::panic::resume_unwind(Box::new("on purpose")))
         }));
@@ -200,16 +200,16 @@ fn frames_that_cannot_be_sent_are_counted() -> TestResult {
     let (mut director, mut client) = wire.open(&kernel(&[VIP4]), &XdpOptions::default())?;
     let queue = &mut director.queues[0];
     let frame = udp(CLIENT_MAC, &[], VIP4);
-    assert!(!queue.send(&[0; 13])?, "shorter than a header");
-    assert!(!queue.send(&[0; 1793])?, "longer than a frame");
+    assert!(!queue.send(Port::INGRESS, &[0; 13])?, "shorter than a header");
+    assert!(!queue.send(Port::INGRESS, &[0; 1793])?, "longer than a frame");
     assert_eq!(queue.stats().transmit_rejected, 2);
-    assert!(queue.send(&frame)?);
+    assert!(queue.send(Port::INGRESS, &frame)?);
     assert_eq!(client.queues[0].poll(WAIT, &mut |_| ())?, 1);
 
     // No carrier: the kernel says of each frame that it was dropped.
     wire.client.run("ip", &["link", "set", CLIENT, "down"])?;
     for _ in 0..10 {
-        assert!(queue.send(&frame)?);
+        assert!(queue.send(Port::INGRESS, &frame)?);
     }
     let stats = queue.stats();
     assert_eq!((stats.transmitted, stats.transmit_failed), (1, 10), "{stats:?}");
@@ -230,7 +230,7 @@ fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
     let frame = udp(DIRECTOR_MAC, &[], VIP4);
     wire.director.run("ip", &["link", "set", DIRECTOR, "down"])?;
     assert_eq!(queue.poll(SILENCE, &mut |_| ())?, 0, "down is not gone");
-    assert!(queue.send(&frame)?, "kept until the interface is up");
+    assert!(queue.send(Port::INGRESS, &frame)?, "kept until the interface is up");
     wire.director.run("ip", &["link", "set", DIRECTOR, "up"])?;
     std::thread::sleep(SILENCE);
     assert_eq!(round_trip(queue, peer, &frame, WAIT)?, Some(reflected(&frame)));
@@ -238,7 +238,7 @@ fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
     wire.director.run("ip", &["link", "del", DIRECTOR])?;
     let error = queue.poll(SILENCE, &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains(DIRECTOR), "{error}");
-    assert!(queue.send(&frame).is_err());
+    assert!(queue.send(Port::INGRESS, &frame).is_err());
     let mut spins = 0;
     let error = loop {
         match queue.poll(Duration::ZERO, &mut |_| ()) {
@@ -268,7 +268,7 @@ fn what_cannot_be_sent_does_not_keep_the_thread_awake() -> TestResult {
     let queue = &mut director.queues[0];
     let frame = udp(CLIENT_MAC, &[], VIP4);
     let mut awake = |state: &str| -> TestResult {
-        assert!(queue.send(&frame)?);
+        assert!(queue.send(Port::INGRESS, &frame)?);
         let before = sleeps()?;
         assert_eq!(queue.poll(Duration::from_millis(500), &mut |_| ())?, 0);
         let sleeps = sleeps()? - before;

@@ -4,7 +4,7 @@ use crate::lab::Namespace;
 use crate::lab::netns::{new_prefix, sweep};
 use dsrlb::IpNet;
 use dsrlb::dataplane::af_xdp::{Answer, XdpError, XdpInterface, XdpOptions, XdpQueue};
-use dsrlb::dataplane::{Action, Frame, PacketIo};
+use dsrlb::dataplane::{Action, Frame, PacketIo, Port};
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -116,7 +116,7 @@ pub fn round_trip(
     frame: &[u8],
     wait: Duration,
 ) -> Result<Option<Vec<u8>>, Box<dyn Error>> {
-    assert!(client.send(frame)?, "no room to send a single frame");
+    assert!(client.send(Port::INGRESS, frame)?, "no room to send a single frame");
     director.poll(wait, &mut |frames| frames.iter_mut().for_each(reflect))?;
     let mut answers = Vec::new();
     client.poll(wait, &mut |frames| {
@@ -129,7 +129,7 @@ pub fn round_trip(
 pub fn reflect(frame: &mut Frame<'_>) {
     let (to, rest) = frame.bytes_mut().split_at_mut(6);
     to.swap_with_slice(&mut rest[..6]);
-    frame.set_action(Action::Transmit);
+    frame.set_action(Action::Transmit(Port::INGRESS));
 }
 
 /// `frame` as it is expected back.

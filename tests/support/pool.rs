@@ -70,7 +70,8 @@ pub fn describe(plan: &Plan, verdict: Verdict) -> String {
     };
     match verdict {
         Verdict::Forward(index) => format!("forward {}", name(index)),
-        Verdict::Answer => "answer".into(),
+        Verdict::Answer(kind) => format!("answer {}", kind.as_str()),
+        Verdict::Hold => "hold".into(),
         Verdict::Pass => "pass".into(),
         Verdict::Drop(reason) => format!("drop {reason}"),
     }

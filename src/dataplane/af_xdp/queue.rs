@@ -2,7 +2,7 @@
 
 use super::rings::{Batch, OwnedFrame, Rings};
 use super::socket::XskSocket;
-use crate::dataplane::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo};
+use crate::dataplane::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 use arrayvec::ArrayVec;
 use socket2::SockRef;
 use std::io;
@@ -234,7 +234,7 @@ impl XdpQueue {
         };
         for (frame, action) in self.lent.drain(..).zip(actions) {
             match action {
-                Action::Transmit => self.outgoing.push(frame),
+                Action::Transmit(_) => self.outgoing.push(frame),
                 Action::Release => self.free.push(frame),
             }
         }
@@ -268,7 +268,7 @@ impl PacketIo for XdpQueue {
         Ok(count)
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
+    fn send(&mut self, _port: Port, frame: &[u8]) -> io::Result<bool> {
         self.recycle();
         let fits = match self.free.last_mut() {
             Some(owned) if frame.len() >= SHORTEST_FRAME => self.rings.write(owned, frame),
