@@ -8,7 +8,9 @@
 //! | [`Forwarding::L3Dsr`] | TOS | | Yahoo L3DSR | any network of the VIP's family |
 
 use crate::error::ParseError;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// How packets are delivered to a backend. In every mode the client's address and, at the backend
@@ -125,6 +127,45 @@ impl Dscp {
     /// 0 to 63.
     pub const fn value(self) -> u8 {
         self.0
+    }
+}
+
+/// What tunnels send from: for each family of the outer header an address, or a prefix whose host
+/// bits are filled from a hash of the flow, so that the NIC of a backend spreads flows over its
+/// queues although it sees no further than the outer addresses.
+///
+/// What routers have to say about the tunnel ("packet too big") is sent to these addresses, so the
+/// host has to hold them. Of a prefix: `ip route add local 192.0.2.0/24 dev lo`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TunnelSources {
+    /// For backends with an IPv4 address.
+    pub ipv4: Option<Ipv4Net>,
+    /// For backends with an IPv6 address.
+    pub ipv6: Option<Ipv6Net>,
+}
+
+impl TunnelSources {
+    /// Sets the source of one family.
+    #[must_use]
+    pub fn with(mut self, source: IpNet) -> Self {
+        match source {
+            IpNet::V4(source) => self.ipv4 = Some(source),
+            IpNet::V6(source) => self.ipv6 = Some(source),
+        }
+        self
+    }
+
+    /// What a tunnel to `backend` has as its source.
+    pub fn towards(&self, backend: IpAddr) -> Option<IpNet> {
+        match backend {
+            IpAddr::V4(_) => self.ipv4.map(IpNet::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpNet::V6),
+        }
+    }
+
+    /// Those that are set.
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> {
+        self.ipv4.map(IpNet::V4).into_iter().chain(self.ipv6.map(IpNet::V6))
     }
 }
 

@@ -28,5 +28,5 @@ pub use assign::{Assignment, Balancer, HashBalancer};
 pub use backend::{Backend, RealServer};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
-pub use service::{Scope, VipKey, VirtualService};
+pub use service::{Echo, Scope, VipKey, VirtualService};
 pub use table::{Lookup, Service, ServiceTable};

@@ -113,6 +113,18 @@ impl FromStr for VipKey {
     }
 }
 
+/// What becomes of an ICMP or ICMPv6 echo request ("ping") to a VIP.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub enum Echo {
+    /// The director answers: the VIP is reachable, which says nothing of the backends.
+    #[default]
+    Answer,
+    /// It is dropped.
+    Drop,
+    /// It goes to one of this service's backends, by the hash of its addresses.
+    Forward,
+}
+
 /// A virtual service as the embedder configures it.
 #[derive(Clone, Debug)]
 pub struct VirtualService {
@@ -124,6 +136,9 @@ pub struct VirtualService {
     pub hash_key: HashKey,
     /// How new flows are shared out.
     pub policy: Arc<dyn Policy>,
+    /// What becomes of echo requests. A VIP has one answer to them whatever the number of its
+    /// services: if one of them forwards, that; else if one drops, that.
+    pub echo: Echo,
     /// The real servers.
     pub backends: Vec<Arc<dyn Backend>>,
 }
@@ -136,6 +151,7 @@ impl VirtualService {
             hash_input: HashInput::default(),
             hash_key: HashKey::default(),
             policy: Arc::new(Maglev::default()),
+            echo: Echo::default(),
             backends: Vec::new(),
         }
     }
@@ -158,6 +174,13 @@ impl VirtualService {
     #[must_use]
     pub fn hash_key(mut self, key: HashKey) -> Self {
         self.hash_key = key;
+        self
+    }
+
+    /// Sets what becomes of echo requests to the VIP.
+    #[must_use]
+    pub fn echo(mut self, echo: Echo) -> Self {
+        self.echo = echo;
         self
     }
 

@@ -1,8 +1,8 @@
 //! The services of one snapshot, and the look-up that finds a packet's.
 
 use super::policy::{Candidate, Selector};
-use super::service::{Scope, VipKey, VirtualService};
-use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo, Protocol};
+use super::service::{Echo, Scope, VipKey, VirtualService};
+use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo, PacketKind, Protocol};
 use crate::verdict::BackendIndex;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ pub struct Service {
     key: VipKey,
     hash_input: HashInput,
     hash_key: HashKey,
+    echo: Echo,
     selector: Box<dyn Selector>,
     /// The backend behind each position that the selector can answer with.
     members: Box<[BackendIndex]>,
@@ -40,6 +41,7 @@ impl Service {
             key: service.key,
             hash_input: service.hash_input,
             hash_key: service.hash_key,
+            echo: service.echo,
             selector: service.policy.build(&candidates),
             members: eligible.iter().map(|(_, index)| *index).collect(),
         }
@@ -104,7 +106,8 @@ pub struct ServiceTable {
     rules: HashMap<RuleKey, u32, FixedState>,
     /// The VIPs and protocols that have a service for a single port.
     by_port: HashSet<(u32, Protocol), FixedState>,
-    vips: u32,
+    /// By VIP's number, what becomes of echo requests, and the service to forward them to.
+    echo: Vec<(Echo, u32)>,
 }
 
 /// All VIP prefixes of one length and family.
@@ -142,6 +145,11 @@ impl ServiceTable {
                 table.by_port.insert((vip, protocol));
             }
             table.rules.insert(RuleKey::new(vip, scope), position);
+            if let Some(echo) = table.echo.get_mut(vip as usize)
+                && service.echo > echo.0
+            {
+                *echo = (service.echo, position);
+            }
         }
         table.services = services;
         table
@@ -153,7 +161,7 @@ impl ServiceTable {
     }
 
     fn vip_number(&mut self, prefix: IpNet) -> u32 {
-        let next = self.vips;
+        let next = self.echo.len() as u32;
         let number = if prefix.prefix_len() == prefix.max_prefix_len() {
             *self.addresses.entry(prefix.addr()).or_insert(next)
         } else {
@@ -171,7 +179,7 @@ impl ServiceTable {
             }
         };
         if number == next {
-            self.vips += 1;
+            self.echo.push((Echo::Answer, 0));
         }
         number
     }
@@ -179,6 +187,12 @@ impl ServiceTable {
     /// Finds the service for a packet.
     #[inline]
     pub fn lookup(&self, packet: &PacketInfo) -> Lookup<'_> {
+        if packet.kind == PacketKind::EchoRequest
+            && let Some((Echo::Forward, position)) = self.echo_rule(packet.flow.destination)
+        {
+            let service = self.services.get(position as usize);
+            return service.map_or(Lookup::NoService, |service| Lookup::Service(service));
+        }
         let mut best = Lookup::NotVip;
         for vip in self.vips(packet.flow.destination) {
             match self.lookup_in(vip, packet) {
@@ -189,6 +203,33 @@ impl ServiceTable {
             }
         }
         best
+    }
+
+    /// What becomes of echo requests to `address`; `None` if it is no VIP.
+    #[inline]
+    pub fn echo(&self, address: IpAddr) -> Option<Echo> {
+        self.echo_rule(address).map(|(echo, _)| echo)
+    }
+
+    #[inline]
+    fn echo_rule(&self, address: IpAddr) -> Option<(Echo, u32)> {
+        let vip = self.vips(address).next()?;
+        self.echo.get(vip as usize).copied()
+    }
+
+    /// Whether later fragments of `packet`'s datagram can only be placed by what became of the
+    /// first: its service is found or its backend chosen by ports; or it is ICMP, of which only the
+    /// first tells whether it is an echo request; or an IPv6 header hides the protocol.
+    pub fn follows_fragments(&self, packet: &PacketInfo) -> bool {
+        let protocol = packet.flow.protocol;
+        if matches!(protocol, Protocol::ICMP | Protocol::ICMPV6) {
+            return true;
+        }
+        match self.lookup(&PacketInfo { fragment: Fragment::Later, ..*packet }) {
+            Lookup::PortUnknown => true,
+            Lookup::Service(service) => protocol.has_ports() && service.needs_ports(),
+            Lookup::NoService | Lookup::NotVip => false,
+        }
     }
 
     /// Whether `address` is a VIP.
@@ -340,6 +381,57 @@ mod tests {
             let to = |to| found(&table, &packet(to, Protocol::GRE, 0, Fragment::Whole));
             assert_eq!(to("10.0.0.7"), "10.0.0.0/24");
             assert_eq!(to("fd00::7"), "fd00::/24");
+        }
+    }
+
+    #[test]
+    fn a_vip_has_one_answer_to_echo_requests() {
+        let service = |key: &str, echo| {
+            let service = VirtualService::new(key.parse().unwrap()).echo(echo);
+            Arc::new(Service::build(&service.policy(super::super::Rendezvous), []))
+        };
+        let table = ServiceTable::new(vec![
+            service("10.0.0.1:80/tcp", Echo::Answer),
+            service("10.0.0.2:80/tcp", Echo::Drop),
+            service("10.0.0.2:81/tcp", Echo::Answer),
+            service("10.0.0.3:80/tcp", Echo::Answer),
+            service("10.0.0.3:81/tcp", Echo::Forward),
+            service("10.0.0.3:82/tcp", Echo::Drop),
+            service("10.0.0.0/24", Echo::Drop),
+        ]);
+        let echo = |to: &str| table.echo(to.parse().unwrap());
+        assert_eq!(echo("10.0.0.1"), Some(Echo::Answer));
+        assert_eq!(echo("10.0.0.2"), Some(Echo::Drop));
+        assert_eq!(echo("10.0.0.3"), Some(Echo::Forward));
+        assert_eq!(echo("10.0.0.4"), Some(Echo::Drop));
+        assert_eq!(echo("10.0.1.1"), None);
+        let request = |to| {
+            let packet = packet(to, Protocol::ICMP, 0, Fragment::Whole);
+            found(&table, &PacketInfo { kind: PacketKind::EchoRequest, ..packet })
+        };
+        assert_eq!(request("10.0.0.3"), "10.0.0.3:81/tcp");
+        assert_eq!(request("10.0.0.2"), "10.0.0.0/24");
+    }
+
+    #[test]
+    fn fragments_are_followed_only_where_ports_or_the_kind_of_message_decide() {
+        let service = |key: &str, input| {
+            let service = VirtualService::new(key.parse().unwrap()).hash_input(input);
+            Arc::new(Service::build(&service.policy(super::super::Rendezvous), []))
+        };
+        let table = ServiceTable::new(vec![
+            service("10.0.0.1", HashInput::FiveTuple),
+            service("10.0.0.2:any/udp", HashInput::SourceIp),
+            service("10.0.0.2:80/tcp", HashInput::SourceIp),
+        ]);
+        let follows = |to, protocol, part| table.follows_fragments(&packet(to, protocol, 80, part));
+        for part in [Fragment::First, Fragment::Later] {
+            assert!(follows("10.0.0.1", Protocol::UDP, part));
+            assert!(!follows("10.0.0.1", Protocol::ESP, part));
+            assert!(follows("10.0.0.1", Protocol::ICMP, part));
+            assert!(!follows("10.0.0.2", Protocol::UDP, part));
+            assert!(follows("10.0.0.2", Protocol::TCP, part));
+            assert!(!follows("10.0.0.3", Protocol::TCP, part));
         }
     }
 

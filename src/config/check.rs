@@ -15,7 +15,8 @@ const MAX_BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 /// # Errors
 ///
 /// Every problem found: duplicate services or backends, addresses that cannot be a VIP or a
-/// backend, backends that are a VIP or the director itself, more than the limits allow.
+/// backend, backends that are a VIP or the director itself, tunnels and DSCP values that cannot work, more than
+/// the limits allow.
 pub fn check_services(
     services: &[VirtualService],
     host: &Host,
@@ -23,6 +24,7 @@ pub fn check_services(
 ) -> Result<(), ConfigError> {
     let mut check = Check { vips: Vips::of(services), host, problems: Vec::new() };
     check.limits(services, limits);
+    check.tunnel_sources();
     let mut seen = HashSet::new();
     for service in services {
         if !seen.insert(service.key) {
@@ -31,20 +33,23 @@ pub fn check_services(
         }
         check.vip(&service.key);
         check.backends(service);
+        check.forwarding(service);
     }
+    check.dscp_values(services);
+    check.echo(services);
     match check.problems {
         problems if problems.is_empty() => Ok(()),
         problems => Err(ConfigError::new(problems)),
     }
 }
 
-fn path(key: &VipKey) -> String {
+pub(super) fn path(key: &VipKey) -> String {
     format!("service {key}")
 }
 
 /// The VIPs by length of prefix, so that asking whether one covers an address does not take longer
 /// the more services there are.
-struct Vips(BTreeMap<u8, HashMap<IpNet, VipKey>>);
+pub(super) struct Vips(BTreeMap<u8, HashMap<IpNet, VipKey>>);
 
 impl Vips {
     fn of(services: &[VirtualService]) -> Self {
@@ -57,7 +62,7 @@ impl Vips {
     }
 
     /// The most specific VIP that covers `address`; of several services on it the first.
-    fn covering(&self, address: IpAddr) -> Option<VipKey> {
+    pub(super) fn covering(&self, address: IpAddr) -> Option<VipKey> {
         self.0.iter().rev().find_map(|(length, vips)| {
             // A length that only IPv6 has is an error for an IPv4 address.
             let prefix = IpNet::new(address, *length).ok()?.trunc();
@@ -66,14 +71,19 @@ impl Vips {
     }
 }
 
-struct Check<'a> {
-    vips: Vips,
-    host: &'a Host,
+pub(super) struct Check<'a> {
+    pub(super) vips: Vips,
+    pub(super) host: &'a Host,
     problems: Vec<ConfigProblem>,
 }
 
 impl Check<'_> {
-    fn problem(&mut self, path: String, value: impl ToString, expected: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        path: String,
+        value: impl ToString,
+        expected: impl Into<String>,
+    ) {
         self.problems.push(ConfigProblem {
             path,
             value: value.to_string(),
@@ -152,7 +162,7 @@ impl Check<'_> {
 }
 
 /// Why an address is no unicast address of a host, if it is none.
-fn not_unicast(address: IpAddr) -> Option<&'static str> {
+pub(super) fn not_unicast(address: IpAddr) -> Option<&'static str> {
     let broadcast = matches!(address, IpAddr::V4(ip) if ip.is_broadcast());
     let mapped = matches!(address, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
     Some(match address {
@@ -186,6 +196,7 @@ mod tests {
                 "10.0.0.100/32".parse().unwrap(),
                 "fd00::1/64".parse().unwrap(),
             ],
+            ..Host::default()
         }
     }
 

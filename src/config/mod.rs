@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod forwarding;
 
 pub use check::check_services;
 
+use crate::forwarding::TunnelSources;
 use crate::verdict::BackendIndex;
 use ipnet::IpNet;
 
@@ -36,4 +38,6 @@ impl Limits {
 pub struct Host {
     /// The addresses of the interface, each with the length of its on-link prefix.
     pub addresses: Vec<IpNet>,
+    /// What its tunnels send from.
+    pub tunnel_sources: TunnelSources,
 }
