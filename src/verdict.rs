@@ -136,6 +136,9 @@ drop_reasons! {
     TransportTruncated => "transport-truncated",
     /// The packet comes from an address that is no unicast source (RFC 1122 section 3.2.1.3).
     MartianSource => "martian-source",
+    /// An IPv6 routing header leads on to another address, or IPv4 options ask for a route, where the
+    /// packet's destination has to be changed.
+    SourceRouted => "source-routed",
     /// Source and destination are the same address.
     SourceIsVip => "source-is-vip",
     /// The frame carries our own MAC as its source: it has been through here.

@@ -132,6 +132,35 @@ impl FiveTuple {
     }
 }
 
+impl FiveTuple {
+    /// A hash of the flow for whoever spreads packets by their outer headers. It is neither keyed
+    /// nor specified: nothing is decided by it here, and it may change from one version to the next.
+    ///
+    /// `whole` says whether ports count; without them all fragments of a datagram have the same.
+    #[inline]
+    pub fn entropy(&self, whole: bool) -> u32 {
+        // Two odd numbers without a pattern: the fractions of the square roots of 2 and 3.
+        const A: u64 = 0x6a09_e667_f3bc_c909;
+        const B: u64 = 0xbb67_ae85_84ca_a73b;
+        let mix = |a: u64, b: u64| {
+            let product = u128::from(a ^ A) * u128::from(b ^ B);
+            product as u64 ^ (product >> 64) as u64
+        };
+        let ports = match whole {
+            true => u64::from(self.source_port) << 16 | u64::from(self.destination_port),
+            false => 0,
+        };
+        let rest = ports << 8 | u64::from(self.protocol.0);
+        let address = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            IpAddr::V6(ip) => mix((ip.to_bits() >> 64) as u64, ip.to_bits() as u64),
+        };
+        let addresses = mix(address(self.source), address(self.destination).rotate_left(32));
+        let mixed = mix(addresses, rest);
+        (mixed >> 32) as u32 ^ mixed as u32
+    }
+}
+
 impl fmt::Debug for FiveTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

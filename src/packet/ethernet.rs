@@ -1,6 +1,8 @@
 //! Ethernet II framing and VLAN tags (IEEE 802.3 clause 3, IEEE 802.1Q-2022 clause 9).
 
+use super::mac::MacAddress;
 use crate::verdict::DropReason;
+use arrayvec::ArrayVec;
 
 /// An EtherType: what the payload of a frame is.
 ///
@@ -33,6 +35,54 @@ const ADDRESSES: usize = 12;
 /// A VLAN tag: its own EtherType and the tag control information.
 const TAG: usize = 4;
 
+/// The longest Ethernet header: addresses, tags and EtherType.
+pub const MAX_ETHERNET_HEADER: usize = ADDRESSES + MAX_VLAN_TAGS * TAG + 2;
+
+/// What becomes of a frame's VLAN tags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Tags {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are taken away.
+    Remove,
+    /// One 802.1Q tag with this VLAN id, 1 to 4094, takes their place. It has the priority of the
+    /// outermost of them.
+    Set(u16),
+}
+
+/// The Ethernet header for a packet that came in a frame with the header `old`, tags included.
+#[inline]
+pub fn ethernet_header(
+    old: &[u8],
+    destination: MacAddress,
+    source: MacAddress,
+    tags: Tags,
+    ether_type: EtherType,
+) -> ArrayVec<u8, MAX_ETHERNET_HEADER> {
+    /// Priority and drop eligibility (IEEE 802.1Q-2022 section 9.6).
+    const PRIORITY: u16 = 0xf000;
+    let old_tags = old.get(ADDRESSES..old.len().saturating_sub(2)).unwrap_or_default();
+    let old_tags = old_tags.get(..MAX_VLAN_TAGS * TAG).unwrap_or(old_tags);
+    let mut header = ArrayVec::new();
+    header.extend(destination.0);
+    header.extend(source.0);
+    match tags {
+        Tags::Keep => header.extend(old_tags.iter().copied()),
+        Tags::Remove => {}
+        Tags::Set(id) => {
+            let priority = match old_tags {
+                [_, _, c0, c1, ..] => u16::from_be_bytes([*c0, *c1]) & PRIORITY,
+                _ => 0,
+            };
+            header.extend(EtherType::VLAN.0.to_be_bytes());
+            header.extend((priority | id & !PRIORITY).to_be_bytes());
+        }
+    }
+    header.extend(ether_type.0.to_be_bytes());
+    header
+}
+
 /// Finds the payload of a frame: its EtherType and its offset, behind all VLAN tags.
 ///
 /// A type below 0x0600 is an IEEE 802.3 length, and comes out as it is: it is nothing of ours.
@@ -49,4 +99,43 @@ pub(super) fn payload(frame: &[u8]) -> Result<(EtherType, usize), DropReason> {
         at += TAG;
     }
     Err(DropReason::VlanTooDeep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TO: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0b]);
+    const FROM: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+
+    #[test]
+    fn tags_are_kept_removed_or_replaced() {
+        let addresses = [TO.0, FROM.0].concat();
+        let old = |tags: &[u8]| [&[9; 12], tags, &[8, 0]].concat();
+        let one = [0x81, 0, 0x60, 10];
+        let two = [0x88, 0xa8, 0xe0, 1, 0x81, 0, 0x60, 10];
+        for (before, tags, after) in [
+            (&[][..], Tags::Keep, &[][..]),
+            (&one, Tags::Keep, &one),
+            (&two, Tags::Keep, &two),
+            (&[], Tags::Remove, &[]),
+            (&two, Tags::Remove, &[]),
+            (&[], Tags::Set(20), &[0x81, 0, 0, 20]),
+            (&one, Tags::Set(20), &[0x81, 0, 0x60, 20]),
+            (&two, Tags::Set(4094), &[0x81, 0, 0xef, 0xfe]),
+        ] {
+            let header = ethernet_header(&old(before), TO, FROM, tags, EtherType::IPV6);
+            let expected = [&addresses, after, &[0x86, 0xdd]].concat();
+            assert_eq!(header[..], expected, "{before:x?} {tags:?}");
+            assert_eq!(payload(&header), Ok((EtherType::IPV6, header.len())));
+        }
+    }
+
+    #[test]
+    fn no_header_is_too_short_or_too_long_to_be_replaced() {
+        for length in 0..64 {
+            let header = ethernet_header(&vec![7; length], TO, FROM, Tags::Keep, EtherType::IPV4);
+            assert!((14..=MAX_ETHERNET_HEADER).contains(&header.len()));
+        }
+    }
 }

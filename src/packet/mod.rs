@@ -14,17 +14,25 @@
 
 pub mod arp;
 pub mod checksum;
+mod cut;
 mod ethernet;
+mod hop_limit;
 mod ipv4;
 mod ipv6;
+mod l3dsr;
 mod mac;
 pub mod neighbor_discovery;
 mod parse;
 mod transport;
+mod tunnel;
 
-pub use ethernet::{EtherType, MAX_VLAN_TAGS};
+pub use cut::Cut;
+pub use ethernet::{EtherType, MAX_ETHERNET_HEADER, MAX_VLAN_TAGS, Tags, ethernet_header};
+pub use hop_limit::{decrement_hop_limit, hop_limit};
 pub use ipv4::Ipv4Header;
 pub use ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS};
+pub use l3dsr::rewrite_l3dsr;
 pub use mac::{MacAddress, rewrite_mac};
 pub use parse::{Parse, Parsed, parse};
 pub use transport::Transport;
+pub use tunnel::{OuterFragmentation, TunnelPath, encapsulate};

@@ -1,0 +1,216 @@
+use super::*;
+use crate::packet::{Parse, Parsed, parse};
+use etherparse::{IpHeaders, PacketBuilder, TransportHeader};
+use proptest::prelude::*;
+
+const BACKEND_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
+const BACKEND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x11);
+
+/// A whole packet with right checksums, by another library.
+fn packet(is_ipv6: bool, protocol: u8, traffic_class: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    macro_rules! write {
+        ($builder:expr) => {
+            match protocol {
+                6 => $builder.tcp(4000, 80, 1, 2).write(&mut bytes, payload),
+                17 => $builder.udp(4000, 80).write(&mut bytes, payload),
+                58 => $builder.icmpv6_echo_request(1, 2).write(&mut bytes, payload),
+                _ => $builder.icmpv4_echo_request(1, 2).write(&mut bytes, payload),
+            }
+            .unwrap()
+        };
+    }
+    if is_ipv6 {
+        write!(PacketBuilder::ip(IpHeaders::Ipv6(
+            etherparse::Ipv6Header {
+                traffic_class,
+                flow_label: 0xabcde.try_into().unwrap(),
+                hop_limit: 60,
+                source: [0x20; 16],
+                destination: [0x21; 16],
+                ..Default::default()
+            },
+            Default::default()
+        )));
+    } else {
+        let mut header = etherparse::Ipv4Header {
+            time_to_live: 60,
+            source: [192, 0, 2, 7],
+            destination: [10, 0, 0, 100],
+            ..Default::default()
+        };
+        header.dscp = (traffic_class >> 2).try_into().unwrap();
+        header.ecn = (traffic_class & 3).try_into().unwrap();
+        write!(PacketBuilder::ip(IpHeaders::Ipv4(header, Default::default())));
+    }
+    bytes
+}
+
+fn parsed(packet: &[u8]) -> Parsed {
+    let ether_type = if packet[0] >> 4 == 6 { [0x86, 0xdd] } else { [8, 0] };
+    match parse(&[&[0; 12], &ether_type, packet].concat()) {
+        Parse::Ip(parsed) => parsed,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rewrite(packet: &mut [u8], dscp: u8) -> Result<(), DropReason> {
+    let parsed = parsed(packet);
+    let transport = usize::from(parsed.transport - parsed.network);
+    let backend = if packet[0] >> 4 == 6 { BACKEND_V6.into() } else { BACKEND_V4.into() };
+    let dscp = Dscp::new(dscp).unwrap();
+    let (protocol, fragment) = (parsed.info.flow.protocol, parsed.info.fragment);
+    rewrite_l3dsr(packet, transport, protocol, fragment, backend, dscp)
+}
+
+/// The checksum of the upper layer, found and calculated anew.
+fn checksums(packet: &[u8]) -> (u16, u16) {
+    let sliced = etherparse::PacketHeaders::from_ip_slice(packet).unwrap();
+    let payload = sliced.payload.slice();
+    let ip = match sliced.net.unwrap() {
+        etherparse::NetHeaders::Ipv4(ip, _) => Ok(ip),
+        etherparse::NetHeaders::Ipv6(ip, _) => Err(ip),
+        _ => panic!("ARP"),
+    };
+    match sliced.transport.unwrap() {
+        TransportHeader::Tcp(tcp) => (
+            tcp.checksum,
+            match &ip {
+                Ok(ip) => tcp.calc_checksum_ipv4(ip, payload).unwrap(),
+                Err(ip) => tcp.calc_checksum_ipv6(ip, payload).unwrap(),
+            },
+        ),
+        TransportHeader::Udp(udp) => (
+            udp.checksum,
+            match &ip {
+                Ok(ip) => udp.calc_checksum_ipv4(ip, payload).unwrap(),
+                Err(ip) => udp.calc_checksum_ipv6(ip, payload).unwrap(),
+            },
+        ),
+        TransportHeader::Icmpv4(icmp) => (icmp.checksum, icmp.icmp_type.calc_checksum(payload)),
+        TransportHeader::Icmpv6(icmp) => {
+            let ip = ip.unwrap_err();
+            let calculated = icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload);
+            (icmp.checksum, calculated.unwrap())
+        }
+    }
+}
+
+#[test]
+fn the_vip_becomes_a_dscp_value_and_nothing_else_changes_but_checksums() {
+    for (is_ipv6, protocols) in [(false, [6, 17, 1]), (true, [6, 17, 58])] {
+        for protocol in protocols {
+            for traffic_class in 0..=255 {
+                let before = packet(is_ipv6, protocol, traffic_class, b"0123456");
+                let mut after = before.clone();
+                rewrite(&mut after, 10).unwrap();
+                let (found, calculated) = checksums(&after);
+                assert_eq!(found, calculated, "{is_ipv6} {protocol} {traffic_class}");
+                let class = 10 << 2 | traffic_class & 3;
+                let mut expected = before;
+                if is_ipv6 {
+                    expected[0] = 0x60 | class >> 4;
+                    expected[1] = class << 4 | expected[1] & 0x0f;
+                    expected[24..40].copy_from_slice(&BACKEND_V6.octets());
+                } else {
+                    expected[1] = class;
+                    expected[16..20].copy_from_slice(&BACKEND_V4.octets());
+                    let sum = etherparse::Ipv4HeaderSlice::from_slice(&after).unwrap();
+                    let sum = sum.to_header().calc_header_checksum();
+                    expected[10..12].copy_from_slice(&sum.to_be_bytes());
+                }
+                let at = parsed(&expected).transport as usize - 14
+                    + checksum_offset(Protocol(protocol), is_ipv6).unwrap_or(2);
+                expected[at..at + 2].copy_from_slice(&calculated.to_be_bytes());
+                assert_eq!(after, expected);
+            }
+        }
+    }
+}
+
+/// All values that a UDP checksum can have, the one that must not come out as zero among them.
+#[test]
+fn udp_checksums_never_become_none_and_none_stays_none() {
+    for is_ipv6 in [false, true] {
+        let mut became_ones = 0;
+        for filling in 0..=u16::MAX {
+            let mut packet = packet(is_ipv6, 17, 0, &filling.to_be_bytes());
+            rewrite(&mut packet, 1).unwrap();
+            let (found, calculated) = checksums(&packet);
+            assert_eq!(found, calculated);
+            became_ones += u32::from(found == 0xffff);
+        }
+        assert!(became_ones > 0);
+        let mut none = packet(is_ipv6, 17, 0, b"x");
+        let at = if is_ipv6 { 46 } else { 26 };
+        none[at..at + 2].fill(0);
+        rewrite(&mut none, 1).unwrap();
+        assert_eq!(none[at..at + 2], [0, 0]);
+    }
+}
+
+#[test]
+fn of_fragments_the_first_has_the_checksum_and_later_ones_have_data_there() {
+    let whole = packet(false, 17, 0, &[7; 100]);
+    let mut first = whole.clone();
+    first[6] = 0x20;
+    let sum = whole[26..28].to_vec();
+    rewrite(&mut first, 1).unwrap();
+    let mut rewritten = whole.clone();
+    rewrite(&mut rewritten, 1).unwrap();
+    assert_eq!(first[26..28], rewritten[26..28]);
+    assert_ne!(first[26..28], sum);
+    let mut later = whole;
+    later[7] = 5;
+    let data = later[20..].to_vec();
+    rewrite(&mut later, 1).unwrap();
+    assert_eq!(later[20..], data);
+}
+
+#[test]
+fn what_cannot_be_rewritten_is_left_alone() {
+    let dscp = Dscp::new(1).unwrap();
+    let mut v4 = packet(false, 6, 0, b"");
+    let before = v4.clone();
+    let wrong = rewrite_l3dsr(&mut v4, 20, Protocol::TCP, Fragment::Whole, BACKEND_V6.into(), dscp);
+    assert_eq!(wrong, Err(DropReason::IpVersionMismatch));
+    let cut =
+        rewrite_l3dsr(&mut v4[..37], 20, Protocol::TCP, Fragment::Whole, BACKEND_V4.into(), dscp);
+    assert_eq!(cut, Err(DropReason::TransportTruncated));
+    assert_eq!(v4, before);
+
+    // A routing header with one segment left.
+    let mut routed = packet(true, 6, 0, b"");
+    routed.splice(40..40, [6, 2, 4, 1, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+    (routed[6], routed[5]) = (43, routed[5] + 24);
+    let before = routed.clone();
+    assert_eq!(rewrite(&mut routed, 1), Err(DropReason::SourceRouted));
+    assert_eq!(routed, before);
+    // With none left the destination is the last one.
+    routed[43] = 0;
+    assert_eq!(rewrite(&mut routed, 1), Ok(()));
+}
+
+proptest! {
+    #[test]
+    fn checksums_are_those_of_the_rewritten_packet(
+        is_ipv6: bool, number in 0usize..3, traffic_class: u8, dscp in 1u8..64,
+        payload in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let protocol = if is_ipv6 { [6, 17, 58][number] } else { [6, 17, 1][number] };
+        let mut packet = packet(is_ipv6, protocol, traffic_class, &payload);
+        rewrite(&mut packet, dscp).unwrap();
+        let (found, calculated) = checksums(&packet);
+        prop_assert_eq!(found, calculated);
+    }
+
+    #[test]
+    fn any_bytes_are_survived(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..120), transport in 0usize..130,
+        protocol: u8, ipv6: bool,
+    ) {
+        let backend = if ipv6 { BACKEND_V6.into() } else { BACKEND_V4.into() };
+        let dscp = Dscp::new(1).unwrap();
+        let _ = rewrite_l3dsr(&mut bytes, transport, Protocol(protocol), Fragment::Whole, backend, dscp);
+    }
+}
