@@ -95,7 +95,7 @@ fn what_must_not_or_cannot_be_cut_is_not() {
 #[test]
 fn options_that_are_not_copied_become_no_operations_in_later_pieces() {
     let options = [7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0, 1, 1, 1, 0];
-    let all = pieces(&ipv4(&options, 0, &[9; 300]), 200).unwrap();
+    let all = pieces(&ipv4(&options, 0, &[9; 400]), 200).unwrap();
     assert!(all.len() > 2);
     assert_eq!(all[0][20..36], options);
     for piece in &all[1..] {

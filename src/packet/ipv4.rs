@@ -33,6 +33,17 @@ impl Ipv4Header {
     /// the backend that will act on it verifies it (RFC 1122 section 3.2.1.2).
     #[inline]
     pub fn read(bytes: &[u8]) -> Result<Self, DropReason> {
+        let header = Self::read_quoted(bytes)?;
+        match header.total_length <= bytes.len() {
+            true => Ok(header),
+            false => Err(DropReason::Ipv4TotalLength),
+        }
+    }
+
+    /// Reads the header of a packet of which only the beginning may be there, as in the quotation
+    /// of an ICMP error.
+    #[inline]
+    pub(super) fn read_quoted(bytes: &[u8]) -> Result<Self, DropReason> {
         let fixed: &[u8; 20] = bytes.first_chunk().ok_or(DropReason::Ipv4Truncated)?;
         let &[
             version_ihl,
@@ -64,7 +75,7 @@ impl Ipv4Header {
             return Err(DropReason::Ipv4HeaderLength);
         }
         let total_length = usize::from(u16::from_be_bytes([length_high, length_low]));
-        if total_length < header_length || total_length > bytes.len() {
+        if total_length < header_length {
             return Err(DropReason::Ipv4TotalLength);
         }
         let flags = u16::from_be_bytes([fragment_high, fragment_low]);

@@ -44,7 +44,23 @@ impl Ipv6Header {
     /// any protocol carries it, and all packets of one security association stay together.
     #[inline]
     pub fn read(bytes: &[u8]) -> Result<Self, DropReason> {
-        let fixed: &[u8; FIXED] = bytes.first_chunk().ok_or(DropReason::Ipv6Truncated)?;
+        let length = bytes.get(4..).and_then(|rest| rest.first_chunk::<2>());
+        let payload_length = length.map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+        match bytes.get(..FIXED + payload_length) {
+            Some(packet) => Self::read_quoted(packet),
+            None if bytes.len() < FIXED => Err(DropReason::Ipv6Truncated),
+            None if bytes.first().is_some_and(|first| first >> 4 != 6) => {
+                Err(DropReason::IpVersionMismatch)
+            }
+            None => Err(DropReason::Ipv6PayloadLength),
+        }
+    }
+
+    /// Reads the headers of a packet of which only the beginning may be there, as in the quotation
+    /// of an ICMP error. The headers themselves have to be.
+    #[inline]
+    pub(super) fn read_quoted(packet: &[u8]) -> Result<Self, DropReason> {
+        let fixed: &[u8; FIXED] = packet.first_chunk().ok_or(DropReason::Ipv6Truncated)?;
         let (first, addresses) = fixed.split_at(8);
         let &[version, _, _, _, length_high, length_low, next_header, _] = first else {
             return Err(DropReason::Ipv6Truncated);
@@ -54,7 +70,6 @@ impl Ipv6Header {
         }
         let payload_length = usize::from(u16::from_be_bytes([length_high, length_low]));
         let total_length = FIXED + payload_length;
-        let packet = bytes.get(..total_length).ok_or(DropReason::Ipv6PayloadLength)?;
         let (Some(source), Some(destination)) =
             (addresses.first_chunk::<16>(), addresses.last_chunk::<16>())
         else {

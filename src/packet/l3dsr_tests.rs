@@ -48,7 +48,7 @@ fn packet(is_ipv6: bool, protocol: u8, traffic_class: u8, payload: &[u8]) -> Vec
 
 fn parsed(packet: &[u8]) -> Parsed {
     let ether_type = if packet[0] >> 4 == 6 { [0x86, 0xdd] } else { [8, 0] };
-    match parse(&[&[0; 12], &ether_type, packet].concat()) {
+    match parse(&[&[0; 12][..], &ether_type, packet].concat()) {
         Parse::Ip(parsed) => parsed,
         other => panic!("{other:?}"),
     }
@@ -93,6 +93,7 @@ fn checksums(packet: &[u8]) -> (u16, u16) {
             let calculated = icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload);
             (icmp.checksum, calculated.unwrap())
         }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod checksum;
 mod cut;
 mod ethernet;
 mod hop_limit;
+pub mod icmp;
 mod ipv4;
 mod ipv6;
 mod l3dsr;

@@ -1,6 +1,7 @@
 //! From a frame to what the balancer needs to know of it.
 
 use super::ethernet::{self, EtherType};
+use super::icmp;
 use super::ipv4::Ipv4Header;
 use super::ipv6::Ipv6Header;
 use super::transport::Transport;
@@ -14,12 +15,42 @@ use std::net::IpAddr;
 pub struct Parsed {
     /// What the balancer decides by.
     pub info: PacketInfo,
+    /// The upper-layer protocol of this packet; that of an ICMP error's flow may be another.
+    pub protocol: Protocol,
+    /// Whether this packet is a fragment; `info` has that of the packet an ICMP error quotes.
+    pub fragment: Fragment,
     /// Offset of the IP header in the frame, in bytes.
     pub network: u16,
     /// Offset of what follows the IP header and its options or extension headers.
     pub transport: u16,
     /// Offset of the end of the IP packet; Ethernet padding may follow.
     pub end: u32,
+}
+
+impl Parsed {
+    /// The IP packet, without what is before and behind it in `frame`, which was parsed to this.
+    #[inline]
+    pub fn packet<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(usize::from(self.network)..self.end as usize).unwrap_or_default()
+    }
+
+    /// The IP packet, to be rewritten.
+    #[inline]
+    pub fn packet_mut<'a>(&self, frame: &'a mut [u8]) -> &'a mut [u8] {
+        frame.get_mut(usize::from(self.network)..self.end as usize).unwrap_or_default()
+    }
+
+    /// Bytes of the IP packet.
+    #[inline]
+    pub const fn length(&self) -> usize {
+        (self.end as usize).saturating_sub(self.network as usize)
+    }
+
+    /// Bytes of the IP header with its options or extension headers.
+    #[inline]
+    pub const fn header_length(&self) -> usize {
+        self.transport.saturating_sub(self.network) as usize
+    }
 }
 
 /// What a frame turned out to be.
@@ -119,20 +150,26 @@ impl IpPacket<'_> {
             Fragment::Whole | Fragment::First => Transport::read(self.protocol, self.payload)?,
             Fragment::Later => Transport::default(),
         };
-        Ok(Parsed {
-            info: PacketInfo {
-                flow: FiveTuple {
-                    source: self.source,
-                    destination: self.destination,
-                    source_port: transport.source_port,
-                    destination_port: transport.destination_port,
-                    protocol: self.protocol,
-                },
-                fragment: self.fragment,
-                tcp_flags: transport.tcp_flags,
-                kind: PacketKind::Ordinary,
-                identification: self.identification,
+        let mut info = PacketInfo {
+            flow: FiveTuple {
+                source: self.source,
+                destination: self.destination,
+                source_port: transport.source_port,
+                destination_port: transport.destination_port,
+                protocol: self.protocol,
             },
+            fragment: self.fragment,
+            tcp_flags: transport.tcp_flags,
+            kind: PacketKind::Ordinary,
+            identification: self.identification,
+        };
+        if matches!(self.protocol, Protocol::ICMP | Protocol::ICMPV6) {
+            icmp::tell(&mut info, self.payload);
+        }
+        Ok(Parsed {
+            info,
+            protocol: self.protocol,
+            fragment: self.fragment,
             // At most 22 bytes of Ethernet, 40 of IPv6 and eight extension headers of 2 KiB.
             network: network as u16,
             transport: (network + header_length) as u16,

@@ -3,7 +3,7 @@
 
 use super::checksum;
 use super::ethernet::EtherType;
-use crate::forwarding::{Encapsulation, GueVariant, Tunnel, TunnelDscp};
+use crate::forwarding::{Encapsulation, Tunnel, TunnelDscp};
 use crate::verdict::DropReason;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,6 @@
 use super::*;
 use crate::forwarding::Dscp;
+use crate::forwarding::GueVariant;
 use etherparse::{IpHeaders, Ipv4Header, Ipv4HeaderSlice, Ipv6HeaderSlice, UdpHeaderSlice};
 use proptest::prelude::*;
 
