@@ -11,7 +11,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dsrlb::balancer::{
     Backend, Candidate, HashBalancer, Maglev, RealServer, Rendezvous, Selector, VirtualService,
 };
-use dsrlb::dataplane::{Frame, MAX_BATCH, Observed, Pipeline, Planner, Snapshot, WorkerCounters};
+use dsrlb::dataplane::neighbour::Path;
+use dsrlb::dataplane::{
+    Frame, MAX_BATCH, Observed, Pipeline, Planner, Site, Snapshot, WorkerCounters,
+};
 use dsrlb::flow::{FlowHash, HashInput, HashKey, Timestamp};
 use dsrlb::packet::{MacAddress, Parse, Parsed, parse};
 use dsrlb::verdict::Verdict;
@@ -51,9 +54,10 @@ fn snapshot() -> Snapshot {
     let services = [service("10.0.0.100:80/tcp"), service("[fd00::100]:80/tcp")];
     let observe = |backend: &dyn Backend| {
         let std::net::IpAddr::V4(ip) = backend.address() else { unreachable!("all are IPv4") };
-        Observed { neighbour: Ok(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]])), health: Ok(()) }
+        let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]]));
+        Observed { path: Ok(path), health: Ok(()) }
     };
-    Planner::new(1024).plan(&services, DIRECTOR, false, observe).snapshot
+    Planner::new(1024).plan(&services, &Site::new(DIRECTOR), observe).snapshot
 }
 
 fn parsing(c: &mut Criterion) {

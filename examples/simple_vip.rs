@@ -13,15 +13,18 @@ mod lab;
 mod story;
 
 use clap::Parser;
-use dsrlb::balancer::{Maglev, RealServer, Rendezvous, VipKey, VirtualService};
+use dsrlb::IpNet;
+use dsrlb::balancer::{Echo, Maglev, RealServer, Rendezvous, VipKey, VirtualService};
 use dsrlb::dataplane::af_xdp::{AttachMode, XdpOptions};
 use dsrlb::director::{BackendStatus, Director, StartError, Stats};
+use dsrlb::error::ParseError;
 use dsrlb::flow::HashInput;
 use dsrlb::health::{HealthPolicy, IcmpEcho};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -37,9 +40,19 @@ struct Options {
     /// What to balance: 10.0.0.100:80/tcp, [2001:db8::1]:53/udp, 10.0.0.100:any/udp, 10.0.0.100
     #[arg(long, requires = "interface")]
     vip: Vec<VipKey>,
-    /// A real server: its address, and its weight if that is not 1: 10.0.0.12,weight=2
+    /// A real server: its address, and its weight and forwarding mode if they are not 1 and l2:
+    /// 10.0.0.12,weight=2 or 10.1.0.12,mode=ipip (or gue:PORT, gue1:PORT, l3dsr:DSCP)
     #[arg(long, requires = "interface")]
     backend: Vec<BackendOption>,
+    /// What tunnels send from, one for each family of backends: 10.0.0.1, or 192.0.2.0/24
+    #[arg(long, requires = "interface", value_parser = source)]
+    tunnel_source: Vec<IpNet>,
+    /// Another interface that frames may leave by, if the route to a backend does
+    #[arg(long, requires = "interface")]
+    egress: Vec<String>,
+    /// What becomes of pings to the VIPs: answer, drop, or forward to a backend
+    #[arg(long, default_value = "answer", value_parser = ["answer", "drop", "forward"])]
+    echo: String,
     #[arg(long, default_value = "maglev", value_parser = ["maglev", "rendezvous"])]
     policy: String,
     /// What of a flow decides: source-ip, destination-ip, 2-tuple, 3-tuple, 5-tuple
@@ -68,12 +81,29 @@ impl FromStr for BackendOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (address, weight) = text.split_once(",weight=").unwrap_or((text, "1"));
+        let mut parts = text.split(',');
+        let address = parts.next().unwrap_or_default();
         let address = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
-        let weight =
-            weight.parse().map_err(|_| format!("{weight:?} is not a weight, 0 to 65535"))?;
-        Ok(Self(RealServer::new(address).with_weight(weight)))
+        parts
+            .try_fold(RealServer::new(address), |server, part| match part.split_once('=') {
+                Some(("weight", weight)) => weight
+                    .parse()
+                    .map(|weight| server.with_weight(weight))
+                    .map_err(|_| format!("{weight:?} is not a weight, 0 to 65535")),
+                Some(("mode", mode)) => mode
+                    .parse()
+                    .map(|mode| server.with_forwarding(mode))
+                    .map_err(|error: ParseError| error.to_string()),
+                _ => Err(format!("{part:?} is neither weight=N nor mode=MODE")),
+            })
+            .map(Self)
     }
+}
+
+/// A prefix, or an address as the prefix of just that.
+fn source(text: &str) -> Result<IpNet, String> {
+    let address = text.parse().map(|address: IpAddr| IpNet::from(address));
+    address.or_else(|_| text.parse()).map_err(|_| format!("{text:?} is no address or prefix"))
 }
 
 fn main() -> ExitCode {
@@ -115,8 +145,15 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
         .xdp(XdpOptions { attach: options.mode, ..XdpOptions::default() })
         .answer_for_vips(options.answer)
         .on_event(|event| eprintln!("{event}"));
+    builder = options.tunnel_source.iter().fold(builder, |all, source| all.tunnel_source(*source));
+    builder = options.egress.iter().fold(builder, |all, interface| all.egress(interface));
+    let echo = match options.echo.as_str() {
+        "forward" => Echo::Forward,
+        "drop" => Echo::Drop,
+        _ => Echo::Answer,
+    };
     for vip in &options.vip {
-        let service = VirtualService::new(*vip).hash_input(options.hash);
+        let service = VirtualService::new(*vip).hash_input(options.hash).echo(echo);
         let service = match options.policy.as_str() {
             "rendezvous" => service.policy(Rendezvous),
             _ => service.policy(Maglev::default()),

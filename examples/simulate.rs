@@ -11,8 +11,9 @@
 
 use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
 use dsrlb::config::{Host, Limits, check_services};
+use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
-    Frame, MemoryIo, Observed, PacketIo, Pipeline, Planner, Snapshot, WorkerCounters,
+    Frame, MemoryIo, Observed, PacketIo, Pipeline, Planner, Site, Snapshot, WorkerCounters,
 };
 use dsrlb::flow::Timestamp;
 use dsrlb::packet::MacAddress;
@@ -39,8 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // backend's MAC address ends in the last byte of its IP address.
     let mut planner = Planner::new(16);
     let mut plan = |failed: Option<IpAddr>| {
-        planner.plan(&services, DIRECTOR, false, |backend: &dyn Backend| Observed {
-            neighbour: Ok(mac_of(backend.address())),
+        planner.plan(&services, &Site::new(DIRECTOR), |backend: &dyn Backend| Observed {
+            path: Ok(Path::on_link(mac_of(backend.address()))),
             health: match failed {
                 Some(address) if address == backend.address() => Err("switched off".into()),
                 _ => Ok(()),

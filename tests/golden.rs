@@ -239,9 +239,11 @@ fn decide(plan: &Plan, rows: Vec<(&'static str, Vec<u8>)>) -> String {
         if output != input {
             writeln!(text, "out      {}", hex(&output)).unwrap();
         }
-        for reply in pipeline.take_replies() {
-            writeln!(text, "reply    {}", hex(&reply)).unwrap();
-        }
+        let drained: Result<(), ()> = pipeline.drain(|_, reply| {
+            writeln!(text, "reply    {}", hex(reply)).unwrap();
+            Ok(())
+        });
+        assert_eq!(drained, Ok(()));
     }
     text
 }

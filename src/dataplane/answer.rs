@@ -1,14 +1,14 @@
-//! Answers about the VIPs, for a host that does not hold them itself: ARP and neighbour discovery.
+//! Answers for the VIPs: to ARP and neighbour discovery, for a host that does not hold them itself,
+//! and to pings.
 
-use super::io::{Action, Frame, MAX_BATCH, Port};
+use super::io::{Action, Frame, Port};
+use super::outbox::Outbox;
 use super::snapshot::Snapshot;
 use crate::flow::Protocol;
-use crate::packet::neighbor_discovery::{self, MAX_ANSWER};
-use crate::packet::{EtherType, Parse, arp};
-use arrayvec::ArrayVec;
-
-/// Frames of our own that a batch called for, at most one for each of its frames.
-pub(super) type Replies = ArrayVec<ArrayVec<u8, MAX_ANSWER>, MAX_BATCH>;
+use crate::packet::{
+    EtherType, MacAddress, Parse, Parsed, arp, icmp, neighbor_discovery, rewrite_mac,
+};
+use crate::verdict::{AnswerKind, Verdict};
 
 /// Answers the question for a VIP that `frame` may hold, if that is ours to do, and says whether it
 /// has: by turning the frame into the answer, or by a reply where the frame is too short for it.
@@ -16,7 +16,7 @@ pub(super) fn answer(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     parsed: &Parse,
-    replies: &mut Replies,
+    outbox: &mut Outbox,
 ) -> bool {
     if !snapshot.answers {
         return false;
@@ -26,7 +26,7 @@ pub(super) fn answer(
             answer_arp(snapshot, frame, payload)
         }
         Parse::Ip(parsed) if parsed.info.flow.protocol == Protocol::ICMPV6 => {
-            answer_solicitation(snapshot, frame, usize::from(parsed.network), replies)
+            answer_solicitation(snapshot, frame, usize::from(parsed.network), outbox)
         }
         _ => false,
     }
@@ -46,7 +46,7 @@ fn answer_solicitation(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     network: usize,
-    replies: &mut Replies,
+    outbox: &mut Outbox,
 ) -> bool {
     let asked = neighbor_discovery::solicited_target(frame.bytes(), network);
     if !asked.is_some_and(|address| snapshot.services.is_vip(address.into())) {
@@ -59,5 +59,20 @@ fn answer_solicitation(
     // Who probes for a duplicate address (RFC 4862 section 5.4) sends no option, so the question is
     // shorter than the answer, which has to carry our MAC address.
     let reply = neighbor_discovery::answer(frame.bytes(), network, snapshot.station);
-    reply.is_some_and(|reply| replies.try_push(reply).is_ok())
+    reply.is_some_and(|reply| outbox.push_copy(Port::INGRESS, &reply))
+}
+
+/// Turns an echo request to a VIP, or a fragment of one, into the reply, back to where it came from.
+pub(super) fn answer_echo(snapshot: &Snapshot, frame: &mut Frame<'_>, parsed: &Parsed) -> Verdict {
+    let sender = frame.bytes().get(6..).and_then(|rest| rest.first_chunk());
+    let sender = MacAddress(sender.copied().unwrap_or_default());
+    let packet = parsed.packet_mut(frame.bytes_mut());
+    match icmp::answer_echo(packet, parsed.header_length(), parsed.fragment) {
+        Ok(()) => {
+            rewrite_mac(frame.bytes_mut(), sender, snapshot.station);
+            frame.set_action(Action::Transmit(Port::INGRESS));
+            Verdict::Answer(AnswerKind::Echo)
+        }
+        Err(reason) => Verdict::Drop(reason),
+    }
 }

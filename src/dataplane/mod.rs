@@ -8,24 +8,33 @@
 pub mod af_xdp;
 mod answer;
 mod counters;
+mod delivery;
+mod fragments;
+mod hop;
 mod io;
 mod memory;
 pub mod neighbour;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod netlink;
+mod outbox;
+mod oversized;
+mod path_mtu;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod pipeline;
 mod planner;
+mod refusal;
 mod snapshot;
 mod worker;
 
 pub use counters::{Counts, WorkerCounters};
+pub use fragments::FragmentLimits;
 pub use io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 pub use memory::MemoryIo;
+pub use path_mtu::PathMtus;
 #[cfg(feature = "pcap")]
 pub use pcap::PcapIo;
-pub use pipeline::Pipeline;
-pub use planner::{Idle, Member, Observed, Plan, Planner};
-pub use snapshot::{NextHop, Snapshot};
+pub use pipeline::{Pipeline, PipelineOptions};
+pub use planner::{Idle, Member, Observed, Plan, Planner, Site};
+pub use snapshot::{Delivery, ErrorPolicy, NextHop, Snapshot};
 pub use worker::Worker;

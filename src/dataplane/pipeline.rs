@@ -1,34 +1,85 @@
 //! One packet's journey, top to bottom: whose frame is it, what is in it, who takes it, off it goes.
 
-use super::answer::{Replies, answer};
+use super::answer::{answer, answer_echo};
 use super::counters::WorkerCounters;
+use super::delivery::{Means, deliver};
+use super::fragments::{Decision, First, FragmentKey, FragmentLimits, FragmentTracker};
 use super::io::{Action, Frame, MAX_BATCH, Port};
+use super::outbox::Outbox;
 use super::snapshot::Snapshot;
-use crate::balancer::{Assignment, Balancer};
-use crate::flow::{PacketInfo, Timestamp};
-use crate::packet::neighbor_discovery::MAX_ANSWER;
-use crate::packet::{self, Parse, rewrite_mac};
+use crate::balancer::{Assignment, Balancer, Echo};
+use crate::flow::{Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
+use crate::packet::icmp::TokenBucket;
+use crate::packet::{self, Parse, Parsed};
 use crate::verdict::{AnswerKind, DropReason, Verdict};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
+/// How much a worker remembers, and how often it speaks for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PipelineOptions {
+    /// What is remembered of fragmented datagrams.
+    pub fragments: FragmentLimits,
+    /// The most ICMP errors a second in the long run (RFC 4443 section 2.4 (f)).
+    pub errors_per_second: u32,
+    /// The most ICMP errors at once after a quiet time.
+    pub errors_at_once: u32,
+    /// Keys what is remembered, so that nobody can aim at it. Any secret value will do.
+    pub secret: [u8; 16],
+}
+
+impl Default for PipelineOptions {
+    /// The usual limits, a thousand errors a second, a hundred at once, and a secret that is none.
+    fn default() -> Self {
+        Self {
+            fragments: FragmentLimits::default(),
+            errors_per_second: 1000,
+            errors_at_once: 100,
+            secret: [0; 16],
+        }
+    }
+}
+
 /// Turns received frames into verdicts. Pure: no I/O, no clock, no allocation.
 ///
-/// A batch goes through in three stages (read, assign, deliver), so that the balancer sees all its
+/// A batch goes through in three stages (read, assign, settle), so that the balancer sees all its
 /// packets at once and can overlap their cache misses. [`Pipeline::process_one`] does the same
 /// for a single frame and is the specification of it.
 #[derive(Debug)]
 pub struct Pipeline<B> {
     balancer: B,
     counters: Arc<WorkerCounters>,
+    fragments: FragmentTracker,
+    means: Means,
     verdicts: ArrayVec<Verdict, MAX_BATCH>,
-    replies: Replies,
 }
 
 impl<B: Balancer> Pipeline<B> {
     /// A pipeline with this balancer, counting here. No other pipeline may count in the same place.
     pub fn new(balancer: B, counters: Arc<WorkerCounters>) -> Self {
-        Self { balancer, counters, verdicts: ArrayVec::new(), replies: ArrayVec::new() }
+        Self::with_options(balancer, counters, &PipelineOptions::default())
+    }
+
+    /// The same, with other limits than the usual ones.
+    pub fn with_options(
+        balancer: B,
+        counters: Arc<WorkerCounters>,
+        options: &PipelineOptions,
+    ) -> Self {
+        let [a, b, c, d, ..] = options.secret;
+        let secret = [a, b, c, d];
+        Self {
+            balancer,
+            counters,
+            fragments: FragmentTracker::new(options.fragments, HashKey::new(options.secret)),
+            means: Means {
+                outbox: Outbox::new(),
+                errors: TokenBucket::new(options.errors_per_second, options.errors_at_once),
+                // Not from zero in every worker: two must not soon use the same.
+                identification: u32::from_ne_bytes(secret),
+            },
+            verdicts: ArrayVec::new(),
+        }
     }
 
     /// Decides a batch of at most [`MAX_BATCH`] frames, rewrites those that go somewhere, marks them
@@ -40,12 +91,13 @@ impl<B: Balancer> Pipeline<B> {
         now: Timestamp,
         frames: &mut [Frame<'_>],
     ) -> &[Verdict] {
+        self.expire(now);
         let mut reads: ArrayVec<Read, MAX_BATCH> = ArrayVec::new();
         let mut packets: ArrayVec<PacketInfo, MAX_BATCH> = ArrayVec::new();
         for frame in frames.iter_mut().take(MAX_BATCH) {
-            let read = read(snapshot, frame, &mut self.replies);
-            if let Read::Assign(packet) = read {
-                packets.push(packet);
+            let read = read(snapshot, frame, &mut self.means.outbox);
+            if let Read::Assign(parsed) = &read {
+                packets.push(parsed.info);
             }
             reads.push(read);
         }
@@ -54,18 +106,17 @@ impl<B: Balancer> Pipeline<B> {
         let assigned = &mut assigned[..packets.len()];
         self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
 
-        self.verdicts.clear();
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        verdicts.clear();
         let mut assigned = assigned.iter();
         for (read, frame) in reads.iter().zip(frames) {
-            let verdict = match read {
-                Read::Decided(verdict) => *verdict,
-                Read::Assign(_) => assigned
-                    .next()
-                    .map_or(Verdict::Pass, |assignment| deliver(snapshot, frame, *assignment)),
+            let assignment = match read {
+                Read::Assign(_) => assigned.next().copied(),
+                _ => None,
             };
-            self.count(frame, verdict);
-            self.verdicts.push(verdict);
+            verdicts.push(self.settle(snapshot, now, frame, read, assignment));
         }
+        self.verdicts = verdicts;
         &self.verdicts
     }
 
@@ -76,30 +127,128 @@ impl<B: Balancer> Pipeline<B> {
         now: Timestamp,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = match read(snapshot, frame, &mut self.replies) {
-            Read::Decided(verdict) => verdict,
-            Read::Assign(packet) => {
-                let assignment = self.balancer.assign(&snapshot.services, &packet, now);
-                deliver(snapshot, frame, assignment)
+        self.expire(now);
+        let read = read(snapshot, frame, &mut self.means.outbox);
+        let assignment = match &read {
+            Read::Assign(parsed) => {
+                Some(self.balancer.assign(&snapshot.services, &parsed.info, now))
             }
+            _ => None,
         };
-        self.count(frame, verdict);
-        verdict
-    }
-
-    /// Takes the frames of our own that were called for since the last time: answers that did not
-    /// fit into the frame of the question. They are to be sent as they are.
-    pub fn take_replies(&mut self) -> impl Iterator<Item = ArrayVec<u8, MAX_ANSWER>> {
-        std::mem::take(&mut self.replies).into_iter()
-    }
-
-    #[inline]
-    fn count(&self, frame: &Frame<'_>, verdict: Verdict) {
-        self.counters.record(verdict, frame.bytes().len());
+        self.settle(snapshot, now, frame, &read, assignment)
     }
 }
 
 impl<B> Pipeline<B> {
+    /// Carries out what was found and decided, and counts it.
+    #[inline]
+    fn settle(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        frame: &mut Frame<'_>,
+        read: &Read,
+        assignment: Option<Assignment>,
+    ) -> Verdict {
+        let length = frame.bytes().len();
+        let verdict = match (read, assignment) {
+            (Read::Decided(verdict), _) => *verdict,
+            (Read::Settled(parsed, decision), _) => {
+                self.follow(snapshot, now, frame, parsed, *decision)
+            }
+            (Read::Assign(parsed), Some(assignment)) => match decision(assignment) {
+                Some(decision) => self.follow(snapshot, now, frame, parsed, decision),
+                None => Verdict::Pass,
+            },
+            (Read::Assign(_), None) => Verdict::Pass,
+        };
+        self.counters.record(verdict, length);
+        verdict
+    }
+
+    /// Has later fragments share the lot of the first one of their datagram.
+    #[inline]
+    fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        frame: &mut Frame<'_>,
+        parsed: &Parsed,
+        decision: Decision,
+    ) -> Verdict {
+        let info = &parsed.info;
+        let is_fragment = parsed.fragment != Fragment::Whole && info.kind != PacketKind::IcmpError;
+        if !is_fragment
+            || !self.fragments.is_enabled()
+            || !snapshot.services.follows_fragments(info)
+        {
+            return carry_out(snapshot, now, &mut self.means, frame, parsed, decision);
+        }
+        let key = FragmentKey::of(info);
+        if info.fragment == Fragment::First {
+            if self.fragments.first(&key, decision, &info.flow, now) == First::Conflict {
+                return Verdict::Drop(DropReason::FragmentConflict);
+            }
+            let verdict = carry_out(snapshot, now, &mut self.means, frame, parsed, decision);
+            self.release(snapshot, now, &key, decision);
+            return verdict;
+        }
+        match self.fragments.later(&key, now) {
+            Some(decision) => carry_out(snapshot, now, &mut self.means, frame, parsed, decision),
+            None if self.fragments.hold(&key, frame.bytes(), now) => Verdict::Hold,
+            None => Verdict::Drop(DropReason::FragmentsFull),
+        }
+    }
+
+    /// Lets go of the fragments that were waiting for this first one.
+    fn release(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        key: &FragmentKey,
+        decision: Decision,
+    ) {
+        let Self { fragments, means, counters, .. } = self;
+        fragments.release(key, |mut frame| {
+            let length = frame.bytes().len();
+            let verdict = match packet::parse(frame.bytes()) {
+                Parse::Ip(parsed) => carry_out(snapshot, now, means, &mut frame, &parsed, decision),
+                // It was parsed before it was kept.
+                Parse::NotIp { .. } | Parse::Malformed(_) => Verdict::Pass,
+            };
+            let verdict = match frame.action() {
+                Action::Transmit(port) if !means.outbox.push_copy(port, frame.bytes()) => {
+                    Verdict::Drop(DropReason::NoRoom)
+                }
+                _ => verdict,
+            };
+            counters.release();
+            counters.record(verdict, length);
+        });
+    }
+
+    /// Gives up on fragments that have waited too long for the first of their datagram. Part of
+    /// every batch; to be called as well when none comes for a while.
+    #[inline]
+    pub fn expire(&mut self, now: Timestamp) {
+        let counters = &self.counters;
+        self.fragments.expire(now, |length| {
+            counters.release();
+            counters.record(Verdict::Drop(DropReason::FragmentTimeout), length);
+        });
+    }
+
+    /// Gives each frame of our own that was called for to `each`, with the port it is to be sent by,
+    /// in order: answers that did not fit into the frame of the question, pieces of packets, and
+    /// fragments that have waited. To be done after each batch.
+    ///
+    /// # Errors
+    ///
+    /// The first of `each`; the frames behind it are lost.
+    pub fn drain<E>(&mut self, each: impl FnMut(Port, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        self.means.outbox.drain(each)
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> &Arc<WorkerCounters> {
         &self.counters
@@ -108,13 +257,17 @@ impl<B> Pipeline<B> {
 
 /// What reading a frame came to.
 enum Read {
+    /// Its verdict is known.
     Decided(Verdict),
-    Assign(PacketInfo),
+    /// It is for the balancer to say where it goes.
+    Assign(Parsed),
+    /// It is known without the balancer what becomes of it, and of fragments that belong to it.
+    Settled(Parsed, Decision),
 }
 
 /// Whose frame is it, and what is in it?
 #[inline]
-fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, replies: &mut Replies) -> Read {
+fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, outbox: &mut Outbox) -> Read {
     let Some(&addresses) = frame.bytes().first_chunk::<12>() else {
         return Read::Decided(Verdict::Drop(DropReason::EthernetTruncated));
     };
@@ -130,12 +283,12 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, replies: &mut Replies) -> Re
         return Read::Decided(Verdict::Pass);
     }
     let parsed = packet::parse(frame.bytes());
-    if answer(snapshot, frame, &parsed, replies) {
+    if answer(snapshot, frame, &parsed, outbox) {
         return Read::Decided(Verdict::Answer(AnswerKind::Neighbour));
     }
     match parsed {
         Parse::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
-        Parse::Ip(parsed) if is_ours => Read::Assign(parsed.info),
+        Parse::Ip(parsed) if is_ours => place(snapshot, parsed),
         Parse::Ip(_) | Parse::NotIp { .. } => Read::Decided(Verdict::Pass),
     }
 }
@@ -145,19 +298,54 @@ fn is_multicast(address: &[u8]) -> bool {
     address.first().is_some_and(|first| first & 1 != 0)
 }
 
-/// Sends the packet to whom it was assigned.
+/// Whether the balancer is to be asked about the packet.
 #[inline]
-fn deliver(snapshot: &Snapshot, frame: &mut Frame<'_>, assignment: Assignment) -> Verdict {
-    let index = match assignment {
-        Assignment::Backend(index) => index,
-        Assignment::NotVip => return Verdict::Pass,
-        Assignment::Drop(reason) => return Verdict::Drop(reason),
+fn place(snapshot: &Snapshot, parsed: Parsed) -> Read {
+    let flow = &parsed.info.flow;
+    let stray = |reason| match snapshot.services.is_vip(flow.destination) {
+        true => Read::Decided(Verdict::Drop(reason)),
+        false => Read::Decided(Verdict::Pass),
     };
-    match snapshot.next_hop(index) {
-        Some(hop) if rewrite_mac(frame.bytes_mut(), hop.destination, hop.source) => {
-            frame.set_action(Action::Transmit(Port::INGRESS));
-            Verdict::Forward(index)
-        }
-        _ => Verdict::Drop(DropReason::NextHopUnresolved),
+    match parsed.info.kind {
+        PacketKind::Ordinary | PacketKind::IcmpError => Read::Assign(parsed),
+        PacketKind::TruncatedError => stray(DropReason::IcmpQuoteTruncated),
+        PacketKind::StrayError => stray(DropReason::IcmpQuoteStray),
+        PacketKind::EchoRequest => match snapshot.services.echo(flow.destination) {
+            None | Some(Echo::Forward) => Read::Assign(parsed),
+            Some(Echo::Drop) => Read::Settled(parsed, Decision::Drop(DropReason::EchoRefused)),
+            Some(Echo::Answer) if flow.has_martian_source() => {
+                Read::Settled(parsed, Decision::Drop(DropReason::MartianSource))
+            }
+            Some(Echo::Answer) if flow.source == flow.destination => {
+                Read::Settled(parsed, Decision::Drop(DropReason::SourceIsVip))
+            }
+            Some(Echo::Answer) => Read::Settled(parsed, Decision::Answer),
+        },
+    }
+}
+
+/// What the balancer decided, as something to remember; none if the packet is for no VIP.
+#[inline]
+fn decision(assignment: Assignment) -> Option<Decision> {
+    match assignment {
+        Assignment::Backend(index) => Some(Decision::Backend(index)),
+        Assignment::Drop(reason) => Some(Decision::Drop(reason)),
+        Assignment::NotVip => None,
+    }
+}
+
+#[inline]
+fn carry_out(
+    snapshot: &Snapshot,
+    now: Timestamp,
+    means: &mut Means,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    decision: Decision,
+) -> Verdict {
+    match decision {
+        Decision::Backend(index) => deliver(snapshot, now, means, frame, parsed, index),
+        Decision::Answer => answer_echo(snapshot, frame, parsed),
+        Decision::Drop(reason) => Verdict::Drop(reason),
     }
 }

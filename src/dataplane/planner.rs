@@ -1,20 +1,48 @@
 //! From services and what is known of their backends to the next snapshot. Pure.
 
-use super::neighbour::Rejection;
-use super::snapshot::{NextHop, Snapshot};
+use super::hop::next_hop;
+use super::neighbour::{Path, Rejection};
+use super::snapshot::{ErrorPolicy, Snapshot};
 use crate::balancer::{Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService};
+use crate::forwarding::TunnelSources;
 use crate::packet::MacAddress;
 use crate::verdict::BackendIndex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
+
+/// The director's own place, as far as a plan depends on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Site {
+    /// MAC address and MTU of each interface, the one that packets come in by first.
+    pub ports: Vec<(MacAddress, u32)>,
+    /// Whether ARP and neighbour discovery for the VIPs are answered here.
+    pub answers: bool,
+    /// What tunnels send from.
+    pub tunnel_sources: TunnelSources,
+    /// What is done about packets that cannot be delivered as they are.
+    pub errors: ErrorPolicy,
+}
+
+impl Site {
+    /// One interface with this MAC address that takes packets of any size.
+    pub fn new(station: MacAddress) -> Self {
+        Self {
+            ports: vec![(station, u32::MAX)],
+            answers: false,
+            tunnel_sources: TunnelSources::default(),
+            errors: ErrorPolicy::default(),
+        }
+    }
+}
 
 /// What is known of a backend from looking at it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Observed {
-    /// The MAC address of its next hop, or why there is none. One that cannot be another station's
-    /// is refused by the planner, whoever found it.
-    pub neighbour: Result<MacAddress, Idle>,
+    /// The way to it, or why there is none. One that would bring packets back is refused by the
+    /// planner, whoever found it.
+    pub path: Result<Path, Idle>,
     /// Whether its monitor finds it well, or why not.
     pub health: Result<(), String>,
 }
@@ -29,6 +57,11 @@ pub enum Idle {
     Unhealthy(String),
     /// Its MAC address is not known.
     Unresolved(String),
+    /// Its forwarding mode needs it on the director's link, and it is behind this router.
+    RoutedVia(IpAddr),
+    /// Its forwarding mode cannot reach an address of its family. Configurations with such a backend
+    /// are refused.
+    WrongFamily,
     /// Its MAC address cannot be that of another station.
     BadMac {
         /// What it resolved to.
@@ -44,6 +77,10 @@ impl fmt::Display for Idle {
             Self::NoWeight => f.write_str("its weight is 0"),
             Self::Unhealthy(why) => write!(f, "unhealthy: {why}"),
             Self::Unresolved(why) => write!(f, "neighbour unresolved: {why}"),
+            Self::RoutedVia(router) => {
+                write!(f, "not on link, as its forwarding mode needs, but behind router {router}")
+            }
+            Self::WrongFamily => f.write_str("its forwarding mode cannot reach its address"),
             Self::BadMac { mac, why } => write!(f, "neighbour {mac} refused: {why}"),
         }
     }
@@ -98,17 +135,15 @@ impl Planner {
     }
 
     /// Plans for these services, which have been
-    /// [checked](crate::config::check_services). `station` is our own MAC address, `answers`
-    /// whether we answer for the VIPs, and `observe` is asked once for each backend.
+    /// [checked](crate::config::check_services). `observe` is asked once for each backend.
     ///
-    /// A backend takes traffic if its weight is not zero, its monitor finds it well, and its MAC
-    /// address is known and can be another station's. One that merely may take no *new* flows
-    /// keeps its next hop, for the flows it has.
+    /// A backend takes traffic if its weight is not zero, its monitor finds it well, and there is a
+    /// way to it that does not come back here. One that merely may take no *new* flows keeps its
+    /// next hop, for the flows it has.
     pub fn plan(
         &mut self,
         services: &[VirtualService],
-        station: MacAddress,
-        answers: bool,
+        site: &Site,
         mut observe: impl FnMut(&dyn Backend) -> Observed,
     ) -> Plan {
         let backends = services
@@ -128,10 +163,8 @@ impl Planner {
                     continue; // beyond the limit, which the check has refused
                 };
                 let observed = observe(backend.as_ref());
-                let hop = usable(&observed, station);
-                if let Ok(destination) = hop {
-                    hops.push(NextHop { destination, source: station, index });
-                }
+                let hop = next_hop(site, backend.as_ref(), index, &observed);
+                hops.extend(hop.as_ref().ok().copied());
                 let idle = match (hop, observed.health) {
                     (Err(idle), _) => Some(idle),
                     (_, Err(why)) => Some(Idle::Unhealthy(why)),
@@ -160,8 +193,10 @@ impl Planner {
         self.generation += 1;
         let snapshot = Snapshot {
             generation: self.generation,
-            station,
-            answers,
+            station: site.ports.first().map_or(MacAddress::ZERO, |(station, _)| *station),
+            station_mtu: site.ports.first().map_or(u32::MAX, |(_, mtu)| *mtu),
+            answers: site.answers,
+            errors: site.errors,
             services: Arc::new(ServiceTable::new(table)),
             next_hops,
         };
@@ -198,18 +233,6 @@ fn same_method(a: &VirtualService, b: &VirtualService) -> bool {
     a.hash_input == b.hash_input && a.hash_key == b.hash_key && Arc::ptr_eq(&a.policy, &b.policy)
 }
 
-/// The MAC address to send to, unless it is one that would bring the packet back or nowhere.
-fn usable(observed: &Observed, station: MacAddress) -> Result<MacAddress, Idle> {
-    let mac = match &observed.neighbour {
-        Ok(mac) => *mac,
-        Err(idle) => return Err(idle.clone()),
-    };
-    match Rejection::of(mac, [station]) {
-        Some(why) => Err(Idle::BadMac { mac, why }),
-        None => Ok(mac),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,16 +252,24 @@ mod tests {
             .to_vec()
     }
 
+    fn site() -> Site {
+        Site::new(STATION)
+    }
+
+    fn at(mac: MacAddress) -> Observed {
+        Observed { path: Ok(Path::on_link(mac)), health: Ok(()) }
+    }
+
     fn well(mac: u8) -> Observed {
-        Observed { neighbour: Ok(MacAddress([2, 0, 0, 0, 1, mac])), health: Ok(()) }
+        at(MacAddress([2, 0, 0, 0, 1, mac]))
     }
 
     #[test]
     fn only_the_service_that_changed_is_built_again() {
         let mut planner = Planner::new(16);
         let mut services = services();
-        let first = planner.plan(&services, STATION, false, |_| well(1));
-        let again = planner.plan(&services, STATION, false, |_| well(2));
+        let first = planner.plan(&services, &site(), |_| well(1));
+        let again = planner.plan(&services, &site(), |_| well(2));
         let [a, b] = first.snapshot.services.services() else { panic!() };
         let [c, d] = again.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
@@ -246,7 +277,7 @@ mod tests {
 
         services[1].backends.pop();
         services[1].backends.push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
-        let changed = planner.plan(&services, STATION, false, |_| well(2));
+        let changed = planner.plan(&services, &site(), |_| well(2));
         let [e, f] = changed.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
         assert_eq!(changed.members[0].index, first.members[0].index);
@@ -267,8 +298,8 @@ mod tests {
         for (number, change) in changes.into_iter().enumerate() {
             let mut planner = Planner::new(16);
             let [before, _] = services().try_into().unwrap();
-            let old = planner.plan(std::slice::from_ref(&before), STATION, false, |_| well(1));
-            let new = planner.plan(&[change(before)], STATION, false, |_| well(1));
+            let old = planner.plan(std::slice::from_ref(&before), &site(), |_| well(1));
+            let new = planner.plan(&[change(before)], &site(), |_| well(1));
             let [old, new] =
                 [old, new].map(|plan| Arc::clone(&plan.snapshot.services.services()[0]));
             assert!(!Arc::ptr_eq(&old, &new), "change {number}");
@@ -279,14 +310,14 @@ mod tests {
     fn what_is_removed_makes_room_and_leaves_nothing_behind() {
         let mut planner = Planner::new(4);
         let services = services();
-        let old = planner.plan(&services, STATION, false, |_| well(1));
+        let old = planner.plan(&services, &site(), |_| well(1));
         let table = Arc::downgrade(&old.snapshot.services.services()[1]);
         let index = old.members[2].index;
         drop(old);
-        let less = planner.plan(&services[..1], STATION, false, |_| well(1));
+        let less = planner.plan(&services[..1], &site(), |_| well(1));
         assert!(table.upgrade().is_none() && less.snapshot.next_hop(index).is_none());
         // The same backends come back: to the same slots, but the old indices stay void.
-        let again = planner.plan(&services, STATION, false, |_| well(1));
+        let again = planner.plan(&services, &site(), |_| well(1));
         assert_eq!(again.members[2].index.slot(), index.slot());
         assert!(again.snapshot.next_hop(again.members[2].index).is_some());
         assert!(again.snapshot.next_hop(index).is_none());
@@ -296,7 +327,7 @@ mod tests {
     fn who_takes_no_traffic_says_why() {
         let with = |observed: Observed| {
             let mut planner = Planner::new(16);
-            let plan = planner.plan(&services(), STATION, false, |_| observed.clone());
+            let plan = planner.plan(&services(), &site(), |_| observed.clone());
             let index = plan.members[0].index;
             let why = plan.members[0].idle.as_ref().map(ToString::to_string);
             (why.unwrap_or_default(), plan.snapshot.next_hop(index).is_some())
@@ -304,14 +335,14 @@ mod tests {
         assert_eq!(with(well(1)), (String::new(), true));
         let ill = Observed { health: Err("no reply".into()), ..well(1) };
         assert_eq!(with(ill), ("unhealthy: no reply".into(), true));
-        let unknown = Observed { neighbour: Err(Idle::Unresolved("incomplete".into())), ..well(1) };
+        let unknown = Observed { path: Err(Idle::Unresolved("incomplete".into())), ..well(1) };
         assert_eq!(with(unknown), ("neighbour unresolved: incomplete".into(), false));
         for (mac, says) in [
             (STATION, "director's own"),
             (MacAddress::ZERO, "zero"),
             (MacAddress::BROADCAST, "multicast"),
         ] {
-            let (why, hop) = with(Observed { neighbour: Ok(mac), ..well(1) });
+            let (why, hop) = with(at(mac));
             assert!(why.contains(says) && why.contains(&mac.to_string()), "{why}");
             assert!(!hop);
         }
@@ -320,7 +351,7 @@ mod tests {
     #[test]
     fn a_weightless_backend_keeps_its_next_hop() {
         let mut planner = Planner::new(16);
-        let plan = planner.plan(&services(), STATION, false, |_| well(1));
+        let plan = planner.plan(&services(), &site(), |_| well(1));
         assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
         assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
         assert_eq!(plan.snapshot.services.services()[0].members(), [plan.members[0].index]);

@@ -3,20 +3,77 @@
 //! Services and next hops are published together, so no packet ever sees a backend of one
 //! configuration with the MAC address of another.
 
+use super::io::Port;
 use crate::balancer::ServiceTable;
-use crate::packet::MacAddress;
+use crate::forwarding::Dscp;
+use crate::packet::{MacAddress, Tags, TunnelPath};
 use crate::verdict::BackendIndex;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// How a backend is reached: 16 bytes, four to a cache line.
+/// How a backend is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NextHop {
-    /// The backend's MAC address.
+    /// Whose next hop this is: tells a slot's present holder from an earlier one.
+    pub index: BackendIndex,
+    /// The MAC address of the backend, or of the router on the way to it.
     pub destination: MacAddress,
     /// Our own, on the interface that leads there.
     pub source: MacAddress,
-    /// Whose next hop this is: tells a slot's present holder from an earlier one.
-    pub index: BackendIndex,
+    /// The interface that leads there.
+    pub port: Port,
+    /// What becomes of the VLAN tags that the frame came with.
+    pub tags: Tags,
+    /// The largest IP packet the way takes, in bytes, any outer header included.
+    pub mtu: u16,
+    /// What is done to the packet.
+    pub delivery: Delivery,
+}
+
+/// What is done to a packet for a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// Nothing.
+    L2,
+    /// It is addressed to the backend, and the VIP named by a DSCP value.
+    L3Dsr(IpAddr, Dscp),
+    /// Other headers are put before it.
+    Tunnel(TunnelPath),
+}
+
+impl Delivery {
+    /// Whether the director counts as a hop on the way: beyond its link.
+    #[inline]
+    pub fn is_routed(&self) -> bool {
+        !matches!(self, Self::L2)
+    }
+
+    /// Bytes that are put before the packet.
+    #[inline]
+    pub fn overhead(&self) -> usize {
+        match self {
+            Self::L2 | Self::L3Dsr(..) => 0,
+            Self::Tunnel(path) => path.overhead(),
+        }
+    }
+}
+
+/// What the director does about packets that cannot be delivered as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct ErrorPolicy {
+    /// What ICMP errors come from; the VIP that the packet was for if not set.
+    pub source_ipv4: Option<Ipv4Addr>,
+    /// What ICMPv6 errors come from; the VIP that the packet was for if not set.
+    pub source_ipv6: Option<Ipv6Addr>,
+    /// Whether IPv4 packets that are too large for the way to the backend, and may be fragmented,
+    /// are; otherwise they are dropped and counted.
+    pub fragment: bool,
+}
+
+impl Default for ErrorPolicy {
+    fn default() -> Self {
+        Self { source_ipv4: None, source_ipv6: None, fragment: true }
+    }
 }
 
 /// What the workers go by, from one publication to the next.
@@ -26,11 +83,15 @@ pub struct Snapshot {
     pub generation: u64,
     /// The MAC address of the interface. Frames to others pass, frames from it have looped.
     pub station: MacAddress,
+    /// The largest IP packet that interface can have received, in bytes; larger ones were merged.
+    pub station_mtu: u32,
     /// Whether ARP requests and neighbour solicitations for VIPs are answered here.
     pub answers: bool,
+    /// What is done about packets that cannot be delivered as they are.
+    pub errors: ErrorPolicy,
     /// The virtual services.
     pub services: Arc<ServiceTable>,
-    /// By slot of the backend's index; none where no backend is or its neighbour is unresolved.
+    /// By slot of the backend's index; none where no backend is or its next hop is unresolved.
     pub next_hops: Box<[Option<NextHop>]>,
 }
 

@@ -85,9 +85,11 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             let now = Timestamp(started.elapsed().as_nanos() as u64);
             pipeline.process(snapshots.load(), now, frames);
         })?;
-        for reply in self.pipeline.take_replies() {
-            self.io.send(Port::INGRESS, &reply)?;
+        if count == 0 {
+            self.pipeline.expire(Timestamp(started.elapsed().as_nanos() as u64));
         }
+        let io = &mut self.io;
+        self.pipeline.drain(|port, frame| io.send(port, frame).map(drop))?;
         Ok(count)
     }
 }

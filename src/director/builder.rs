@@ -2,6 +2,7 @@
 
 use super::control::{Control, EventHandler, Settings, Shared};
 use super::error::StartError;
+use super::feedback::FeedbackListener;
 use super::health::Health;
 use super::{Director, Event};
 use crate::balancer::{Balancer, HashBalancer, VirtualService};
@@ -10,9 +11,11 @@ use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
-use crate::dataplane::{Pipeline, Worker, WorkerCounters};
+use crate::dataplane::{ErrorPolicy, Pipeline, PipelineOptions, Site, Worker, WorkerCounters};
 use crate::error::panic_message;
+use crate::forwarding::TunnelSources;
 use crate::health::{HealthPolicy, HealthState, Monitor};
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -35,6 +38,9 @@ pub struct DirectorBuilder {
     xdp: XdpOptions,
     limits: Limits,
     answers: bool,
+    tunnel_sources: TunnelSources,
+    errors: ErrorPolicy,
+    pipeline: PipelineOptions,
     monitor: Option<(Arc<dyn Monitor>, HealthPolicy)>,
     balancer: BalancerFactory,
     on_event: EventHandler,
@@ -59,6 +65,9 @@ impl DirectorBuilder {
             xdp: XdpOptions::default(),
             limits: Limits::default(),
             answers: false,
+            tunnel_sources: TunnelSources::default(),
+            errors: ErrorPolicy::default(),
+            pipeline: PipelineOptions::default(),
             monitor: None,
             balancer: Box::new(|| Box::new(HashBalancer)),
             on_event: Box::new(|_| {}),
@@ -94,6 +103,36 @@ impl DirectorBuilder {
     #[must_use]
     pub fn answer_for_vips(mut self, answers: bool) -> Self {
         self.answers = answers;
+        self
+    }
+
+    /// Sets what tunnels send from, to backends of its family: an address of this host, or a prefix
+    /// that it holds (see [`TunnelSources`]).
+    #[must_use]
+    pub fn tunnel_source(mut self, source: impl Into<IpNet>) -> Self {
+        self.tunnel_sources = self.tunnel_sources.with(source.into());
+        self
+    }
+
+    /// Adds an interface that frames may leave by, where the route to a backend does. Packets for
+    /// the VIPs are taken only where they come in, at the interface of [`Director::builder`].
+    #[must_use]
+    pub fn egress(mut self, interface: impl Into<String>) -> Self {
+        self.xdp.egress.push(interface.into());
+        self
+    }
+
+    /// Sets what is done about packets that cannot be delivered as they are.
+    #[must_use]
+    pub fn errors(mut self, policy: ErrorPolicy) -> Self {
+        self.errors = policy;
+        self
+    }
+
+    /// Sets how much each worker remembers of fragments, and how many ICMP errors it sends.
+    #[must_use]
+    pub fn pipeline(mut self, options: PipelineOptions) -> Self {
+        self.pipeline = options;
         self
     }
 
@@ -133,12 +172,15 @@ impl DirectorBuilder {
     /// If the services are not valid or the interface cannot be used. Nothing is left behind.
     pub fn start(self) -> Result<Director, StartError> {
         let mut interface = XdpInterface::open(&self.interface, &self.xdp)?;
-        let mut resolver = Resolver::open(interface.index())?;
-        let host = Host { addresses: resolver.host_addresses()? };
+        let ports: Vec<u32> = interface.ports().iter().map(|port| port.index).collect();
+        let mut resolver = Resolver::open(&ports)?;
+        let host =
+            Host { addresses: resolver.host_addresses()?, tunnel_sources: self.tunnel_sources };
         crate::config::check_services(&self.services, &host, &self.limits)?;
 
         let sources = resolver.preferred_host_routes()?;
-        let warnings = source_warnings(&self.interface, &self.services, &sources);
+        let mut warnings = source_warnings(&self.interface, &self.services, &sources);
+        warnings.extend(tunnel_warnings(&host));
 
         let queues = interface.take_queues();
         let counters: Vec<_> =
@@ -146,9 +188,14 @@ impl DirectorBuilder {
         let (announce, outbox) = channel();
         let probing = self.monitor.as_ref();
         let unprobed = probing.map_or(HealthState::Up, |(_, policy)| policy.initial);
-        let settings =
-            Settings { host, limits: self.limits, answers: self.answers, unprobed, warnings };
-        let control = Control::new(interface, settings, announce);
+        let site = Site {
+            ports: interface.ports().iter().map(|port| (port.mac, port.mtu)).collect(),
+            answers: self.answers,
+            tunnel_sources: self.tunnel_sources,
+            errors: self.errors,
+        };
+        let settings = Settings { host, limits: self.limits, unprobed, warnings };
+        let control = Control::new(interface, site, settings, announce);
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
         let wanted = shared.update(|services| {
@@ -164,13 +211,14 @@ impl DirectorBuilder {
         // From here on an early return drops the director, which undoes what there is.
         let mut director = Director {
             health: None,
+            feedback: None,
             resolver: None,
             workers: Vec::new(),
             shared: Arc::clone(&shared),
         };
         let mut outbox = Some(outbox);
         for (queue, counters) in queues.into_iter().zip(counters) {
-            let pipeline = Pipeline::new((self.balancer)(), counters);
+            let pipeline = Pipeline::with_options((self.balancer)(), counters, &self.pipeline);
             let mail = outbox.take().unwrap_or_else(|| channel().1);
             let worker = start_worker(queue, pipeline, mail, &shared);
             director
@@ -184,6 +232,11 @@ impl DirectorBuilder {
         });
         director.resolver =
             Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);
+        // Without a source there is no tunnel, and nothing that could be said about one.
+        if self.tunnel_sources.iter().next().is_some() {
+            let feedback = FeedbackListener::start(&shared);
+            director.feedback = Some(feedback.map_err(StartError::Feedback)?);
+        }
         if let Some((monitor, policy)) = self.monitor {
             let health = Health::start(monitor, policy, &wanted, &shared)?;
             director.health = Some(health);
@@ -212,6 +265,22 @@ fn source_warnings(
         )
     };
     sources.iter().filter(is_vip).map(warning).collect()
+}
+
+/// Sources of tunnels that this host does not seem to hold.
+fn tunnel_warnings(host: &Host) -> Vec<String> {
+    let is_held = |source: &IpNet| host.addresses.iter().any(|own| own.addr() == source.addr());
+    let single = host.tunnel_sources.iter().filter(|s| s.prefix_len() == s.max_prefix_len());
+    single
+        .filter(|source| !is_held(source))
+        .map(|source| {
+            format!(
+                "no interface of this host holds the tunnel source {}: that packets are too large \
+                 for a path beyond the first link will not be heard of",
+                source.addr()
+            )
+        })
+        .collect()
 }
 
 /// Gives the neighbours a moment to be found before traffic comes.

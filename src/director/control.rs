@@ -5,10 +5,13 @@ use super::status::{BackendStatus, Event, Stats};
 use crate::balancer::{Backend, VirtualService};
 use crate::config::{Host, Limits, check_services};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
-use crate::dataplane::neighbour::{NeighbourEvent, NeighbourState};
-use crate::dataplane::{Counts, Idle, Member, Observed, Planner, Snapshot, WorkerCounters};
+use crate::dataplane::neighbour::{LinkState, NeighbourEvent, NeighbourState, Path};
+use crate::dataplane::{
+    Counts, Idle, Member, Observed, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
+};
 use crate::error::ConfigError;
 use crate::health::HealthState;
+use crate::packet::icmp::TunnelFeedback;
 use crate::packet::{MacAddress, arp, neighbor_discovery};
 use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
@@ -19,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// What is called with each event.
 pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
@@ -151,12 +155,10 @@ impl Shared {
                 }
                 control.neighbours.insert(address, state);
             }
-            NeighbourEvent::LinkChanged(link) => {
-                control.note([Event::LinkChanged { up: link.up }]);
-                if let Some(mac) = link.mac {
-                    control.set_station(mac);
-                }
-                if link.up {
+            NeighbourEvent::LinkChanged { port, link } => {
+                control.note([Event::LinkChanged { port, up: link.up }]);
+                control.set_port(port, link);
+                if link.up && Port(port) == Port::INGRESS {
                     for vip in vip_set(&control.services) {
                         control.announce(vip);
                     }
@@ -166,6 +168,26 @@ impl Shared {
         self.publish(&mut control);
         drop(control);
         self.tell();
+    }
+
+    /// Takes in what routers said about tunnels, and lets go of what they said long ago.
+    pub(super) fn feedback(&self, heard: &[TunnelFeedback]) {
+        let mut control = self.lock();
+        let now = Instant::now();
+        let Control { path_mtus, services, site, .. } = &mut *control;
+        let backends = || services.iter().flat_map(|service| &service.backends);
+        let tunnels = || backends().map(|backend| (backend.address(), backend.forwarding()));
+        let mut news = false;
+        for feedback in heard {
+            news |= path_mtus.learn(feedback, &site.tunnel_sources, tunnels(), now);
+        }
+        news |=
+            path_mtus.expire(now, |address| backends().any(|backend| backend.address() == address));
+        if news {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
     }
 
     /// Takes in what the monitor found.
@@ -271,8 +293,6 @@ impl Shared {
 pub(super) struct Settings {
     pub(super) host: Host,
     pub(super) limits: Limits,
-    /// Whether ARP and neighbour discovery for the VIPs are ours to answer.
-    pub(super) answers: bool,
     /// What a backend counts as before its monitor has said anything; up if there is no monitor.
     pub(super) unprobed: HealthState,
     /// What works and yet may surprise, beside what the interface has to say.
@@ -285,10 +305,11 @@ pub(super) struct Control {
     interface: XdpInterface,
     settings: Settings,
     announcements: Sender<Vec<u8>>,
-    station: MacAddress,
+    site: Site,
     services: Vec<VirtualService>,
     neighbours: HashMap<IpAddr, NeighbourState>,
     health: HashMap<IpAddr, (HealthState, Option<String>)>,
+    path_mtus: PathMtus,
     planner: Planner,
     members: Vec<Member>,
     baselines: HashMap<BackendIndex, (u64, u64)>,
@@ -304,18 +325,20 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(
         interface: XdpInterface,
+        site: Site,
         settings: Settings,
         announcements: Sender<Vec<u8>>,
     ) -> Self {
         Self {
-            station: interface.mac(),
             interface,
+            site,
             planner: Planner::new(settings.limits.backends),
             settings,
             announcements,
             services: Vec::new(),
             neighbours: HashMap::new(),
             health: HashMap::new(),
+            path_mtus: PathMtus::default(),
             members: Vec::new(),
             baselines: HashMap::new(),
             failure: None,
@@ -370,11 +393,15 @@ impl Control {
     }
 
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
-        let (neighbours, health) = (&self.neighbours, &self.health);
+        let (neighbours, health, path_mtus) = (&self.neighbours, &self.health, &self.path_mtus);
         let unprobed = (self.settings.unprobed, None);
+        let now = Instant::now();
         let observe = |backend: &dyn Backend| Observed {
-            neighbour: match neighbours.get(&backend.address()) {
-                Some(NeighbourState::Resolved(mac)) => Ok(*mac),
+            path: match neighbours.get(&backend.address()) {
+                Some(NeighbourState::Resolved(path)) => {
+                    let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
+                    Ok(Path { mtu: path.mtu.min(learned), ..*path })
+                }
                 Some(NeighbourState::Rejected { mac, why }) => {
                     Err(Idle::BadMac { mac: *mac, why: *why })
                 }
@@ -387,33 +414,46 @@ impl Control {
                 (HealthState::Down, reason) => Err(reason.clone().unwrap_or_default()),
             },
         };
-        let plan = self.planner.plan(&self.services, self.station, self.settings.answers, observe);
+        let plan = self.planner.plan(&self.services, &self.site, observe);
         (plan.snapshot, plan.members)
     }
 
     fn redirect(&mut self, vips: &HashSet<IpNet>) -> Result<(), XdpError> {
-        let answer = if self.settings.answers { Answer::Handler } else { Answer::Kernel };
+        let answer = if self.site.answers { Answer::Handler } else { Answer::Kernel };
         let addresses: Vec<_> = vips.iter().map(|vip| (*vip, answer)).collect();
         self.interface.redirect(&addresses)
     }
 
-    /// Follows a change of the interface's own MAC address.
-    fn set_station(&mut self, mac: MacAddress) {
-        self.station = mac;
-        if let Err(error) = self.interface.set_station(mac) {
+    /// Follows a change of an interface's own MAC address or MTU.
+    fn set_port(&mut self, port: u8, link: LinkState) {
+        let Some((station, mtu)) = self.site.ports.get_mut(usize::from(port)) else {
+            return;
+        };
+        *mtu = link.mtu;
+        let Some(mac) = link.mac.filter(|mac| mac != station) else {
+            return;
+        };
+        *station = mac;
+        if Port(port) == Port::INGRESS
+            && let Err(error) = self.interface.set_station(mac)
+        {
             self.note([Event::ResolverFailed(error.to_string())]);
         }
+    }
+
+    fn station(&self) -> MacAddress {
+        self.site.ports.first().map_or(MacAddress::ZERO, |(station, _)| *station)
     }
 
     /// Tells the link that a VIP is here, if that is ours to tell. It is best effort: whoever
     /// missed it asks, and is answered.
     fn announce(&self, vip: IpNet) {
-        if !self.settings.answers || vip.prefix_len() != vip.max_prefix_len() {
+        if !self.site.answers || vip.prefix_len() != vip.max_prefix_len() {
             return;
         }
         let frame = match vip.addr() {
-            IpAddr::V4(vip) => arp::announcement(self.station, vip).to_vec(),
-            IpAddr::V6(vip) => neighbor_discovery::unsolicited(self.station, vip).to_vec(),
+            IpAddr::V4(vip) => arp::announcement(self.station(), vip).to_vec(),
+            IpAddr::V6(vip) => neighbor_discovery::unsolicited(self.station(), vip).to_vec(),
         };
         // The receiver is gone only when its worker is, and that has been reported.
         let _ = self.announcements.send(frame);

@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! Threads: one worker for each queue, one that follows the neighbours, and those of the health
-//! runner. Whatever they find out goes through one lock to the [`Planner`](crate::dataplane::Planner)
+//! Threads: one worker for each queue, one that follows routes and neighbours, one that listens to
+//! what routers say about tunnels, if there are any, and those of the health runner. Whatever they find out goes through one lock to the [`Planner`](crate::dataplane::Planner)
 //! and comes out as one new [`Snapshot`](crate::dataplane::Snapshot); workers take no lock.
 //!
 //! Everything happens in the network namespace of the thread that calls [`DirectorBuilder::start`].
@@ -27,6 +27,7 @@
 mod builder;
 mod control;
 mod error;
+mod feedback;
 mod health;
 mod status;
 
@@ -40,6 +41,7 @@ use crate::dataplane::af_xdp::Granted;
 use crate::dataplane::neighbour::{ResolverThread, join};
 use crate::error::{ConfigError, ConfigProblem};
 use control::Shared;
+use feedback::FeedbackListener;
 use health::Health;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -49,6 +51,7 @@ use std::thread::JoinHandle;
 pub struct Director {
     // Declared in the order of dropping: first nobody reports any more, then the workers end.
     health: Option<Health>,
+    feedback: Option<FeedbackListener>,
     resolver: Option<ResolverThread>,
     workers: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -173,6 +176,7 @@ impl Director {
             join(worker);
         }
         self.resolver = None;
+        self.feedback = None;
         self.health = None;
     }
 }

@@ -62,6 +62,9 @@ pub enum Event {
     },
     /// The interface came up or went down, or changed its MAC address.
     LinkChanged {
+        /// Which: zero for the one that packets come in by, then those of
+        /// [`DirectorBuilder::egress`](super::DirectorBuilder::egress) in their order.
+        port: u8,
         /// Whether it is up and has a carrier.
         up: bool,
     },
@@ -85,8 +88,13 @@ impl fmt::Display for Event {
             Self::BackendIdle { service, id, why } => {
                 write!(f, "{service}: backend {id} takes no new flows: {why}")
             }
-            Self::LinkChanged { up: true } => f.write_str("the interface is up"),
-            Self::LinkChanged { up: false } => f.write_str("the interface is down"),
+            Self::LinkChanged { port, up } => {
+                let state = if *up { "up" } else { "down" };
+                match port {
+                    0 => write!(f, "the interface is {state}"),
+                    _ => write!(f, "egress interface {port} is {state}"),
+                }
+            }
             Self::ResolverFailed(error) => write!(f, "neighbours cannot be followed: {error}"),
             Self::WorkerFailed { queue, error } => write!(
                 f,

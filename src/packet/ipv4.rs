@@ -15,6 +15,8 @@ pub struct Ipv4Header {
     pub protocol: Protocol,
     /// Whole datagram, first fragment or later one.
     pub fragment: Fragment,
+    /// Where in the datagram's payload this fragment begins, in bytes.
+    pub fragment_offset: usize,
     /// What the datagram's fragments have in common; zero of a whole one.
     pub identification: u32,
     /// Bytes of header, options included: 20 to 60.
@@ -93,6 +95,7 @@ impl Ipv4Header {
             destination: Ipv4Addr::new(d0, d1, d2, d3),
             protocol: Protocol(protocol),
             fragment,
+            fragment_offset: usize::from(flags & FRAGMENT_OFFSET) * 8,
             identification,
             header_length,
             total_length,

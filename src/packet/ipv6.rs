@@ -20,6 +20,8 @@ pub struct Ipv6Header {
     pub protocol: Protocol,
     /// Whole packet, first fragment or later one; an atomic fragment is whole (RFC 6946).
     pub fragment: Fragment,
+    /// Where in the packet's fragmentable part this fragment begins, in bytes.
+    pub fragment_offset: usize,
     /// What the packet's fragments have in common; zero of a whole one.
     pub identification: u32,
     /// Bytes of fixed and extension headers.
@@ -81,6 +83,7 @@ impl Ipv6Header {
             destination: Ipv6Addr::from(*destination),
             protocol: Protocol(chain.protocol),
             fragment: chain.fragment,
+            fragment_offset: chain.fragment_offset,
             identification: chain.identification,
             header_length: chain.end,
             total_length,
@@ -92,6 +95,7 @@ impl Ipv6Header {
 struct Chain {
     protocol: u8,
     fragment: Fragment,
+    fragment_offset: usize,
     identification: u32,
     end: usize,
 }
@@ -102,6 +106,7 @@ impl Chain {
         let mut chain = Self {
             protocol: next_header,
             fragment: Fragment::Whole,
+            fragment_offset: 0,
             identification: 0,
             end: FIXED,
         };
@@ -129,6 +134,7 @@ impl Chain {
                 chain.identification = u32::from_be_bytes([i0, i1, i2, i3]);
                 chain.fragment = Fragment::First;
                 if field >> 3 != 0 {
+                    chain.fragment_offset = usize::from(field & !7);
                     chain.fragment = Fragment::Later;
                     return Ok(chain);
                 }

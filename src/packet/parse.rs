@@ -40,6 +40,18 @@ impl Parsed {
         frame.get_mut(usize::from(self.network)..self.end as usize).unwrap_or_default()
     }
 
+    /// Whether it is IPv6.
+    #[inline]
+    pub const fn is_ipv6(&self) -> bool {
+        self.info.flow.destination.is_ipv6()
+    }
+
+    /// What the frame says it carries, behind all VLAN tags.
+    #[inline]
+    pub const fn ether_type(&self) -> EtherType {
+        if self.is_ipv6() { EtherType::IPV6 } else { EtherType::IPV4 }
+    }
+
     /// Bytes of the IP packet.
     #[inline]
     pub const fn length(&self) -> usize {
@@ -108,6 +120,7 @@ fn parse_ipv4(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
         destination: ip.destination.into(),
         protocol: ip.protocol,
         fragment: ip.fragment,
+        fragment_offset: ip.fragment_offset,
         identification: ip.identification,
         payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
@@ -122,6 +135,7 @@ fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
         destination: ip.destination.into(),
         protocol: ip.protocol,
         fragment: ip.fragment,
+        fragment_offset: ip.fragment_offset,
         identification: ip.identification,
         payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
@@ -134,6 +148,7 @@ struct IpPacket<'a> {
     destination: IpAddr,
     protocol: Protocol,
     fragment: Fragment,
+    fragment_offset: usize,
     identification: u32,
     payload: &'a [u8],
 }
@@ -148,6 +163,10 @@ impl IpPacket<'_> {
     ) -> Result<Parsed, DropReason> {
         let transport = match self.fragment {
             Fragment::Whole | Fragment::First => Transport::read(self.protocol, self.payload)?,
+            // RFC 3128: it would overwrite the ports and flags that decided about the first one.
+            Fragment::Later if self.fragment_offset < Transport::header_length(self.protocol) => {
+                return Err(DropReason::FragmentOverlapsHeader);
+            }
             Fragment::Later => Transport::default(),
         };
         let mut info = PacketInfo {
@@ -214,9 +233,32 @@ mod tests {
     }
 
     #[test]
+    fn a_later_fragment_that_begins_in_the_transport_header_is_refused() {
+        let overlapping = DropReason::FragmentOverlapsHeader;
+        for (protocol, first_legal) in [
+            (Protocol::TCP, 3),
+            (Protocol::UDP, 1),
+            (Protocol::SCTP, 2),
+            (Protocol::ESP, 1),
+            (Protocol::ICMP, 1),
+        ] {
+            for units in 1..5 {
+                let mut v4 = frame(false, protocol, &[1; 20]);
+                v4[21] = units;
+                let header = [protocol.0, 0, 0, units * 8, 0, 0, 0, 1];
+                let v6 = frame(true, Protocol(44), &[&header[..], &[1; 20]].concat());
+                for bytes in [v4, v6] {
+                    let refused = parse(&bytes) == Parse::Malformed(overlapping);
+                    assert_eq!(refused, units < first_legal, "{protocol} {units}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_later_fragment_has_neither_ports_nor_flags_whatever_its_bytes() {
         let mut later = frame(false, Protocol::TCP, &[1; 20]);
-        later[21] = 1;
+        later[21] = 3;
         let Parse::Ip(Parsed { info, .. }) = parse(&later) else { panic!() };
         assert_eq!(info.fragment, Fragment::Later);
         assert_eq!((info.flow.source_port, info.flow.destination_port), (0, 0));

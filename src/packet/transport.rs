@@ -15,6 +15,17 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// Bytes of the fixed header of a protocol with ports; zero for others.
+    #[inline]
+    pub const fn header_length(protocol: Protocol) -> usize {
+        match protocol {
+            Protocol::TCP => 20,  // RFC 9293 section 3.1
+            Protocol::UDP => 8,   // RFC 768
+            Protocol::SCTP => 12, // RFC 9260 section 3.1
+            _ => 0,
+        }
+    }
+
     /// Reads the transport header at the start of `payload`, the payload of an IP packet that is
     /// whole or a first fragment.
     ///
@@ -26,23 +37,14 @@ impl Transport {
             [a, b, c, d, ..] => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
             _ => (0, 0),
         };
-        let (header, flags): (&[u8], u8) = match protocol {
-            // RFC 9293 section 3.1
-            Protocol::TCP => match payload.first_chunk::<20>() {
-                Some(header) => (header, header[13]),
-                None => return Err(DropReason::TransportTruncated),
-            },
-            // RFC 768
-            Protocol::UDP => match payload.first_chunk::<8>() {
-                Some(header) => (header, 0),
-                None => return Err(DropReason::TransportTruncated),
-            },
-            // RFC 9260 section 3.1
-            Protocol::SCTP => match payload.first_chunk::<12>() {
-                Some(header) => (header, 0),
-                None => return Err(DropReason::TransportTruncated),
-            },
-            _ => return Ok(Self::default()),
+        if !protocol.has_ports() {
+            return Ok(Self::default());
+        }
+        let header = payload.get(..Self::header_length(protocol));
+        let header = header.ok_or(DropReason::TransportTruncated)?;
+        let flags = match protocol {
+            Protocol::TCP => header.get(13).copied().unwrap_or_default(),
+            _ => 0,
         };
         let (source_port, destination_port) = ports(header);
         Ok(Self { source_port, destination_port, tcp_flags: TcpFlags(flags) })

@@ -2,7 +2,8 @@
 
 use super::frames::DIRECTOR_MAC;
 use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
-use dsrlb::dataplane::{Idle, Observed, Pipeline, Plan, Planner, WorkerCounters};
+use dsrlb::dataplane::neighbour::Path;
+use dsrlb::dataplane::{Idle, Observed, Pipeline, Plan, Planner, Site, WorkerCounters};
 use dsrlb::flow::HashInput;
 use dsrlb::packet::MacAddress;
 use dsrlb::verdict::{BackendIndex, Verdict};
@@ -37,7 +38,8 @@ pub fn plan_with(answers: bool) -> Plan {
     let mut services: Vec<_> = SERVICES.map(|(key, input)| service(key, input)).into();
     let lost = RealServer::new("10.0.0.99".parse().unwrap());
     services.push(VirtualService::new("10.0.0.102:80/tcp".parse().unwrap()).backend(lost));
-    Planner::new(64).plan(&services, STATION, answers, observe)
+    let site = Site { answers, ..Site::new(STATION) };
+    Planner::new(64).plan(&services, &site, observe)
 }
 
 /// The plan, made once: the fuzz targets need it for every input.
@@ -51,11 +53,11 @@ fn observe(backend: &dyn Backend) -> Observed {
         std::net::IpAddr::V4(ip) => ip.octets()[3],
         std::net::IpAddr::V6(ip) => ip.octets()[15],
     };
-    let neighbour = match last {
+    let path = match last {
         99 => Err(Idle::Unresolved("nobody answers".into())),
-        last => Ok(MacAddress([2, 0, 0, 0, 0, last])),
+        last => Ok(Path::on_link(MacAddress([2, 0, 0, 0, 0, last]))),
     };
-    Observed { neighbour, health: Ok(()) }
+    Observed { path, health: Ok(()) }
 }
 
 pub fn pipeline() -> Pipeline<HashBalancer> {

@@ -19,8 +19,8 @@ mod resolver;
 mod thread;
 
 pub use state::{
-    Entry, Freshness, Link, LinkState, NeighbourEvent, NeighbourState, Observation, Rejection,
-    Route, Unresolved,
+    Entry, Freshness, Link, LinkState, NeighbourEvent, NeighbourState, Observation, Path,
+    Rejection, Route, Unresolved,
 };
 pub use table::NeighbourTable;
 

@@ -23,6 +23,31 @@ pub enum NeighbourState {
     },
 }
 
+/// The way to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Path {
+    /// The MAC address of the next hop.
+    pub mac: MacAddress,
+    /// The position of the interface among the ports of the data plane; zero is the one that
+    /// packets come in by.
+    pub port: u8,
+    /// The 802.1Q id, if the route leaves by a VLAN interface on the port.
+    pub vlan: Option<u16>,
+    /// The router, or none if the address is on link.
+    pub gateway: Option<IpAddr>,
+    /// What the kernel would send from.
+    pub source: Option<IpAddr>,
+    /// The largest packet of the outgoing interface or the route, in bytes, IP header included.
+    pub mtu: u32,
+}
+
+impl Path {
+    /// On link at the port that packets come in by, with no known limit to their size.
+    pub const fn on_link(mac: MacAddress) -> Self {
+        Self { mac, port: 0, vlan: None, gateway: None, source: None, mtu: u32::MAX }
+    }
+}
+
 /// What is missing for a neighbour to be resolved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[non_exhaustive]
