@@ -5,18 +5,18 @@ use crate::packet::MacAddress;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What a message of the kernel tells; `None` for all that is not about neighbours and links.
+/// What a message of the kernel tells; `None` for what changes no way to a neighbour.
 pub(super) fn observation(message: &RouteNetlinkMessage) -> Option<Observation> {
     match message {
         RouteNetlinkMessage::NewNeighbour(message) => {
@@ -35,6 +35,14 @@ pub(super) fn observation(message: &RouteNetlinkMessage) -> Option<Observation> 
         {
             Some(Observation::LinkGone(message.header.index))
         }
+        // A default route has no destination: it covers all addresses, as do the others here.
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+            Some(Observation::RoutesChanged(covered(message)))
+        }
+        RouteNetlinkMessage::NewRule(_)
+        | RouteNetlinkMessage::DelRule(_)
+        | RouteNetlinkMessage::NewAddress(_)
+        | RouteNetlinkMessage::DelAddress(_) => Some(Observation::RoutesChanged(None)),
         _ => None,
     }
 }
@@ -86,7 +94,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
     }
     let mut hardware = None;
     let mut lower = None;
-    let mut is_vlan = false;
+    let (mut vlan, mut mtu) = (None, 0);
     let mut lower_is_elsewhere = false;
     for attribute in &message.attributes {
         match attribute {
@@ -94,9 +102,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Link(index) => lower = Some(*index),
             // The index of `Link` is then one of another namespace, as with a veth's peer.
             LinkAttribute::LinkNetNsId(_) => lower_is_elsewhere = true,
-            LinkAttribute::LinkInfo(info) => {
-                is_vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan));
-            }
+            LinkAttribute::LinkInfo(info) => vlan = vlan_id(info),
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
             _ => {}
         }
     }
@@ -104,11 +111,24 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let flags = LinkFlags::Up | LinkFlags::LowerUp;
     Some(Link {
         index: message.header.index,
-        vlan_of: lower.filter(|_| is_vlan && !lower_is_elsewhere),
+        vlan_of: lower.filter(|_| !lower_is_elsewhere).zip(vlan),
         state: LinkState {
             mac: hardware.filter(|_| is_ethernet),
             up: message.header.flags.contains(flags),
+            mtu,
         },
+    })
+}
+
+fn vlan_id(info: &[LinkInfo]) -> Option<u16> {
+    info.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(attributes)) => {
+            attributes.iter().find_map(|attribute| match attribute {
+                InfoVlan::Id(id) => Some(*id),
+                _ => None,
+            })
+        }
+        _ => None,
     })
 }
 
@@ -119,27 +139,51 @@ pub(super) fn route(message: &RouteMessage) -> Route {
         RouteType::Local | RouteType::Anycast => return Route::Local,
         _ => return Route::Unreachable,
     }
-    let mut interface = None;
+    let (mut interface, mut gateway, mut source, mut mtu) = (None, None, None, None);
+    let mut expires = false;
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => {
-                return Route::Via(IpAddr::V4(*gateway));
-            }
-            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => {
-                return Route::Via(IpAddr::V6(*gateway));
-            }
-            // An IPv4 destination by way of an IPv6 router (RFC 5549).
-            RouteAttribute::Via(RouteVia::Inet(gateway)) => {
-                return Route::Via(IpAddr::V4(*gateway));
-            }
-            RouteAttribute::Via(RouteVia::Inet6(gateway)) => {
-                return Route::Via(IpAddr::V6(*gateway));
-            }
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            // An IPv4 destination by way of an IPv6 router (RFC 8950).
+            RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+            RouteAttribute::PrefSource(address) => source = ip(address),
             RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu).filter(|mtu| *mtu != 0),
+                    _ => None,
+                });
+            }
+            RouteAttribute::CacheInfo(info) => expires = info.expires != 0,
             _ => {}
         }
     }
-    interface.map_or(Route::Unreachable, Route::OnLink)
+    // What the kernel has learned for packets of its own it forgets without a word.
+    let mtu = mtu.filter(|_| !expires);
+    interface.map_or(Route::Unreachable, |interface| Route::Unicast {
+        interface,
+        gateway,
+        source,
+        mtu,
+    })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// The addresses whose routes a change of this route may change.
+fn covered(message: &RouteMessage) -> Option<IpNet> {
+    let destination = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    IpNet::new(destination?, message.header.destination_prefix_length).ok()
 }
 
 /// "All interfaces".

@@ -13,8 +13,16 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Multicast groups of `linux/rtnetlink.h`.
-const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_NEIGH: u32 = 3;
+const GROUPS: [u32; 8] = [
+    1,  // RTNLGRP_LINK
+    3,  // RTNLGRP_NEIGH
+    5,  // RTNLGRP_IPV4_IFADDR
+    7,  // RTNLGRP_IPV4_ROUTE
+    8,  // RTNLGRP_IPV4_RULE
+    9,  // RTNLGRP_IPV6_IFADDR
+    11, // RTNLGRP_IPV6_ROUTE
+    19, // RTNLGRP_IPV6_RULE
+];
 
 /// How many datagrams are read before the events so far are handed on.
 const MAX_DATAGRAMS: usize = 256;
@@ -51,7 +59,10 @@ fn while_doing(doing: &'static str) -> impl Fn(io::Error) -> ResolverError {
     move |source| ResolverError::Netlink { doing, source }
 }
 
-/// Resolves neighbours on one interface and follows their changes.
+/// Finds the ways to addresses by the interfaces of the data plane, and follows their changes: of
+/// routes, of the addresses of this host, and of neighbours.
+///
+/// Routes are those of the kernel, looked up once and again when the kernel tells of a change.
 ///
 /// Sends no packets itself: it makes the kernel resolve (`NTF_USE`), so the kernel's timers and
 /// settings (`net.ipv4.neigh`) hold and its table agrees with ours. A neighbour that goes silent
@@ -60,42 +71,46 @@ fn while_doing(doing: &'static str) -> impl Fn(io::Error) -> ResolverError {
 /// (`delay_first_probe_time` and three probes) it has failed. Monitors are faster.
 pub struct Resolver {
     table: NeighbourTable,
-    interface: u32,
+    /// The interface that packets come in by.
+    ingress: u32,
     /// Subscribed; never asked anything, so that answers and events do not mix.
     events: NetlinkSocket,
     requests: NetlinkSocket,
 }
 
 impl Resolver {
-    /// Opens sockets in the network namespace of the calling thread and reads the interface.
+    /// Opens sockets in the network namespace of the calling thread and reads the interfaces with
+    /// these indices: the one that packets come in by, then those that they can leave by as well.
     ///
     /// They keep to that namespace whatever thread the resolver moves to.
     ///
     /// # Errors
     ///
-    /// When netlink is refused, or the interface is not there or not Ethernet.
-    pub fn open(interface: u32) -> Result<Self, ResolverError> {
+    /// When netlink is refused, or an interface is not there or not Ethernet.
+    pub fn open(ports: &[u32]) -> Result<Self, ResolverError> {
         let opening = while_doing("opening a socket");
         let mut resolver = Self {
-            table: NeighbourTable::new(interface),
-            interface,
+            table: NeighbourTable::new(ports),
+            ingress: ports.first().copied().unwrap_or_default(),
             // Subscribed before the first dump: whatever changes after it is heard of.
-            events: NetlinkSocket::open(&[RTNLGRP_LINK, RTNLGRP_NEIGH]).map_err(&opening)?,
+            events: NetlinkSocket::open(&GROUPS).map_err(&opening)?,
             requests: NetlinkSocket::open(&[]).map_err(&opening)?,
         };
         let links = resolver.read_links()?;
-        let link = links.iter().find(|link| link.index == interface);
-        let link = link.ok_or(ResolverError::NoInterface(interface))?;
-        if link.state.mac.is_none() {
-            return Err(ResolverError::NotEthernet(interface));
+        for &interface in ports {
+            let link = links.iter().find(|link| link.index == interface);
+            let link = link.ok_or(ResolverError::NoInterface(interface))?;
+            if link.state.mac.is_none() {
+                return Err(ResolverError::NotEthernet(interface));
+            }
         }
         resolver.table.replace_links(links, Instant::now());
         Ok(resolver)
     }
 
-    /// The interface as it is now.
-    pub fn link(&self) -> LinkState {
-        self.table.link()
+    /// An interface of the data plane as it is now.
+    pub fn link(&self, port: u8) -> LinkState {
+        self.table.link(port)
     }
 
     /// What is known of `address`; `None` if it is not wanted.
@@ -159,6 +174,7 @@ impl Resolver {
         }
         let links = self.read_links()?;
         self.table.replace_links(links, Instant::now());
+        self.table.apply(Observation::RoutesChanged(None), Instant::now());
         self.read_neighbours()
     }
 
@@ -184,7 +200,7 @@ impl Resolver {
     ///
     /// When netlink fails.
     pub fn preferred_host_routes(&mut self) -> Result<Vec<Ipv6Addr>, ResolverError> {
-        let ours = self.interface;
+        let ours = self.ingress;
         let address = |message: &RouteNetlinkMessage| match message {
             RouteNetlinkMessage::NewAddress(address) => decode::preferred_host_route(address)
                 .filter(|(interface, _)| *interface == ours)
@@ -223,17 +239,22 @@ impl Resolver {
         Ok(())
     }
 
-    /// Does what is due: looks up routes, and has the kernel ask.
+    /// Does what is due: looks up routes, and has the kernel ask, once for all behind one gateway.
     fn attend(&mut self) -> Result<(), ResolverError> {
+        let mut asked = BTreeSet::new();
         for address in self.table.due(Instant::now()) {
-            let route = self.look_up(address)?;
+            if self.table.needs_route(address) {
+                let route = self.look_up(address)?;
+                self.table.apply(Observation::Route { address, route }, Instant::now());
+            }
             let now = Instant::now();
-            self.table.apply(Observation::Route { address, route }, now);
-            if let Some(interface) = self.table.ask_on(address) {
+            if let Some((interface, neighbour)) = self.table.ask_on(address)
+                && asked.insert((interface, neighbour))
+            {
                 // Asking spoils a permanent entry, and one may have been set a moment ago.
-                self.look_at(interface, address)?;
-                if self.table.ask_on(address) == Some(interface) {
-                    self.ask(interface, address)?;
+                self.look_at(interface, neighbour)?;
+                if self.table.ask_on(address) == Some((interface, neighbour)) {
+                    self.ask(interface, neighbour)?;
                 }
             }
             self.table.attended(address, now);
@@ -262,7 +283,7 @@ impl Resolver {
             && v6.is_unicast_link_local()
         {
             // Such an address means nothing without an interface, and ours is the one meant.
-            return Ok(Route::OnLink(self.interface));
+            return Ok(Route::on_link(self.ingress));
         }
         let answer = self
             .requests

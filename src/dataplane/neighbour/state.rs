@@ -1,6 +1,7 @@
 //! What can be said of a neighbour, a link and a route: plain values.
 
 use crate::packet::MacAddress;
+use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -12,8 +13,8 @@ pub enum NeighbourState {
         /// What is missing.
         why: Unresolved,
     },
-    /// It is at this address.
-    Resolved(MacAddress),
+    /// This is the way to it.
+    Resolved(Path),
     /// It has an address that nothing may be sent to.
     Rejected {
         /// The address.
@@ -62,10 +63,10 @@ pub enum Unresolved {
     LinkGone,
     /// The routing table has no way to it.
     NoRoute,
-    /// It is behind a router, but L2 DSR needs it on the director's own link.
-    RoutedVia(IpAddr),
-    /// It is on another interface, with this index, not on the one packets come in by.
+    /// Its route leaves by another interface, with this index, than those of the data plane.
     OtherInterface(u32),
+    /// Its route leaves by a VLAN within a VLAN, with this index; frames get one tag at most.
+    StackedVlan(u32),
     /// The address belongs to this host.
     OwnAddress,
 }
@@ -78,9 +79,13 @@ impl fmt::Display for Unresolved {
             Self::LinkDown => f.write_str("the interface is down or has no carrier"),
             Self::LinkGone => f.write_str("the interface is gone"),
             Self::NoRoute => f.write_str("no route to it"),
-            Self::RoutedVia(gateway) => write!(f, "not on link: routed via {gateway}"),
-            Self::OtherInterface(index) => {
-                write!(f, "not on this link: routed to interface {index}")
+            Self::OtherInterface(index) => write!(
+                f,
+                "routed to interface {index}, which is neither the one packets come in by nor an \
+                 egress interface; it can be added as one"
+            ),
+            Self::StackedVlan(index) => {
+                write!(f, "routed to interface {index}, a VLAN within a VLAN")
             }
             Self::OwnAddress => f.write_str("the address belongs to this host"),
         }
@@ -126,7 +131,10 @@ impl fmt::Display for NeighbourState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved { why } => write!(f, "unresolved: {why}"),
-            Self::Resolved(mac) => write!(f, "at {mac}"),
+            Self::Resolved(path) => match path.gateway {
+                Some(gateway) => write!(f, "behind {gateway} at {}", path.mac),
+                None => write!(f, "at {}", path.mac),
+            },
             Self::Rejected { mac, why } => write!(f, "MAC {mac} refused: {why}"),
         }
     }
@@ -143,17 +151,24 @@ pub enum NeighbourEvent {
         /// Its state from now on.
         state: NeighbourState,
     },
-    /// The interface itself changed.
-    LinkChanged(LinkState),
+    /// An interface of the data plane changed.
+    LinkChanged {
+        /// Its position among them.
+        port: u8,
+        /// What it is now.
+        link: LinkState,
+    },
 }
 
-/// The data-plane interface as it is now.
+/// An interface as it is now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LinkState {
     /// Its Ethernet address; `None` when it is gone or is no Ethernet interface.
     pub mac: Option<MacAddress>,
     /// Whether it is up and has a carrier.
     pub up: bool,
+    /// The largest packet it takes, in bytes, IP header included.
+    pub mtu: u32,
 }
 
 /// An interface of this host, as the kernel describes it.
@@ -161,9 +176,9 @@ pub struct LinkState {
 pub struct Link {
     /// Interface index.
     pub index: u32,
-    /// The index of the interface that this one is a VLAN of.
-    pub vlan_of: Option<u32>,
-    /// Address and whether it is up.
+    /// The index of the interface that this one is a VLAN of, and the VLAN's 802.1Q id.
+    pub vlan_of: Option<(u32, u16)>,
+    /// Address, MTU and whether it is up.
     pub state: LinkState,
 }
 
@@ -192,14 +207,28 @@ pub enum Freshness {
 /// Where the routing table sends packets for an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// Directly, out of the interface with this index.
-    OnLink(u32),
-    /// To a router.
-    Via(IpAddr),
+    /// Out of an interface.
+    Unicast {
+        /// The interface's index.
+        interface: u32,
+        /// The router to send to; none if the address is on link.
+        gateway: Option<IpAddr>,
+        /// What the kernel would send from.
+        source: Option<IpAddr>,
+        /// The route's own MTU, if it has one.
+        mtu: Option<u32>,
+    },
     /// To this host.
     Local,
     /// Nowhere.
     Unreachable,
+}
+
+impl Route {
+    /// Directly, out of the interface with this index.
+    pub const fn on_link(interface: u32) -> Self {
+        Self::Unicast { interface, gateway: None, source: None, mtu: None }
+    }
 }
 
 /// Something learned from the kernel.
@@ -221,6 +250,8 @@ pub enum Observation {
         /// With this result.
         route: Route,
     },
+    /// Routes, rules or addresses of this host changed, for addresses of this prefix, or for any.
+    RoutesChanged(Option<IpNet>),
     /// An interface is new or changed.
     Link(Link),
     /// The interface with this index was deleted.
