@@ -194,7 +194,7 @@ fn the_last_handle_may_be_dropped_in_the_handler() {
     let (done, heard) = channel();
     let director = start(&lab, move |builder| {
         builder.on_event(move |event| {
-            if matches!(event, Event::LinkChanged { up: false }) {
+            if matches!(event, Event::LinkChanged { up: false, .. }) {
                 drop(theirs.lock().unwrap().take());
                 done.send(()).unwrap();
             }
@@ -217,7 +217,7 @@ fn a_handler_that_blocks_holds_up_nobody_but_its_own_thread() {
     let flag = Arc::clone(&blocked);
     let director = start(&lab, move |builder| {
         builder.monitor(Custom::default(), quick()).on_event(move |event| {
-            if matches!(event, Event::LinkChanged { up: false }) {
+            if matches!(event, Event::LinkChanged { up: false, .. }) {
                 flag.store(true, SeqCst);
                 let _ = wait.lock().unwrap().recv();
             }

@@ -18,6 +18,7 @@ use crate::health::{HealthPolicy, HealthState, Monitor};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -129,7 +130,8 @@ impl DirectorBuilder {
         self
     }
 
-    /// Sets how much each worker remembers of fragments, and how many ICMP errors it sends.
+    /// Sets how much each worker remembers of fragments, and how many ICMP errors it sends. Each
+    /// has a secret that is drawn when it starts, whatever is given here.
     #[must_use]
     pub fn pipeline(mut self, options: PipelineOptions) -> Self {
         self.pipeline = options;
@@ -218,7 +220,8 @@ impl DirectorBuilder {
         };
         let mut outbox = Some(outbox);
         for (queue, counters) in queues.into_iter().zip(counters) {
-            let pipeline = Pipeline::with_options((self.balancer)(), counters, &self.pipeline);
+            let options = PipelineOptions { secret: secret(), ..self.pipeline };
+            let pipeline = Pipeline::with_options((self.balancer)(), counters, &options);
             let mail = outbox.take().unwrap_or_else(|| channel().1);
             let worker = start_worker(queue, pipeline, mail, &shared);
             director
@@ -265,6 +268,14 @@ fn source_warnings(
         )
     };
     sources.iter().filter(is_vip).map(warning).collect()
+}
+
+/// Bytes that nobody can guess: the standard library draws keys for its hash maps.
+fn secret() -> [u8; 16] {
+    let halves = [0, 1].map(|half: u8| RandomState::new().hash_one(half).to_ne_bytes());
+    let mut secret = [0; 16];
+    secret.iter_mut().zip(halves.as_flattened()).for_each(|(to, from)| *to = *from);
+    secret
 }
 
 /// Sources of tunnels that this host does not seem to hold.

@@ -126,8 +126,8 @@ fn names_of_every_length() -> TestResult {
         let interface =
             wire.director.enter(|| XdpInterface::open(&name, &XdpOptions::default()))?;
         assert_eq!(interface.name(), name);
-        assert_eq!(interface.mac(), DIRECTOR_MAC.into());
-        assert_eq!(interface.mtu(), 1500);
+        assert_eq!(interface.ports()[0].mac, DIRECTOR_MAC.into());
+        assert_eq!(interface.ports()[0].mtu, 1500);
         current = name;
     }
     Ok(())

@@ -5,7 +5,7 @@ use super::error::XdpError;
 use super::options::{AttachMode, CopyMode, XdpOptions};
 use super::program::{MapSizes, Program, ProgramLink, RedirectStats};
 use super::queue::XdpQueue;
-use super::socket::{SocketError, XskSocket};
+use super::socket::{self, SocketError, XskSocket};
 use super::{ethtool, link};
 use crate::packet::MacAddress;
 use ipnet::IpNet;
@@ -55,6 +55,26 @@ impl fmt::Display for Granted {
     }
 }
 
+/// An interface that frames can leave by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct XdpPort {
+    /// Its name.
+    pub name: String,
+    /// Its index in the network namespace.
+    pub index: u32,
+    /// Its MAC address.
+    pub mac: MacAddress,
+    /// Its MTU, in bytes without the Ethernet header.
+    pub mtu: u32,
+}
+
+impl XdpPort {
+    fn new(name: &str, link: &link::Link) -> Self {
+        Self { name: name.to_owned(), index: link.index, mac: link.mac, mtu: link.mtu }
+    }
+}
+
 /// An Ethernet interface set up for AF_XDP.
 ///
 /// The order is: [`open`](Self::open), [`take_queues`](Self::take_queues) and start polling them,
@@ -73,8 +93,7 @@ pub struct XdpInterface {
     station: MacAddress,
     name: String,
     index: u32,
-    mtu: u32,
-    mac: MacAddress,
+    ports: Vec<XdpPort>,
     mode: AttachMode,
     zero_copy: Vec<bool>,
     fallbacks: Vec<String>,
@@ -112,7 +131,11 @@ impl XdpInterface {
         };
         check_privileges(name)?;
         let program = Program::load(name, &sizes)?;
-        let queues = open_queues(name, queues, options)?;
+        let mut queues = open_queues(name, queues, options)?;
+        let mut ports = vec![XdpPort::new(name, &link)];
+        for egress in &options.egress {
+            ports.push(open_egress_port(egress, &mut queues, options)?);
+        }
         let mut this = Self {
             link: None,
             zero_copy: queues.iter().map(XdpQueue::is_zero_copy).collect(),
@@ -122,8 +145,7 @@ impl XdpInterface {
             station: link.mac,
             name: name.to_owned(),
             index: link.index,
-            mtu: link.mtu,
-            mac: link.mac,
+            ports,
             mode: options.attach,
             fallbacks: Vec::new(),
             warnings,
@@ -133,7 +155,9 @@ impl XdpInterface {
             set.map_err(|error| this.map_error("set the socket", &error))?;
         }
         this.write_station()?;
-        if options.copy == CopyMode::Auto && this.zero_copy.contains(&false) {
+        if !options.egress.is_empty() {
+            this.fallbacks.push(format!("{name}: copy mode, as frames leave by other interfaces"));
+        } else if options.copy == CopyMode::Auto && this.zero_copy.contains(&false) {
             this.fallbacks.push(format!(
                 "{name}: copy mode, as the driver does not offer zero-copy on every queue"
             ));
@@ -257,14 +281,10 @@ impl XdpInterface {
         self.index
     }
 
-    /// The interface's own MAC, when it was opened.
-    pub fn mac(&self) -> MacAddress {
-        self.mac
-    }
-
-    /// The interface's MTU when it was opened, in bytes without the Ethernet header.
-    pub fn mtu(&self) -> u32 {
-        self.mtu
+    /// The interfaces that frames can leave by, as they were when they were opened: this one, then
+    /// those of [`XdpOptions::egress`] in their order.
+    pub fn ports(&self) -> &[XdpPort] {
+        &self.ports
     }
 
     fn write_station(&self) -> Result<(), XdpError> {
@@ -364,6 +384,7 @@ fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQu
     let mode = match (options.copy, options.attach) {
         (CopyMode::ZeroCopy, _) => BindFlags::XDP_ZEROCOPY,
         (CopyMode::Copy, _) | (_, AttachMode::Generic) => BindFlags::XDP_COPY,
+        _ if !options.egress.is_empty() => BindFlags::XDP_COPY,
         // Without a flag the kernel tries zero-copy and settles for copies.
         (CopyMode::Auto, _) => BindFlags::empty(),
     };
@@ -375,6 +396,37 @@ fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQu
                 .map_err(|error| socket_error(name, queue, options, error))
         })
         .collect()
+}
+
+/// Adds to each queue a socket on the queue of the same number of another interface.
+fn open_egress_port(
+    name: &str,
+    queues: &mut [XdpQueue],
+    options: &XdpOptions,
+) -> Result<XdpPort, XdpError> {
+    let link = link::query(name)?;
+    check_room(name, link.mtu, options)?;
+    let wanted = queues.len() as u32;
+    let told = ethtool::queues(name).map_err(|source| XdpError::Query {
+        interface: name.to_owned(),
+        what: "queues",
+        source,
+    })?;
+    if let Some(there) = told.filter(|there| there.transmit < wanted) {
+        return Err(XdpError::NoTransmitQueue {
+            interface: name.to_owned(),
+            receive: wanted,
+            transmit: there.transmit,
+        });
+    }
+    let deadline = Instant::now() + BUSY_QUEUE;
+    for queue in queues {
+        let number = queue.queue();
+        let port = socket::open_egress(name, number, queue.umem(), options, deadline)
+            .map_err(|error| socket_error(name, number, options, error))?;
+        queue.add_port(port);
+    }
+    Ok(XdpPort::new(name, &link))
 }
 
 /// Finds out whether AF_XDP sockets are allowed before libbpf finds out about BPF: it would write

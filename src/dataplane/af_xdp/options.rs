@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What the kernel leaves free before each received packet, in bytes (`XDP_PACKET_HEADROOM`).
-const PACKET_HEADROOM: u32 = 256;
+pub(super) const PACKET_HEADROOM: u32 = 256;
 /// An Ethernet header and two VLAN tags, in bytes: what a frame has beyond the MTU.
 const FRAME_OVERHEAD: u32 = 14 + 2 * 4;
 
@@ -37,6 +37,11 @@ pub enum CopyMode {
 /// How [`XdpInterface::open`](super::XdpInterface::open) is to set up an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct XdpOptions {
+    /// Other interfaces that frames can leave by, besides the one they come in by. Each queue sends
+    /// by the TX queue of its own number there, from the same memory. Then all are in copy mode:
+    /// the kernel has memory that is shared between interfaces either copied for all or for none,
+    /// and drivers with zero-copy want an XDP program on an interface that only sends, too.
+    pub egress: Vec<String>,
     /// Where the XDP program runs.
     pub attach: AttachMode,
     /// Whether frames are copied.
@@ -59,6 +64,7 @@ pub struct XdpOptions {
 impl Default for XdpOptions {
     fn default() -> Self {
         Self {
+            egress: Vec::new(),
             attach: AttachMode::Auto,
             copy: CopyMode::Auto,
             queues: None,
@@ -111,6 +117,18 @@ impl XdpOptions {
                 "copy",
                 CopyMode::ZeroCopy.to_string(),
                 "auto or copy: the generic hook has nothing to share with the driver",
+            ),
+            (
+                self.egress.is_empty() || self.copy != CopyMode::ZeroCopy,
+                "copy",
+                CopyMode::ZeroCopy.to_string(),
+                "auto or copy: memory that egress interfaces share is copied",
+            ),
+            (
+                self.egress.len() < usize::from(u8::MAX),
+                "egress",
+                self.egress.len().to_string(),
+                "at most 254 interfaces",
             ),
         ];
         match checks.into_iter().find(|(valid, ..)| !valid) {

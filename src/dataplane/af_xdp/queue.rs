@@ -2,10 +2,12 @@
 
 use super::rings::{Batch, OwnedFrame, Rings};
 use super::socket::XskSocket;
+use super::tx_port::TxPort;
 use crate::dataplane::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 use arrayvec::ArrayVec;
 use socket2::SockRef;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// The shortest Ethernet frame that is worth sending: a header.
@@ -18,10 +20,15 @@ const LONGEST_RETRY: Duration = Duration::from_millis(50);
 /// Every how many fruitless calls without a wait the interface is checked to be still there.
 const CHECK_EVERY: u32 = 1024;
 
-/// An AF_XDP socket on one RX queue: receives what the XDP program redirects there, and sends.
+/// An AF_XDP socket on one RX queue: receives what the XDP program redirects there, and sends, by the
+/// same interface or by others ([`XdpOptions::egress`](super::XdpOptions::egress)).
 ///
 /// Made by [`XdpInterface::take_queues`](super::XdpInterface::take_queues). Closing it, by dropping
 /// it, gives the traffic of the queue back to the kernel.
+///
+/// Frames are lent with the memory around them: 256 bytes in front of each, and what is left of
+/// [`XdpOptions::frame_size`](super::XdpOptions::frame_size) behind it. They are sent from where they
+/// then begin, without being moved.
 ///
 /// # What the counters say
 ///
@@ -39,21 +46,18 @@ const CHECK_EVERY: u32 = 1024;
 #[derive(Debug)]
 pub struct XdpQueue {
     rings: Rings,
+    /// The interface that frames come in by, then the others that they can leave by.
+    ports: Vec<TxPort>,
     /// Frames in no ring; the first [`XdpQueue::reserve`] stay here for [`PacketIo::send`].
     free: Vec<OwnedFrame>,
     /// Frames lent to the handler. Empty between calls, unless a handler panicked: they are kept
     /// here and not on the stack so that the next call finds them.
     lent: Batch,
-    /// Frames the handler wants sent; as `lent`.
-    outgoing: Batch,
     reserve: usize,
     zero_copy: bool,
     counted: IoStats,
-    /// Frames put into the TX ring, less those that came back.
-    transmitting: u64,
     fruitless: u32,
     total: usize,
-    interface: String,
     queue: u32,
 }
 
@@ -69,30 +73,38 @@ pub struct FrameCensus {
 }
 
 impl XdpQueue {
-    /// Takes over a bound socket and gives the kernel frames to receive into.
+    /// Takes over a bound socket and those that share its memory, and gives the kernel frames to
+    /// receive into.
     pub(super) fn new(socket: XskSocket, interface: &str, queue: u32) -> io::Result<Self> {
         let zero_copy = socket.is_zero_copy();
-        let (rings, free) = Rings::new(socket);
-        // libxdp opens it without: every program that is started later would have it, and keep
-        // the queue when this is closed.
-        SockRef::from(&rings.socket()).set_cloexec(true)?;
+        let XskSocket { fill, rx, tx, completion, umem, frames, size, frame_size } = socket;
+        let (rings, free) = Rings::new(fill, rx, umem, frames, frame_size)?;
+        let port = TxPort::new((tx, completion), None, size, zero_copy, (interface, queue))?;
         let total = free.len();
         let mut this = Self {
             rings,
+            ports: vec![port],
             free,
             lent: Batch::new(),
-            outgoing: Batch::new(),
             reserve: MAX_BATCH.min(total / 8),
             zero_copy,
             counted: IoStats::default(),
-            transmitting: 0,
             fruitless: 0,
             total,
-            interface: interface.to_owned(),
             queue,
         };
         this.rings.fill(&mut this.free, this.reserve);
         Ok(this)
+    }
+
+    /// Adds a port that frames can leave by.
+    pub(super) fn add_port(&mut self, port: TxPort) {
+        self.ports.push(port);
+    }
+
+    /// The memory, for the sockets of further ports.
+    pub(super) fn umem(&self) -> &xsk_rs::Umem {
+        self.rings.umem()
     }
 
     /// The number of the RX queue.
@@ -107,8 +119,9 @@ impl XdpQueue {
 
     /// Where the frames are, for tests and for whoever looks for a leak.
     pub fn census(&self) -> FrameCensus {
-        let free = self.free.len() + self.lent.len() + self.outgoing.len();
-        let transmitting = self.transmitting as usize;
+        let outgoing: usize = self.ports.iter().map(|port| port.outgoing.len()).sum();
+        let free = self.free.len() + self.lent.len() + outgoing;
+        let transmitting = self.ports.iter().map(TxPort::transmitting).sum::<u64>() as usize;
         FrameCensus { receiving: self.total - free - transmitting, transmitting, free }
     }
 
@@ -119,84 +132,32 @@ impl XdpQueue {
     /// Collects what is no longer used and gives the kernel frames to receive into.
     fn recycle(&mut self) {
         self.free.extend(self.lent.drain(..));
-        self.free.extend(self.outgoing.drain(..));
-        self.transmitting -= self.rings.reap(&mut self.free) as u64;
+        self.ports.iter_mut().for_each(|port| port.reap(&mut self.free));
         self.rings.fill(&mut self.free, self.reserve);
     }
 
-    /// Puts `outgoing` into the TX ring, then has the kernel send what is there.
+    /// Has each port send what is for it.
     fn transmit(&mut self) -> io::Result<()> {
-        let count = self.outgoing.len() as u64;
-        if self.rings.transmit(&mut self.outgoing) {
-            self.transmitting += count;
-            self.counted.transmitted += count;
-        } else {
-            self.counted.transmit_rejected += count;
-            self.free.extend(self.outgoing.drain(..));
-        }
-        self.kick()
+        let Self { ports, rings, free, counted, .. } = self;
+        ports.iter_mut().try_for_each(|port| port.transmit(rings, free, counted))
     }
 
-    /// Tells the kernel to send until the TX ring is empty or it cannot take more for now.
-    ///
-    /// In copy mode one call sends at most 32 frames (`XDP_MAX_TX_SKB_BUDGET`) and ends with
-    /// EAGAIN if there are more; it ends with EBUSY after each frame that the device refused for
-    /// good. Each such call takes at least one frame out of the ring, and nobody else puts any in,
-    /// so the loop ends.
+    /// Has each port go on sending what is in its ring.
     fn kick(&mut self) -> io::Result<()> {
-        loop {
-            let pending = self.rings.transmit_pending();
-            if pending == 0 || !self.rings.transmit_needs_wakeup() {
-                return Ok(());
-            }
-            let sent = SockRef::from(&self.socket()).send_with_flags(&[], libc::MSG_DONTWAIT);
-            let Err(error) = sent else {
-                return Ok(());
-            };
-            match error.raw_os_error() {
-                Some(libc::EBUSY) if !self.zero_copy => {
-                    self.counted.transmit_failed += 1;
-                    self.counted.transmitted -= 1;
-                }
-                Some(libc::EAGAIN) if self.rings.transmit_pending() < pending => {}
-                // The completion ring, the socket's send buffer or the device is full, memory is
-                // short, or the interface is down for now: the frames stay in the ring, and the
-                // next call tries again.
-                Some(
-                    libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENOMEM | libc::ENETDOWN,
-                ) => return Ok(()),
-                Some(libc::EINTR) => {}
-                _ => return self.explain(error),
-            }
-        }
+        let counted = &mut self.counted;
+        self.ports.iter_mut().try_for_each(|port| port.kick(counted))
     }
 
     /// Has a driver that ran out of frames look for new ones, and finds out whether the interface
     /// is still there: poll(2) does not report that.
     fn wake_receive(&self) -> io::Result<()> {
         match SockRef::from(&self.socket()).recv_with_flags(&mut [], libc::MSG_DONTWAIT) {
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => self.explain(error),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                self.ports.first().map_or(Ok(()), |port| port.explain(error))
+            }
             // Down for now, or busy; a socket without a message is no failure either.
             _ => Ok(()),
         }
-    }
-
-    /// Tells an interface that is gone from a driver that is not ready.
-    fn explain(&self, error: io::Error) -> io::Result<()> {
-        if error.raw_os_error() == Some(libc::ENXIO) {
-            // Copy mode says ENXIO of a socket that lost its device and of nothing else. Drivers
-            // with zero-copy also say it while they are reset or have no XDP program; the socket's
-            // pending error tells the two apart.
-            let lost = !self.zero_copy || SockRef::from(&self.socket()).take_error()?.is_some();
-            if !lost {
-                return Ok(());
-            }
-        }
-        let (interface, queue) = (&self.interface, self.queue);
-        Err(io::Error::new(
-            error.kind(),
-            format!("interface {interface} queue {queue}: the socket has lost its device: {error}"),
-        ))
     }
 
     /// Waits for something to receive, and goes on sending meanwhile.
@@ -206,7 +167,7 @@ impl XdpQueue {
         loop {
             let left =
                 deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            let pending = self.rings.transmit_pending() > 0;
+            let pending = self.ports.iter().any(TxPort::is_pending);
             let slice = if pending { left.min(retry) } else { left };
             retry = (retry * 2).min(LONGEST_RETRY);
             let started = Instant::now();
@@ -225,17 +186,25 @@ impl XdpQueue {
 
     /// Lends what is in `lent` to `handler` and sorts it by what the handler said.
     fn handle(&mut self, handler: &mut Handler<'_>) {
-        let actions: ArrayVec<Action, MAX_BATCH> = {
-            let mut data = self.rings.lend(&mut self.lent);
-            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> =
-                data.iter_mut().map(|data| Frame::new(data.contents_mut())).collect();
+        let decided: ArrayVec<(Action, Range<usize>), MAX_BATCH> = {
+            let mut frames = self.rings.lend(&mut self.lent);
             handler(&mut frames);
-            frames.iter().map(Frame::action).collect()
+            frames.iter().map(|frame: &Frame<'_>| (frame.action(), frame.range())).collect()
         };
-        for (frame, action) in self.lent.drain(..).zip(actions) {
-            match action {
-                Action::Transmit(_) => self.outgoing.push(frame),
-                Action::Release => self.free.push(frame),
+        for (mut frame, (action, content)) in self.lent.drain(..).zip(decided) {
+            let Action::Transmit(port) = action else {
+                self.free.push(frame);
+                continue;
+            };
+            match self.ports.get_mut(usize::from(port.0)) {
+                Some(port) if content.len() >= SHORTEST_FRAME => {
+                    frame.set_content(content);
+                    port.outgoing.push(frame);
+                }
+                _ => {
+                    self.counted.transmit_rejected += 1;
+                    self.free.push(frame);
+                }
             }
         }
     }
@@ -268,19 +237,20 @@ impl PacketIo for XdpQueue {
         Ok(count)
     }
 
-    fn send(&mut self, _port: Port, frame: &[u8]) -> io::Result<bool> {
+    fn send(&mut self, port: Port, frame: &[u8]) -> io::Result<bool> {
         self.recycle();
         let fits = match self.free.last_mut() {
             Some(owned) if frame.len() >= SHORTEST_FRAME => self.rings.write(owned, frame),
             _ => false,
         };
-        if !fits {
+        let port = self.ports.get_mut(usize::from(port.0)).filter(|_| fits);
+        let Some(port) = port else {
             self.counted.transmit_rejected += 1;
             self.kick()?;
             return Ok(false);
-        }
+        };
         let rejected = self.counted.transmit_rejected;
-        self.outgoing.extend(self.free.pop());
+        port.outgoing.extend(self.free.pop());
         self.transmit()?;
         Ok(self.counted.transmit_rejected == rejected)
     }
@@ -297,7 +267,8 @@ impl PacketIo for XdpQueue {
                 true => kernel.rx_dropped(),
                 false => kernel.rx_dropped().saturating_sub(no_frame),
             };
-            let invalid = kernel.tx_invalid_descs();
+            let others: u64 = self.ports.iter().map(TxPort::invalid).sum();
+            let invalid = kernel.tx_invalid_descs() + others;
             stats.transmit_failed += invalid;
             stats.transmitted = stats.transmitted.saturating_sub(invalid);
         }

@@ -1,50 +1,77 @@
-//! The four rings of a socket and the frames they hand to and fro: all `unsafe` of the packet path.
+//! The frames of a queue and the rings they are received by.
 
-use super::socket::XskSocket;
-use crate::dataplane::io::MAX_BATCH;
+use super::memory::Memory;
+use super::options::PACKET_HEADROOM;
+use crate::dataplane::io::{Frame, MAX_BATCH};
 use arrayvec::ArrayVec;
-use std::io::{self, Write};
+use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
-use xsk_rs::umem::frame::DataMut;
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+use xsk_rs::{FillQueue, FrameDesc, RxQueue, Umem};
 
 /// A batch of frames in user space's hands.
 pub(super) type Batch = ArrayVec<OwnedFrame, MAX_BATCH>;
 
 /// Descriptors on their way between a ring and a batch.
-type Descriptors = ArrayVec<FrameDesc, MAX_BATCH>;
+pub(super) type Descriptors = ArrayVec<FrameDesc, MAX_BATCH>;
 
-/// The right to use one frame's memory.
+/// The right to use one frame's memory, its chunk, and where in it the content is.
 ///
 /// Invariant: each frame of a UMEM is at any time in exactly one place: the fill ring, the RX ring,
-/// the TX ring, the completion ring, the kernel's hands between two of them, or one `OwnedFrame`.
+/// a TX ring, a completion ring, the kernel's hands between two of them, or one `OwnedFrame`.
 /// It cannot be copied, is made only of a descriptor that has just been taken out of a ring (or, at
 /// the start, out of the list of all frames), and is consumed by what puts it into one. To drop it
 /// is to lose the frame, which is a leak and not a danger.
 ///
-/// An `OwnedFrame` is used with the [`Rings`] it came from and no others: both live in one
-/// [`XdpQueue`](super::XdpQueue), which lets neither out.
+/// An `OwnedFrame` is used with the [`Rings`] it came from and no others, nor ports that do not share
+/// their memory: all live in one [`XdpQueue`](super::XdpQueue), which lets none out.
 #[derive(Debug)]
-pub(super) struct OwnedFrame(FrameDesc);
+pub(super) struct OwnedFrame {
+    /// Names the chunk, by any address in it.
+    descriptor: FrameDesc,
+    /// Where in the chunk the content is.
+    content: Range<usize>,
+}
 
-/// A bound socket, its rings and its memory.
+impl OwnedFrame {
+    /// The frame of a descriptor that has just left a ring and has no content.
+    pub(super) fn empty(descriptor: FrameDesc) -> Self {
+        Self { descriptor, content: 0..0 }
+    }
+
+    pub(super) fn set_content(&mut self, content: Range<usize>) {
+        self.content = content;
+    }
+}
+
+/// What is received into, and by.
 #[derive(Debug)]
 pub(super) struct Rings {
     fill: FillQueue,
     rx: RxQueue,
-    tx: TxQueue,
-    completion: CompQueue,
+    // Unmapped before the UMEM is: its pages are the same.
+    memory: Memory,
     umem: Umem,
-    tx_size: u32,
 }
 
 impl Rings {
     /// Takes over a socket with all of its frames, none of which is in a ring yet.
-    pub(super) fn new(socket: XskSocket) -> (Self, Vec<OwnedFrame>) {
-        let XskSocket { fill, rx, tx, completion, umem, frames, tx_size } = socket;
-        let rings = Self { fill, rx, tx, completion, umem, tx_size };
-        (rings, frames.into_iter().map(OwnedFrame).collect())
+    pub(super) fn new(
+        fill: FillQueue,
+        rx: RxQueue,
+        umem: Umem,
+        frames: Vec<FrameDesc>,
+        chunk_size: u32,
+    ) -> io::Result<(Self, Vec<OwnedFrame>)> {
+        let memory = Memory::map(&umem, &frames, chunk_size)?;
+        let rings = Self { fill, rx, memory, umem };
+        Ok((rings, frames.into_iter().map(OwnedFrame::empty).collect()))
+    }
+
+    /// The memory, for another socket to share.
+    pub(super) fn umem(&self) -> &Umem {
+        &self.umem
     }
 
     /// Adds received frames to `batch`, as many as are there and fit.
@@ -54,37 +81,61 @@ impl Rings {
         // SAFETY: the ring belongs to the same UMEM as every frame here. The descriptors it hands
         // out leave the ring with this call, so each becomes the frame's only owner.
         let count = unsafe { self.rx.consume(&mut descriptors[..room]) };
-        batch.extend(descriptors.into_iter().take(count).map(OwnedFrame));
+        let memory = &self.memory;
+        batch.extend(descriptors.into_iter().take(count).map(|descriptor| {
+            let (_, start) = memory.place(descriptor.addr());
+            let content = start..start + descriptor.lengths().data();
+            OwnedFrame { descriptor, content }
+        }));
     }
 
-    /// The bytes of each frame of `batch`, for as long as both are borrowed.
-    pub(super) fn lend<'a>(&'a self, batch: &'a mut Batch) -> ArrayVec<DataMut<'a>, MAX_BATCH> {
-        batch
-            .iter_mut()
-            .map(|frame| {
-                // SAFETY: an owned frame is in no ring, so neither the kernel nor another owned
-                // frame refers to its memory, and it is mutably borrowed as long as the slice
-                // lives. Its descriptor came from this UMEM.
-                unsafe { self.umem.data_mut(&mut frame.0) }
-            })
-            .collect()
+    /// Each frame of `batch` with the whole of its chunk around it, for as long as both are borrowed.
+    pub(super) fn lend<'a>(&'a self, batch: &'a mut Batch) -> ArrayVec<Frame<'a>, MAX_BATCH> {
+        let lend = |frame: &'a mut OwnedFrame| {
+            let (chunk, _) = self.memory.place(frame.descriptor.addr());
+            // SAFETY: an owned frame is in no ring, so neither the kernel nor another owned frame
+            // refers to its chunk, and it is mutably borrowed as long as the slice lives, as is the
+            // mapping. Its descriptor came from this UMEM.
+            let memory = unsafe { self.memory.chunk(chunk) };
+            Frame::in_memory(memory, frame.content.clone())
+        };
+        batch.iter_mut().map(lend).collect()
     }
 
     /// Writes `bytes` into `frame` as its content; false, and nothing to be sent, if they do not
     /// fit.
     pub(super) fn write(&self, frame: &mut OwnedFrame, bytes: &[u8]) -> bool {
+        let (chunk, _) = self.memory.place(frame.descriptor.addr());
         // SAFETY: as in `lend`.
-        let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
-        let mut cursor = data.cursor();
-        cursor.set_pos(0);
-        cursor.write_all(bytes).is_ok()
+        let memory = unsafe { self.memory.chunk(chunk) };
+        let content = PACKET_HEADROOM as usize..PACKET_HEADROOM as usize + bytes.len();
+        let Some(place) = memory.get_mut(content.clone()) else {
+            return false;
+        };
+        place.copy_from_slice(bytes);
+        frame.content = content;
+        true
     }
 
-    /// Gives the frames of `free` beyond the first `keep` to the kernel, to receive into.
+    /// Where `frame` begins in the memory, and how long it is.
+    pub(super) fn locate(&self, frame: &OwnedFrame) -> super::tx_ring::Descriptor {
+        let (chunk, _) = self.memory.place(frame.descriptor.addr());
+        // Whatever became of the frame, what is sent of it is inside its chunk.
+        let end = frame.content.end.min(self.memory.chunk_size());
+        let start = frame.content.start.min(end);
+        super::tx_ring::Descriptor {
+            address: self.memory.address(chunk, start) as u64,
+            length: (end - start) as u32,
+        }
+    }
+
+    /// Gives the frames of `free` beyond the first `keep` to the kernel, to receive into. The kernel
+    /// looks at nothing but which chunk they are.
     pub(super) fn fill(&mut self, free: &mut Vec<OwnedFrame>, keep: usize) {
         while free.len() > keep {
             let from = keep.max(free.len().saturating_sub(MAX_BATCH));
-            let descriptors: Descriptors = free[from..].iter().map(|frame| frame.0).collect();
+            let descriptors: Descriptors =
+                free[from..].iter().map(|frame| frame.descriptor).collect();
             // SAFETY: the frames are of this UMEM and owned; when the ring has taken them, which
             // it does with all or none, their owners are forgotten below.
             let count = unsafe { self.fill.produce(&descriptors) };
@@ -95,48 +146,6 @@ impl Rings {
             }
             free.truncate(from);
         }
-    }
-
-    /// Puts all of `batch` into the TX ring, or, if it has no room for all, nothing. Returns
-    /// whether it did; the batch is then empty.
-    pub(super) fn transmit(&mut self, batch: &mut Batch) -> bool {
-        if batch.is_empty() {
-            return true;
-        }
-        let descriptors: Descriptors = batch.iter().map(|frame| frame.0).collect();
-        // SAFETY: as in `fill`; each frame has been written or received, so its descriptor's
-        // length is that of its content.
-        let count = unsafe { self.tx.produce(&descriptors) };
-        if count == 0 {
-            return false;
-        }
-        batch.clear();
-        true
-    }
-
-    /// Adds the frames that have been sent to `free`, and returns how many.
-    pub(super) fn reap(&mut self, free: &mut Vec<OwnedFrame>) -> usize {
-        let mut total = 0;
-        loop {
-            let mut descriptors = [FrameDesc::default(); MAX_BATCH];
-            // SAFETY: as in `receive`.
-            let count = unsafe { self.completion.consume(&mut descriptors) };
-            free.extend(descriptors.into_iter().take(count).map(OwnedFrame));
-            total += count;
-            if count < MAX_BATCH {
-                return total;
-            }
-        }
-    }
-
-    /// How many frames in the TX ring the kernel has not taken, as far as it has said.
-    pub(super) fn transmit_pending(&mut self) -> u32 {
-        self.tx_size.saturating_sub(self.tx.nb_free_exact())
-    }
-
-    /// Whether the kernel looks at the TX ring only when told to.
-    pub(super) fn transmit_needs_wakeup(&self) -> bool {
-        self.tx.needs_wakeup()
     }
 
     /// Whether the driver has run out of frames and waits to be told of new ones.

@@ -2,6 +2,7 @@
 
 use super::link::MAX_NAME;
 use super::options::XdpOptions;
+use super::tx_port::{TxPort, Unused};
 use std::error::Error;
 use std::io;
 use std::num::NonZeroU32;
@@ -29,7 +30,10 @@ pub(super) struct XskSocket {
     pub(super) completion: CompQueue,
     pub(super) umem: Umem,
     pub(super) frames: Vec<FrameDesc>,
-    pub(super) tx_size: u32,
+    /// Entries of the TX ring.
+    pub(super) size: u32,
+    /// Bytes of memory per frame.
+    pub(super) frame_size: u32,
 }
 
 /// At which step it failed.
@@ -58,51 +62,21 @@ impl XskSocket {
             .ok_or_else(|| SocketError::Memory(io::ErrorKind::InvalidInput.into()))?;
         let (umem, frames) = Umem::new(umem_config, frames, false).map_err(|e| memory(&e))?;
 
-        let config = SocketConfig::builder()
-            .rx_queue_size(ring)
-            .tx_queue_size(ring)
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
-            .build();
-        // libxdp 1.6 copies 15 bytes of the name whatever its length, so it is made that long. The
-        // kernel cuts a name off at its first colon, as old names of aliases (eth0:1) have one.
-        let padded: Interface = format!("{interface::<MAX_NAME$}")
-            .parse()
-            .map_err(|_| SocketError::Bind(io::ErrorKind::InvalidInput.into()))?;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            // SAFETY: the UMEM is this socket's alone and libxdp's own program is inhibited, so
-            // the case the contract warns of, two sockets on one queue of a shared UMEM, does not
-            // arise. A failed attempt leaves the UMEM as it was.
-            let created = unsafe { Socket::new(config, &umem, &padded, queue) };
-            match created {
-                Ok((tx, rx, Some((fill, completion)))) => {
-                    return Ok(Self {
-                        fill,
-                        rx,
-                        tx,
-                        completion,
-                        umem,
-                        frames,
-                        tx_size: options.frames_per_queue,
-                    });
-                }
-                // Only of a UMEM with an earlier socket, and this one has none.
-                Ok((_, _, None)) => {
-                    return Err(SocketError::Bind(io::Error::other(
-                        "libxdp returned no fill and completion ring",
-                    )));
-                }
-                Err(error) => {
-                    let error = os_error(&error);
-                    let busy = error.raw_os_error() == Some(libc::EBUSY);
-                    if !busy || Instant::now() >= deadline {
-                        return Err(SocketError::Bind(error));
-                    }
-                    sleep(pause);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
+        match create(interface, queue, &umem, ring, mode, deadline)? {
+            (tx, rx, Some((fill, completion))) => Ok(Self {
+                fill,
+                rx,
+                tx,
+                completion,
+                umem,
+                frames,
+                size: options.frames_per_queue,
+                frame_size: options.frame_size,
+            }),
+            // Only of a queue with an earlier socket of this memory, and there is none.
+            (_, _, None) => Err(SocketError::Bind(io::Error::other(
+                "libxdp returned no fill and completion ring",
+            ))),
         }
     }
 
@@ -123,6 +97,70 @@ impl XskSocket {
             )
         };
         result == 0 && options & OPTION_ZERO_COPY != 0
+    }
+}
+
+/// Binds a further socket to `queue` of another interface, to send frames of `umem` by; copies or
+/// not is as for the first.
+pub(super) fn open_egress(
+    interface: &str,
+    queue: u32,
+    umem: &Umem,
+    options: &XdpOptions,
+    deadline: Instant,
+) -> Result<TxPort, SocketError> {
+    let ring = QueueSize::new(options.frames_per_queue)
+        .map_err(|error| SocketError::Memory(os_error(&error)))?;
+    // The kernel takes the mode over and refuses one that is given (`XDP_SHARED_UMEM`).
+    let created = create(interface, queue, umem, ring, BindFlags::empty(), deadline)?;
+    let (tx, rx, Some((fill, completion))) = created else {
+        return Err(SocketError::Bind(io::Error::from_raw_os_error(libc::EBUSY)));
+    };
+    let unused = Some(Unused { _fill: fill, rx });
+    let size = options.frames_per_queue;
+    TxPort::new((tx, completion), unused, size, false, (interface, queue))
+        .map_err(SocketError::Bind)
+}
+
+type Created = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
+
+/// Makes a socket and binds it, again and again until `deadline` while the queue is busy.
+fn create(
+    interface: &str,
+    queue: u32,
+    umem: &Umem,
+    ring: QueueSize,
+    mode: BindFlags,
+    deadline: Instant,
+) -> Result<Created, SocketError> {
+    let config = SocketConfig::builder()
+        .rx_queue_size(ring)
+        .tx_queue_size(ring)
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+        .build();
+    // libxdp 1.6 copies 15 bytes of the name whatever its length, so it is made that long. The
+    // kernel cuts a name off at its first colon, as old names of aliases (eth0:1) have one.
+    let padded: Interface = format!("{interface::<MAX_NAME$}")
+        .parse()
+        .map_err(|_| SocketError::Bind(io::ErrorKind::InvalidInput.into()))?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        // SAFETY: libxdp's own program is inhibited, and no two sockets of one UMEM are on the same
+        // queue of the same interface, which is what the contract warns of: each queue of each
+        // interface is bound once, by the queue that owns the UMEM. A failed attempt leaves the
+        // UMEM as it was.
+        let created = unsafe { Socket::new(config, umem, &padded, queue) };
+        let error = match created {
+            Ok(created) => return Ok(created),
+            Err(error) => os_error(&error),
+        };
+        let busy = error.raw_os_error() == Some(libc::EBUSY);
+        if !busy || Instant::now() >= deadline {
+            return Err(SocketError::Bind(error));
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
