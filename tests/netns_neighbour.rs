@@ -24,11 +24,10 @@ fn resolves_both_families_without_any_other_traffic() {
         return;
     };
     let watch = pair.watch([PEER_V4, PEER_V6]);
-    let resolved = at(PEER_MAC);
     let mut left = BTreeSet::from([PEER_V4, PEER_V6]);
     let took = watch.until("both resolved", |event| {
         if let NeighbourEvent::Neighbour { address, state } = event
-            && state == resolved
+            && matches!(state, NeighbourState::Resolved(path) if path.mac == PEER_MAC)
         {
             left.remove(&address);
         }

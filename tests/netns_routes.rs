@@ -156,9 +156,9 @@ fn another_port_is_told_by_its_number() {
     let watch = pair.watch_on(&[eth0, arm], [backend(), PEER_V4]);
     until_path(&watch, backend(), "the second port", |path| (path.port, path.mtu) == (1, 1300));
     pair.peer("link set arm down");
-    watch.until_state(backend(), unresolved(Unresolved::LinkDown));
     watch.until(
         "the link event",
         |event| matches!(event, NeighbourEvent::LinkChanged { port: 1, link } if !link.up),
     );
+    watch.until_state(backend(), unresolved(Unresolved::LinkDown));
 }
