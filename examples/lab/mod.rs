@@ -27,7 +27,9 @@ mod command;
 mod datagram;
 mod http;
 pub mod netns;
+mod routed;
 mod topology;
+mod tunnel;
 mod vlan;
 mod watch;
 
@@ -38,6 +40,8 @@ pub use client::{
 pub use datagram::DatagramServer;
 pub use http::HttpServer;
 pub use netns::Namespace;
+pub use routed::SECOND_ARM;
+pub use tunnel::{Arrival, TunnelReceiver};
 pub use watch::SourceWatch;
 
 use std::io::{self, Write};
@@ -61,6 +65,12 @@ pub struct LabOptions {
     /// Makes the director's cable an 802.1Q trunk. XDP and AF_XDP see, and have to send, frames with this tag; the
     /// director's kernel and all other hosts see them without. Needs `tc` and clang.
     pub vlan: Option<u16>,
+    /// Whether the backends are behind a router, each in a subnet of its own. Needs IPv6.
+    pub routed: bool,
+    /// Whether the director has a second interface, to the router, and its routes to the backends leave by that.
+    pub second_arm: bool,
+    /// The MTU of the links between the router and the backends, if it is another.
+    pub far_mtu: Option<u16>,
     /// The MTU of every interface. Native XDP on veth takes about 3500 at most (with pages of 4 KiB).
     pub mtu: u16,
 }
@@ -81,6 +91,9 @@ impl Default for LabOptions {
             ipv6: true,
             director_holds_vip: true,
             vlan: None,
+            routed: false,
+            second_arm: false,
+            far_mtu: None,
             mtu: 1500,
         }
     }
@@ -131,6 +144,8 @@ pub struct Lab {
     pub switch: Namespace,
     pub client: Host,
     pub director: Host,
+    /// Between the director and the backends, if they are routed.
+    pub router: Option<Host>,
     pub backends: Vec<Host>,
     pub vip4: Ipv4Addr,
     pub vip6: Ipv6Addr,
@@ -256,6 +271,12 @@ impl Lab {
             tx_packets: count("tx", "packets")?,
             tx_bytes: count("tx", "bytes")?,
         })
+    }
+
+    /// Changes the MTU of the link between the router and one backend.
+    pub fn set_far_mtu(&self, backend: &Host, mtu: u16) -> io::Result<()> {
+        let router = self.router.as_ref().ok_or_else(|| io::Error::other("nothing is routed"))?;
+        routed::set_far_mtu(&router.namespace, backend, mtu)
     }
 
     /// Plugs a host's cable in or out, at the switch's end, so that the host keeps its addresses.

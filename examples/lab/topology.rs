@@ -1,17 +1,18 @@
 //! How the laboratory is wired.
 
 use super::netns::{self, Namespace};
-use super::{Host, Lab, LabOptions, vlan};
+use super::{Host, Lab, LabOptions, routed, vlan};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 const CLIENT: u8 = 2;
 const DIRECTOR: u8 = 1;
+const ROUTER: u8 = 3;
 const FIRST_BACKEND: u8 = 11;
 const MOST_BACKENDS: u8 = 80;
-const VIP4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
+pub(super) const VIP4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub(super) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
 const INTERFACE: &str = "eth0";
 const BRIDGE: &str = "bridge";
 
@@ -60,21 +61,32 @@ pub(super) fn build(options: &LabOptions) -> io::Result<Lab> {
     let switch = Namespace::create(format!("{prefix}-switch"))?;
     let client = host(&prefix, "client", CLIENT, options)?;
     let director = host(&prefix, "director", DIRECTOR, options)?;
-    let backends = (1..=options.backends)
+    let mut backends = (1..=options.backends)
         .map(|n| host(&prefix, &format!("b{n}"), FIRST_BACKEND + n - 1, options))
         .collect::<io::Result<Vec<_>>>()?;
+    let router = options.routed.then(|| host(&prefix, "router", ROUTER, options)).transpose()?;
 
-    connect(&switch, [&client, &director].into_iter().chain(&backends), options)?;
+    let near = if router.is_some() { [].iter() } else { backends.iter() };
+    let hosts = [&client, &director].into_iter().chain(&router).chain(near);
+    connect(&switch, hosts, options)?;
     fix_director_cable(&switch, &director, options)?;
     for backend in &backends {
         backend.namespace.sysctl(BACKEND)?;
     }
     address(&client, None, options)?;
     address(&director, options.director_holds_vip.then_some(INTERFACE), options)?;
-    for backend in &backends {
-        address(backend, Some("lo"), options)?;
+    match &router {
+        None => backends.iter().try_for_each(|backend| address(backend, Some("lo"), options))?,
+        Some(router) => {
+            address(router, None, options)?;
+            for (number, backend) in (1..).zip(&mut backends) {
+                (backend.v4, backend.v6) = routed::addresses(number);
+            }
+            routed::connect(router, &director, &client, &backends, options)?;
+        }
     }
-    Ok(Lab { switch, client, director, backends, vip4: VIP4, vip6: VIP6, ipv6: options.ipv6 })
+    let (vip4, vip6, ipv6) = (VIP4, VIP6, options.ipv6);
+    Ok(Lab { switch, client, director, router, backends, vip4, vip6, ipv6 })
 }
 
 fn check(options: &LabOptions) -> io::Result<()> {
