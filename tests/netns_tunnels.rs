@@ -250,12 +250,14 @@ fn l3dsr_names_the_vip_by_a_dscp_value() {
     let Some(lab) = Lab::build_or_skip(&routed("l3dsr")) else { return };
     let backend = &lab.backends[0];
     // The backend's side: what has the value is for the VIP.
+    let chain = "type filter hook prerouting priority raw;";
+    let (v4, v6) = (
+        format!("{} ip daddr set {}", backend.v4, lab.vip4),
+        format!("{} ip6 daddr set {}", backend.v6, lab.vip6),
+    );
     let rules = format!(
-        "table ip l3dsr {{ chain c {{ type filter hook prerouting priority raw;\n\
-         ip dscp 10 ip daddr {} ip daddr set {} }} }}\n\
-         table ip6 l3dsr {{ chain c {{ type filter hook prerouting priority raw;\n\
-         ip6 dscp 10 ip6 daddr {} ip6 daddr set {} }} }}",
-        backend.v4, lab.vip4, backend.v6, lab.vip6
+        "table ip l3dsr {{\nchain c {{\n{chain}\nip dscp 10 ip daddr {v4}\n}}\n}}\n\
+         table ip6 l3dsr {{\nchain c {{\n{chain}\nip6 dscp 10 ip6 daddr {v6}\n}}\n}}\n"
     );
     backend.namespace.run("nft", &[&rules]).unwrap();
     let _http = lab.start_http(80).unwrap();

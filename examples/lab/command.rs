@@ -47,6 +47,7 @@ fn cannot_start(program: &str, shown: &str, error: &io::Error) -> io::Error {
     let package = match program {
         "ip" | "tc" => "iproute2",
         "ping" => "iputils-ping",
+        "nft" => "nftables",
         other => other,
     };
     let message = format!(

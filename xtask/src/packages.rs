@@ -71,6 +71,11 @@ const PACKAGES: &[Package] = &[
         ["iputils-ping", "iputils", "iputils"],
         "sends the first packets through them",
     ),
+    package(
+        Program("nft"),
+        ["nftables", "nftables", "nftables"],
+        "stands for the map from DSCP values to VIPs on the backends of tests",
+    ),
 ];
 
 pub(crate) fn missing(present: impl Fn(Sign) -> bool) -> Vec<&'static Package> {
