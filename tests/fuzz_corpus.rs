@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use support::harness;
+use support::{beyond, harness};
 
 fn replay(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -30,4 +30,19 @@ fn rewrite() {
 #[test]
 fn maglev() {
     replay("maglev", harness::check_maglev);
+}
+
+#[test]
+fn encapsulate() {
+    replay("encapsulate", beyond::check_encapsulate);
+}
+
+#[test]
+fn icmp() {
+    replay("icmp", beyond::check_icmp);
+}
+
+#[test]
+fn fragments() {
+    replay("fragments", beyond::check_fragments);
 }

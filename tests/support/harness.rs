@@ -4,7 +4,7 @@ use super::frames::DIRECTOR_MAC;
 use super::pool;
 use dsrlb::balancer::{Candidate, Maglev};
 use dsrlb::dataplane::{Action, Frame};
-use dsrlb::flow::Timestamp;
+use dsrlb::flow::{PacketKind, Timestamp};
 use dsrlb::packet::{Parse, parse};
 use dsrlb::verdict::Verdict;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
@@ -34,6 +34,10 @@ pub fn check_parse(data: &[u8]) {
         }
         _ => return,
     };
+    // An error has the flow of what it quotes.
+    if parsed.info.kind == PacketKind::IcmpError {
+        return assert_eq!(parsed.info.flow.destination, destination);
+    }
     let flow = parsed.info.flow;
     assert_eq!((flow.source, flow.destination), (source, destination));
     let ports = match &witness.transport {

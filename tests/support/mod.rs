@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod beyond;
 pub mod frames;
 pub mod harness;
 pub mod pool;
