@@ -13,18 +13,21 @@ use dsrlb::balancer::{
 };
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
-    Frame, MAX_BATCH, Observed, Pipeline, Planner, Site, Snapshot, WorkerCounters,
+    Frame, HEADROOM, MAX_BATCH, Observed, Pipeline, Planner, Site, Snapshot, WorkerCounters,
 };
 use dsrlb::flow::{FlowHash, HashInput, HashKey, Timestamp};
+use dsrlb::forwarding::TunnelSources;
 use dsrlb::packet::{MacAddress, Parse, Parsed, parse};
 use dsrlb::verdict::Verdict;
 use etherparse::PacketBuilder;
 use std::hint::black_box;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 const DIRECTOR: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const BATCHES: usize = 64;
+const CHUNK: usize = 2048;
 
 /// One SYN for each of `count` flows, to a VIP of the family of `ipv6`.
 fn frames(count: usize, ipv6: bool) -> Vec<Vec<u8>> {
@@ -173,5 +176,71 @@ fn pipeline(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parsing, hashing, selecting, pipeline);
+/// The whole pipeline by forwarding mode and size of the packet, frames lent with room in front as
+/// drivers do.
+fn forwarding(c: &mut Criterion) {
+    for (length, label) in [(64, "64 bytes"), (1450, "1450 bytes")] {
+        let mut group = c.benchmark_group(format!("forwarding, {label}"));
+        group.throughput(Throughput::Elements((BATCHES * MAX_BATCH) as u64));
+        for (mode, address) in [
+            ("l2", "10.0.1.1"),
+            ("ipip", "10.0.1.1"),
+            ("ipip", "fd01::1"),
+            ("gue:6080", "10.0.1.1"),
+            ("gue1:6080", "fd01::1"),
+            ("l3dsr:10", "10.0.1.1"),
+        ] {
+            let snapshot = snapshot_of(mode, address.parse().unwrap());
+            // Chunks as in a UMEM, so that frames of all sizes lie equally far apart.
+            let mut memory = vec![0; BATCHES * MAX_BATCH * CHUNK];
+            let headers = frames(BATCHES * MAX_BATCH, false);
+            let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
+            let mut run = |memory: &mut [u8]| {
+                for (chunk, header) in memory.chunks_mut(CHUNK).zip(&headers) {
+                    let frame = &mut chunk[HEADROOM..];
+                    frame[..header.len()].copy_from_slice(header);
+                    frame[16..18].copy_from_slice(&(length as u16 - 14).to_be_bytes());
+                }
+                let start = Instant::now();
+                for batch in memory.chunks_mut(MAX_BATCH * CHUNK) {
+                    let mut lent: arrayvec::ArrayVec<Frame<'_>, MAX_BATCH> = batch
+                        .chunks_mut(CHUNK)
+                        .map(|chunk| Frame::in_memory(chunk, HEADROOM..HEADROOM + length))
+                        .collect();
+                    let verdicts = pipeline.process(&snapshot, Timestamp(0), &mut lent);
+                    assert!(matches!(verdicts.first(), Some(Verdict::Forward(_))));
+                    black_box(verdicts);
+                }
+                start.elapsed()
+            };
+            let family = if address.contains(':') { " over IPv6" } else { "" };
+            group.bench_function(format!("{mode}{family}"), |b| {
+                b.iter_custom(|times| (0..times).map(|_| run(&mut memory)).sum());
+            });
+        }
+    }
+}
+
+fn snapshot_of(mode: &str, first: IpAddr) -> Snapshot {
+    let address = |number: u8| match first {
+        IpAddr::V4(ip) => IpAddr::from(Ipv4Addr::from_bits(ip.to_bits() + u32::from(number))),
+        IpAddr::V6(ip) => IpAddr::from(Ipv6Addr::from_bits(ip.to_bits() + u128::from(number))),
+    };
+    let service = (0..100).fold(
+        VirtualService::new("10.0.0.100:80/tcp".parse().unwrap()),
+        |service, number| {
+            let server = RealServer::new(address(number));
+            service.backend(server.with_forwarding(mode.parse().unwrap()))
+        },
+    );
+    let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, 9]));
+    let mut site = Site::new(DIRECTOR);
+    site.tunnel_sources = ["10.0.0.1/32", "fd00::1/128"]
+        .into_iter()
+        .fold(TunnelSources::default(), |all, source| all.with(source.parse().unwrap()));
+    let observe = |_: &dyn Backend| Observed { path: Ok(path), health: Ok(()) };
+    Planner::new(1024).plan(&[service], &site, observe).snapshot
+}
+
+criterion_group!(benches, parsing, hashing, selecting, pipeline, forwarding);
 criterion_main!(benches);
