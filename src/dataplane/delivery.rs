@@ -8,8 +8,8 @@ use super::snapshot::{Delivery, NextHop, Snapshot};
 use crate::flow::{Fragment, Timestamp};
 use crate::packet::icmp::{ErrorKind, TokenBucket};
 use crate::packet::{
-    OuterFragmentation, Parsed, Tags, TunnelPath, decrement_hop_limit, encapsulate,
-    ethernet_header, hop_limit, rewrite_l3dsr, rewrite_mac,
+    EthernetHeader, OuterFragmentation, Parsed, Tags, TunnelPath, decrement_hop_limit, encapsulate,
+    hop_limit, rewrite_l3dsr, rewrite_mac,
 };
 use crate::verdict::{BackendIndex, DropReason, Verdict};
 
@@ -100,7 +100,7 @@ fn wrap(
 ) -> Result<(), DropReason> {
     let network = usize::from(parsed.network);
     let old = frame.bytes().get(..network).unwrap_or_default();
-    let header = ethernet_header(old, hop.destination, hop.source, hop.tags, path.ether_type());
+    let header = EthernetHeader::new(old, hop.destination, hop.source, hop.tags, path.ether_type());
     frame.truncate(parsed.end as usize);
     frame.trim_front(network);
     decrement_hop_limit(frame.bytes_mut())?;
@@ -120,18 +120,16 @@ fn retag(frame: &mut Frame<'_>, parsed: &Parsed, hop: &NextHop) -> Result<(), Dr
     let network = usize::from(parsed.network);
     let old = frame.bytes().get(..network).unwrap_or_default();
     let ether_type = parsed.ether_type();
-    let header = ethernet_header(old, hop.destination, hop.source, hop.tags, ether_type);
+    let header = EthernetHeader::new(old, hop.destination, hop.source, hop.tags, ether_type);
     frame.trim_front(network);
     put_before(frame, &header)
 }
 
 #[inline]
-pub(super) fn put_before(frame: &mut Frame<'_>, header: &[u8]) -> Result<(), DropReason> {
-    if !frame.grow_front(header.len()) {
+pub(super) fn put_before(frame: &mut Frame<'_>, header: &EthernetHeader) -> Result<(), DropReason> {
+    if !frame.grow_front(header.bytes().len()) {
         return Err(DropReason::NoRoom);
     }
-    if let Some(place) = frame.bytes_mut().get_mut(..header.len()) {
-        place.copy_from_slice(header);
-    }
+    header.write(frame.bytes_mut());
     Ok(())
 }

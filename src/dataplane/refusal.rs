@@ -5,7 +5,7 @@ use super::io::{Action, Frame, Port};
 use super::snapshot::Snapshot;
 use crate::flow::Timestamp;
 use crate::packet::icmp::{ErrorKind, longest_quote, may_be_answered, room_for_error, write_error};
-use crate::packet::{MacAddress, Parsed, Tags, ethernet_header};
+use crate::packet::{EthernetHeader, MacAddress, Parsed, Tags};
 use crate::verdict::{AnswerKind, DropReason, Verdict};
 use std::net::IpAddr;
 
@@ -56,7 +56,8 @@ fn turn(
     let old = frame.bytes().get(..network).unwrap_or_default();
     let sender = old.get(6..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
     let ether_type = parsed.ether_type();
-    let header = ethernet_header(old, MacAddress(sender), snapshot.station, Tags::Keep, ether_type);
+    let header =
+        EthernetHeader::new(old, MacAddress(sender), snapshot.station, Tags::Keep, ether_type);
     frame.truncate(network + parsed.length().min(longest_quote(is_ipv6)));
     frame.trim_front(network);
     if !frame.grow_front(room_for_error(is_ipv6)) {

@@ -2,7 +2,6 @@
 
 use super::mac::MacAddress;
 use crate::verdict::DropReason;
-use arrayvec::ArrayVec;
 
 /// An EtherType: what the payload of a frame is.
 ///
@@ -37,6 +36,8 @@ const TAG: usize = 4;
 
 /// The longest Ethernet header: addresses, tags and EtherType.
 pub const MAX_ETHERNET_HEADER: usize = ADDRESSES + MAX_VLAN_TAGS * TAG + 2;
+/// The shortest, without tags.
+const MIN_ETHERNET_HEADER: usize = ADDRESSES + 2;
 
 /// What becomes of a frame's VLAN tags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
@@ -51,36 +52,82 @@ pub enum Tags {
     Set(u16),
 }
 
-/// The Ethernet header for a packet that came in a frame with the header `old`, tags included.
-#[inline]
-pub fn ethernet_header(
-    old: &[u8],
-    destination: MacAddress,
-    source: MacAddress,
-    tags: Tags,
-    ether_type: EtherType,
-) -> ArrayVec<u8, MAX_ETHERNET_HEADER> {
-    /// Priority and drop eligibility (IEEE 802.1Q-2022 section 9.6).
-    const PRIORITY: u16 = 0xf000;
-    let old_tags = old.get(ADDRESSES..old.len().saturating_sub(2)).unwrap_or_default();
-    let old_tags = old_tags.get(..MAX_VLAN_TAGS * TAG).unwrap_or(old_tags);
-    let mut header = ArrayVec::new();
-    header.extend(destination.0);
-    header.extend(source.0);
-    match tags {
-        Tags::Keep => header.extend(old_tags.iter().copied()),
-        Tags::Remove => {}
-        Tags::Set(id) => {
-            let priority = match old_tags {
-                [_, _, c0, c1, ..] => u16::from_be_bytes([*c0, *c1]) & PRIORITY,
-                _ => 0,
-            };
-            header.extend(EtherType::VLAN.0.to_be_bytes());
-            header.extend((priority | id & !PRIORITY).to_be_bytes());
+/// An Ethernet header with its tags.
+#[derive(Clone, Copy, Debug)]
+pub struct EthernetHeader {
+    bytes: [u8; MAX_ETHERNET_HEADER],
+    length: usize,
+}
+
+impl EthernetHeader {
+    /// The header for a packet that came in a frame with the header `old`, tags included.
+    #[inline]
+    pub fn new(
+        old: &[u8],
+        destination: MacAddress,
+        source: MacAddress,
+        tags: Tags,
+        ether_type: EtherType,
+    ) -> Self {
+        let mut header = Self { bytes: [0; MAX_ETHERNET_HEADER], length: ADDRESSES };
+        let (to, rest) = header.bytes.split_at_mut(6);
+        to.copy_from_slice(&destination.0);
+        if let Some(from) = rest.first_chunk_mut() {
+            *from = source.0;
+        }
+        // Most frames have no tags, and stay without.
+        if old.len() > MIN_ETHERNET_HEADER || matches!(tags, Tags::Set(_)) {
+            header.tag(old.get(ADDRESSES..old.len().saturating_sub(2)).unwrap_or_default(), tags);
+        }
+        header.push(&ether_type.0.to_be_bytes());
+        header
+    }
+
+    #[cold]
+    fn tag(&mut self, old: &[u8], tags: Tags) {
+        /// Priority and drop eligibility (IEEE 802.1Q-2022 section 9.6).
+        const PRIORITY: u16 = 0xf000;
+        match tags {
+            Tags::Keep => self.push(old.get(..MAX_VLAN_TAGS * TAG).unwrap_or(old)),
+            Tags::Remove => {}
+            Tags::Set(id) => {
+                let priority = match old {
+                    [_, _, c0, c1, ..] => u16::from_be_bytes([*c0, *c1]) & PRIORITY,
+                    _ => 0,
+                };
+                self.push(&EtherType::VLAN.0.to_be_bytes());
+                self.push(&(priority | id & !PRIORITY).to_be_bytes());
+            }
         }
     }
-    header.extend(ether_type.0.to_be_bytes());
-    header
+
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(self.length..self.length + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.length += bytes.len();
+        }
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Writes it to the beginning of `frame`, if that is as long.
+    #[inline]
+    pub fn write(&self, frame: &mut [u8]) {
+        const PLAIN: usize = MIN_ETHERNET_HEADER;
+        match (self.length, frame.first_chunk_mut::<PLAIN>(), self.bytes.first_chunk::<PLAIN>()) {
+            (PLAIN, Some(place), Some(bytes)) => *place = *bytes,
+            _ => {
+                if let Some(place) = frame.get_mut(..self.length) {
+                    place.copy_from_slice(self.bytes());
+                }
+            }
+        }
+    }
 }
 
 /// Finds the payload of a frame: its EtherType and its offset, behind all VLAN tags.
@@ -124,18 +171,24 @@ mod tests {
             (&one, Tags::Set(20), &[0x81, 0, 0x60, 20]),
             (&two, Tags::Set(4094), &[0x81, 0, 0xef, 0xfe]),
         ] {
-            let header = ethernet_header(&old(before), TO, FROM, tags, EtherType::IPV6);
+            let header = EthernetHeader::new(&old(before), TO, FROM, tags, EtherType::IPV6);
             let expected = [&addresses, after, &[0x86, 0xdd]].concat();
-            assert_eq!(header[..], expected, "{before:x?} {tags:?}");
-            assert_eq!(payload(&header), Ok((EtherType::IPV6, header.len())));
+            assert_eq!(header.bytes(), expected, "{before:x?} {tags:?}");
+            assert_eq!(payload(header.bytes()), Ok((EtherType::IPV6, expected.len())));
+            let mut frame = [9; 30];
+            header.write(&mut frame);
+            assert_eq!(frame[..expected.len()], expected);
+            assert!(frame[expected.len()..].iter().all(|byte| *byte == 9));
         }
     }
 
     #[test]
     fn no_header_is_too_short_or_too_long_to_be_replaced() {
         for length in 0..64 {
-            let header = ethernet_header(&vec![7; length], TO, FROM, Tags::Keep, EtherType::IPV4);
-            assert!((14..=MAX_ETHERNET_HEADER).contains(&header.len()));
+            let header =
+                EthernetHeader::new(&vec![7; length], TO, FROM, Tags::Keep, EtherType::IPV4);
+            assert!((14..=MAX_ETHERNET_HEADER).contains(&header.bytes().len()));
+            header.write(&mut vec![0; length]);
         }
     }
 }

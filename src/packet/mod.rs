@@ -28,7 +28,7 @@ mod transport;
 mod tunnel;
 
 pub use cut::Cut;
-pub use ethernet::{EtherType, MAX_ETHERNET_HEADER, MAX_VLAN_TAGS, Tags, ethernet_header};
+pub use ethernet::{EtherType, EthernetHeader, MAX_ETHERNET_HEADER, MAX_VLAN_TAGS, Tags};
 pub use hop_limit::{decrement_hop_limit, hop_limit};
 pub use ipv4::Ipv4Header;
 pub use ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS};
