@@ -1,8 +1,8 @@
 //! An embeddable layer-4 load balancer for Direct Server Return.
 //!
 //! Clients send to a *virtual IP* (VIP). Its packets reach the *director*, which is this library;
-//! it picks a *backend* for each by hashing and forwards the packet as it is, with only its MAC
-//! addresses rewritten. The backend holds the VIP on a loopback interface and answers the client
+//! it picks a *backend* for each by hashing and delivers the packet as it is: with other MAC
+//! addresses on its own link, through a tunnel beyond it. The backend holds the VIP on a loopback interface and answers the client
 //! directly. So the director sees the small half of every connection and carries none of the large
 //! one.
 //!

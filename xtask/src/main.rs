@@ -11,6 +11,7 @@ mod package;
 mod packages;
 mod process;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ cargo xtask fuzz [SECONDS] [TARGET]    run each fuzz target, or one, for SECONDS
 cargo xtask asan                       the AF_XDP namespace tests under AddressSanitizer
 cargo xtask package [--allow-dirty]    pack the crate, then build and run the README's program against what was packed
 cargo xtask bench                      the benchmarks
+cargo xtask vm-test [NAME]             real tunnels and zero-copy in a virtual machine with a Debian kernel
 cargo xtask help                       this text
 ";
 
@@ -52,6 +54,8 @@ fn dispatch(args: &[&str]) -> Result {
         ["asan"] => asan::run(),
         ["package"] => package::run(&[]),
         ["package", "--allow-dirty"] => package::run(&["--allow-dirty"]),
+        ["vm-test"] => vm::run(None),
+        ["vm-test", name] => vm::run(Some(name)),
         ["bench"] => {
             install::ensure_packages()?;
             process::run(&mut process::cargo(&["bench", "--all-features"]))

@@ -1,0 +1,55 @@
+//! The deeper checks: a stock Debian kernel in a virtual machine, for what this host's kernel may not have.
+
+use crate::{Result, install, process};
+use std::process::Command;
+
+/// A script that runs in the guest, and what its virtual machine has to have.
+struct Check {
+    name: &'static str,
+    script: &'static str,
+    /// Passed to the script, then to `boot.sh`.
+    arguments: &'static [&'static str],
+}
+
+const CHECKS: [Check; 2] = [
+    Check { name: "tunnels", script: "tunnels.sh", arguments: &[] },
+    Check {
+        name: "zero-copy",
+        script: "zero-copy.sh",
+        arguments: &["--arg", "virtio_net", "--wire", "virtio-zc"],
+    },
+];
+
+pub(crate) fn run(only: Option<&str>) -> Result {
+    let names: Vec<_> = CHECKS.iter().map(|check| check.name).collect();
+    if let Some(only) = only.filter(|only| !names.contains(only)) {
+        return Err(format!("there is no check `{only}`, only: {}", names.join(", ")));
+    }
+    install::ensure_packages()?;
+    process::run(&mut process::cargo(&["build", "--release", "--example", "simple_vip"]))?;
+    let target = process::target_dir()?;
+    let scripts = process::root()?.join("xtask/vm");
+    let machine = target.join("vm");
+    if !machine.join("initrd.cpio").is_file() {
+        println!(
+            "fetching an emulator, a kernel and a guest from Debian: half a minute to some minutes, 0.7 GB"
+        );
+        process::run(Command::new("bash").arg(scripts.join("setup.sh")).arg(&machine))?;
+    }
+    let mut failed = Vec::new();
+    for check in CHECKS.iter().filter(|check| only.is_none_or(|only| only == check.name)) {
+        println!("\n{} in a virtual machine:", check.name);
+        let mut command = Command::new("bash");
+        command.arg(scripts.join("run-in-guest.sh")).arg(&machine).arg(scripts.join(check.script));
+        command.arg("--file").arg(target.join("release/examples/simple_vip"));
+        command.arg("--file").arg(scripts.join("upload.py")).args(check.arguments);
+        // It is killed after four minutes, which `LAB_TIMEOUT` (seconds) changes.
+        if process::run(&mut command).is_err() {
+            failed.push(check.name);
+        }
+    }
+    match failed.as_slice() {
+        [] => Ok(()),
+        failed => Err(format!("failed in the virtual machine: {}", failed.join(", "))),
+    }
+}
