@@ -4,6 +4,7 @@
 mod lab;
 mod lifecycle;
 mod redirection;
+mod room;
 mod transport;
 #[allow(unreachable_pub)] // Its items are for the modules above, as `pub(crate)` would say too.
 mod wire;
