@@ -2,7 +2,7 @@
 //!
 //! Every claim printed is checked; the first one that does not hold ends it with an error.
 
-use super::lab::{self, Lab, LabOptions, http_download, http_get};
+use super::lab::{self, Lab, LabOptions, TunnelReceiver, http_download, http_get};
 use super::{Options, start};
 use clap::Parser;
 use dsrlb::director::Director;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+const GUE_PORT: u16 = 6080;
 const REQUESTS: usize = 60;
 const DOWNLOAD: u64 = 20_000_000;
 
@@ -45,8 +46,14 @@ fn chapters(lab: &Lab) -> Result {
         "simple_vip --interface {} --vip {vip4}/tcp --vip {vip6}/tcp",
         lab.director.interface
     );
-    for backend in &lab.backends {
-        command += &format!(" --backend {}", backend.v4);
+    command += &format!(" --tunnel-source {}", lab.director.v4);
+    // One pool, and for each backend its own way there: rewritten MAC addresses and two tunnels.
+    let mut tunnels = Vec::new();
+    for (backend, mode) in lab.backends.iter().zip(["l2", "ipip", "gue:6080"]) {
+        command += &format!(" --backend {},mode={mode}", backend.v4);
+        if mode != "l2" {
+            tunnels.push(TunnelReceiver::start(backend, GUE_PORT)?);
+        }
     }
     println!("On the director:\n  {command}");
     let options = Options::parse_from(command.split(' '));
@@ -56,6 +63,10 @@ fn chapters(lab: &Lab) -> Result {
     spread(lab, vip6)?;
     return_path(lab, &director, vip4)?;
     failover(lab, &director, vip4)?;
+
+    let carried = tunnels.iter().all(|tunnel| !tunnel.arrivals().is_empty());
+    check(carried, "a tunnel carried nothing")?;
+    println!("\nIn that pool b1 was reached by its MAC address, b2 by IP-in-IP and b3 by GUE.");
 
     let stats = director.shutdown();
     let counts = stats.counts;
