@@ -7,9 +7,11 @@ mod lab;
 use dsrlb::balancer::{RealServer, VirtualService};
 use dsrlb::director::{Director, DirectorBuilder, Stats};
 use dsrlb::forwarding::{Dscp, Forwarding, GueVariant};
+use dsrlb::packet::icmp::{TunnelFeedback, tunnel_feedback};
 use dsrlb::verdict::{AnswerKind, DropReason};
 use lab::{Arrival, Host, Lab, LabOptions, SECOND_ARM, TunnelReceiver, http_get, http_post};
-use std::net::{IpAddr, SocketAddr};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +65,34 @@ fn adds_up(stats: &Stats) {
     assert_eq!(counts.io.received, counts.verdicts(), "{stats:?}");
     assert_eq!(counts.io.transmit_failed + counts.io.transmit_rejected, 0, "{stats:?}");
     assert_eq!(counts.held, 0, "{stats:?}");
+}
+
+/// Hears the "packet too big" messages that reach the client.
+struct IcmpListener(UdpSocket, bool);
+
+impl IcmpListener {
+    fn open(is_ipv6: bool) -> Self {
+        let (domain, protocol) = match is_ipv6 {
+            false => (Domain::IPV4, Protocol::ICMPV4),
+            true => (Domain::IPV6, Protocol::ICMPV6),
+        };
+        let socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        // In the guise of a UDP socket, of which the standard library reads the sender.
+        Self(socket.into(), is_ipv6)
+    }
+
+    fn messages(&self) -> Vec<(IpAddr, TunnelFeedback)> {
+        let mut buffer = [0; 2048];
+        let mut messages = Vec::new();
+        while let Ok((length, from)) = self.0.recv_from(&mut buffer) {
+            // IPv4 sockets give the IP header along.
+            let message = &buffer[if self.1 { 0 } else { 20 }..length];
+            let feedback = tunnel_feedback(message, self.1);
+            messages.extend(feedback.map(|feedback| (from.ip(), feedback)));
+        }
+        messages
+    }
 }
 
 #[test]
@@ -137,6 +167,7 @@ fn a_large_upload_works_by_packet_too_big_alone() {
     let director = start(&lab, |host| host.v4.into(), gue, |b| b);
     let body = vec![b'x'; UPLOAD];
     for vip in lab.vips() {
+        let heard = lab.client.enter(|| IcmpListener::open(vip.is_ipv6()));
         let before = director.stats().counts.answered(AnswerKind::PacketTooBig);
         let watch = lab.client.enter(|| {
             let answer = http_post(SocketAddr::new(vip, 80), "/", &body, TIMEOUT * 4);
@@ -145,6 +176,12 @@ fn a_large_upload_works_by_packet_too_big_alone() {
         assert_eq!(watch.unwrap(), "b1", "{vip}");
         let told = director.stats().counts.answered(AnswerKind::PacketTooBig) - before;
         assert!(told > 0, "{vip}");
+        // On the wire: from the VIP, about what the client sent to it, with what fits.
+        let messages = heard.messages();
+        assert!(!messages.is_empty(), "{vip}");
+        for (from, feedback) in messages {
+            assert_eq!((from, feedback.destination, feedback.mtu), (vip, vip, 1468));
+        }
         // What the client's kernel has learned: 1500 bytes less 20 of IPv4, 8 of UDP, 4 of GUE.
         let route = lab.client.namespace.run("ip", &["route", "get", &vip.to_string()]).unwrap();
         assert!(route.contains("mtu 1468"), "{route}");

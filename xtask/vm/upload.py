@@ -2,7 +2,9 @@
 
 upload.py serve PORT            answers each connection with the number of bytes it got
 upload.py send HOST PORT BYTES  fails unless all of them arrived
+upload.py rate LOG              the most frames a second that a director's JSON lines show
 """
+import json
 import socket
 import sys
 import threading
@@ -29,6 +31,14 @@ def send(host, port, size):
         return int(connection.recv(100) or 0) == size
 
 
+def rate(log):
+    with open(log) as lines:
+        counts = [json.loads(line)["forwarded"] for line in lines if line.startswith("{")]
+    print("at most", max(b - a for a, b in zip(counts, counts[1:])), "frames forwarded in a second")
+
+
+if sys.argv[1] == "rate":
+    sys.exit(rate(sys.argv[2]))
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
 sys.exit(0 if send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) else 1)

@@ -24,6 +24,16 @@ ip netns exec b1 sysctl -qw net.ipv4.conf.tunl0.rp_filter=0
 ip addr add 10.0.0.10/24 dev "$near"; ip link set "$near" up promisc on; ip addr add 10.0.0.100/32 dev "$near"
 for _ in $(seq 50); do [ "$(cat "/sys/class/net/$near/carrier" 2>/dev/null)" = 1 ] && break; sleep 0.2; done
 ip netns exec cl ethtool -K eth0 tx off >/dev/null 2>&1; ethtool -K "$far" tx off >/dev/null 2>&1
+# As many small packets as one core of the guest can make, for some seconds. Emulated: only ratios mean anything.
+modprobe pktgen
+flood() {
+  for t in /proc/net/pktgen/kpktgend_*; do echo rem_device_all > "$t"; done
+  echo "add_device $far" > /proc/net/pktgen/kpktgend_0
+  for setting in "count 200000" "pkt_size 60" "delay 0" "dst 10.0.0.100" "src_min 10.0.0.3" "src_max 10.0.0.200" \
+    "dst_mac $(cat "/sys/class/net/$near/address")"; do echo "$setting" > "/proc/net/pktgen/$far"; done
+  timeout 30 bash -c 'echo start > /proc/net/pktgen/pgctrl'
+  sleep 1
+}
 ip netns exec b1 python3 ./upload.py serve 80 > /dev/null 2>&1 &
 sleep 1
 for mode in l2 ipip; do
@@ -34,7 +44,9 @@ for mode in l2 ipip; do
   sleep 4 # a NIC may reset its link when a program is attached
   grep -q "native XDP, zero-copy" "log.$mode"; ok $? "$mode: $(grep XDP "log.$mode" | head -1)"
   ip netns exec cl timeout 30 python3 ./upload.py send 10.0.0.100 80 200000; ok $? "$mode: upload"
+  flood
   kill -INT $director; wait $director
+  python3 ./upload.py rate "log.$mode"
   tail -1 "log.$mode" | grep -o '"\(received\|forwarded\|transmitted\|transmit_failed\)":[0-9]*' | tr '\n' ' '; echo
   sleep 2
 done
