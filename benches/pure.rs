@@ -55,10 +55,10 @@ fn snapshot() -> Snapshot {
         })
     };
     let services = [service("10.0.0.100:80/tcp"), service("[fd00::100]:80/tcp")];
-    let observe = |backend: &dyn Backend| {
+    let observe = |_, backend: &dyn Backend| {
         let std::net::IpAddr::V4(ip) = backend.address() else { unreachable!("all are IPv4") };
         let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]]));
-        Observed { path: Ok(path), health: Ok(()) }
+        Observed::well(path)
     };
     Planner::new(1024).plan(&services, &Site::new(DIRECTOR), observe).snapshot
 }
@@ -238,7 +238,7 @@ fn snapshot_of(mode: &str, first: IpAddr) -> Snapshot {
     site.tunnel_sources = ["10.0.0.1/32", "fd00::1/128"]
         .into_iter()
         .fold(TunnelSources::default(), |all, source| all.with(source.parse().unwrap()));
-    let observe = |_: &dyn Backend| Observed { path: Ok(path), health: Ok(()) };
+    let observe = |_, _: &dyn Backend| Observed::well(path);
     Planner::new(1024).plan(&[service], &site, observe).snapshot
 }
 

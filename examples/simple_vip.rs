@@ -19,7 +19,7 @@ use dsrlb::dataplane::af_xdp::{AttachMode, XdpOptions};
 use dsrlb::director::{BackendStatus, Director, StartError, Stats};
 use dsrlb::error::ParseError;
 use dsrlb::flow::HashInput;
-use dsrlb::health::{HealthPolicy, IcmpEcho};
+use dsrlb::health::{IcmpEcho, MonitorBinding, Through};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -163,7 +163,7 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
         builder = builder.service(options.backend.iter().fold(service, add));
     }
     if options.monitor == "ping" {
-        builder = builder.monitor(IcmpEcho::new(), HealthPolicy::default());
+        builder = builder.monitor(MonitorBinding::new(IcmpEcho::new()).through(Through::Backend));
     }
     let director = builder.start()?;
     let granted = director.granted();

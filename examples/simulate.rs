@@ -10,7 +10,7 @@
 //! had to move. Exits non-zero if any of that is not as it should be.
 
 use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
-use dsrlb::config::{Host, Limits, check_services};
+use dsrlb::config::{Host, Limits, check};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
     Frame, MemoryIo, Observed, PacketIo, Pipeline, Planner, Site, Snapshot, WorkerCounters,
@@ -34,18 +34,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .backend(backend([10, 0, 0, 11]))
         .backend(backend([10, 0, 0, 12]))
         .backend(backend([10, 0, 0, 13]).with_weight(2))];
-    check_services(&services, &Host::default(), &Limits::default())?;
+    check(&services.iter().cloned().collect(), &Host::default(), &Limits::default())?;
 
     // What the director learns from the neighbour table and its monitors, here by fiat: each
     // backend's MAC address ends in the last byte of its IP address.
     let mut planner = Planner::new(16);
     let mut plan = |failed: Option<IpAddr>| {
-        planner.plan(&services, &Site::new(DIRECTOR), |backend: &dyn Backend| Observed {
-            path: Ok(Path::on_link(mac_of(backend.address()))),
+        planner.plan(&services, &Site::new(DIRECTOR), |_, backend: &dyn Backend| Observed {
             health: match failed {
                 Some(address) if address == backend.address() => Err("switched off".into()),
                 _ => Ok(()),
             },
+            ..Observed::well(Path::on_link(mac_of(backend.address())))
         })
     };
     let before = spread("all backends well", &plan(None).snapshot)?;

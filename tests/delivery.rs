@@ -64,13 +64,13 @@ impl World {
                 })
             })
             .collect();
-        let observe = |backend: &dyn Backend| {
+        let observe = |_, backend: &dyn Backend| {
             let last = match backend.address() {
                 std::net::IpAddr::V4(ip) => ip.octets()[3],
                 std::net::IpAddr::V6(ip) => ip.octets()[15],
             };
             let on_link = Path::on_link(MacAddress([2, 0, 0, 0, 1, last]));
-            Observed { path: Ok(path(on_link)), health: Ok(()) }
+            Observed::well(path(on_link))
         };
         let sources = ["10.0.0.1/32", "fd00::1/128"].map(|source| source.parse().unwrap());
         let mut here = Site::new(STATION);

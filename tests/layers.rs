@@ -47,8 +47,8 @@ fn each_layer_names_only_those_below_it() {
         ("forwarding", &["error"]),
         ("packet", &["error", "flow", "forwarding", "verdict"]),
         ("balancer", &["error", "flow", "forwarding", "verdict"]),
-        ("config", &["balancer", "error", "flow", "forwarding", "packet", "verdict"]),
         ("health", &["error", "flow", "packet"]),
+        ("config", &["balancer", "error", "flow", "forwarding", "health", "packet", "verdict"]),
         ("dataplane", &["balancer", "error", "flow", "forwarding", "packet", "verdict"]),
     ] {
         for (path, source) in sources_of(module) {

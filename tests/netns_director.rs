@@ -356,12 +356,13 @@ fn backends_come_and_go_while_it_runs() {
     // A service without backends is no error, for one may come; it is warned of.
     assert_eq!(director.warnings(), [""; 0]);
     let with_empty = |empty: bool| {
-        let mut services = director.services();
-        services.retain(|service| service.key == key);
+        let mut config = director.config();
+        config.services.retain(|bound| bound.service.key == key);
         if empty {
-            services.push(VirtualService::new(format!("{}:9/udp", lab.vip4).parse().unwrap()));
+            let key = format!("{}:9/udp", lab.vip4).parse().unwrap();
+            config.services.push(VirtualService::new(key).into());
         }
-        director.set_services(services).unwrap();
+        director.apply(config).unwrap();
     };
     with_empty(true);
     let warnings = director.warnings();
@@ -380,9 +381,9 @@ fn backends_come_and_go_while_it_runs() {
     assert_eq!(director.stats().backends.len(), 2);
 
     // A new VIP is served at once, an old one no longer.
-    let mut services = director.services();
-    services[0].key = format!("{}:81/tcp", lab.vip4).parse().unwrap();
-    director.set_services(services).unwrap();
+    let mut config = director.config();
+    config.services[0].service.key = format!("{}:81/tcp", lab.vip4).parse().unwrap();
+    director.apply(config).unwrap();
     let _http = lab.start_http(81).unwrap();
     fetch(&lab, lab.vip4_port(81), 5);
     lab.client.enter(|| http_get(vip, "/", Duration::from_millis(300))).unwrap_err();

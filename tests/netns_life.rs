@@ -5,9 +5,12 @@
 mod lab;
 
 use dsrlb::balancer::{RealServer, VirtualService};
+use dsrlb::config::Config;
 use dsrlb::dataplane::af_xdp::XdpOptions;
 use dsrlb::director::{Director, DirectorBuilder, Event};
-use dsrlb::health::{HealthPolicy, HealthState, Monitor, ProbeFailure, Target};
+use dsrlb::health::{
+    HealthPolicy, HealthState, Monitor, MonitorBinding, ProbeFailure, Target, Through,
+};
 use lab::{Host, Lab, LabOptions, http_get, udp_ask_from};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -62,7 +65,9 @@ fn a_vip_that_the_host_may_send_from_is_warned_of() {
     let warned = |says: &str| {
         let vip = vip.clone();
         let director = start(&lab, |builder| {
-            builder.service(vip).monitor(dsrlb::health::IcmpEcho::new(), HealthPolicy::default())
+            builder
+                .service(vip)
+                .monitor(probing(dsrlb::health::IcmpEcho::new(), HealthPolicy::default()))
         });
         // In a lab this young the first solicitation may be lost, and the kernel's second comes a
         // second later; then it takes two probes to be well again.
@@ -110,8 +115,8 @@ fn a_backend_that_leaves_and_comes_back_at_once_is_found_again() {
     let vip = lab.vip4_port(80);
     let director = start(&lab, |builder| builder);
     for _ in 0..20 {
-        director.set_services(vec![service(vip, &lab.backends[1..])]).unwrap();
-        director.set_services(vec![service(vip, &lab.backends)]).unwrap();
+        director.apply(Config::from_iter([service(vip, &lab.backends[1..])])).unwrap();
+        director.apply(Config::from_iter([service(vip, &lab.backends)])).unwrap();
     }
     until("all take traffic again", || all_active(&director));
 }
@@ -121,12 +126,14 @@ fn a_backend_that_leaves_and_comes_back_at_once_is_found_again() {
 fn changes_by_many_threads_end_in_one_state() {
     let Some(lab) = lab("race") else { return };
     let vip = lab.vip4_port(80);
-    let director = start(&lab, |builder| builder.monitor(Custom::default(), quick()));
+    let director = start(&lab, |builder| builder.monitor(probing(Custom::default(), quick())));
     for _ in 0..20 {
         std::thread::scope(|scope| {
             for count in 1..=lab.backends.len() {
                 let (director, backends) = (&director, &lab.backends[..count]);
-                scope.spawn(move || director.set_services(vec![service(vip, backends)]).unwrap());
+                scope.spawn(move || {
+                    director.apply(Config::from_iter([service(vip, backends)])).unwrap()
+                });
             }
         });
         until("those that are left take traffic", || all_active(&director));
@@ -165,7 +172,7 @@ fn a_handler_may_ask_and_change_the_director_and_may_panic() {
                 let Some(director) = handle.get().and_then(Weak::upgrade) else { return };
                 director.stats();
                 if matches!(event, Event::BackendIdle { .. }) && changes.fetch_add(1, SeqCst) == 0 {
-                    director.set_services(vec![fewer.clone()]).unwrap();
+                    director.apply(Config::from_iter([fewer.clone()])).unwrap();
                     panic!("a bug in the handler");
                 }
             })
@@ -216,7 +223,7 @@ fn a_handler_that_blocks_holds_up_nobody_but_its_own_thread() {
     let blocked = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&blocked);
     let director = start(&lab, move |builder| {
-        builder.monitor(Custom::default(), quick()).on_event(move |event| {
+        builder.monitor(probing(Custom::default(), quick())).on_event(move |event| {
             if matches!(event, Event::LinkChanged { up: false, .. }) {
                 flag.store(true, SeqCst);
                 let _ = wait.lock().unwrap().recv();
@@ -227,7 +234,7 @@ fn a_handler_that_blocks_holds_up_nobody_but_its_own_thread() {
     lab.set_link(&lab.director, false).unwrap();
     until("the handler blocks", || blocked.load(SeqCst));
     lab.set_link(&lab.director, true).unwrap();
-    director.set_services(vec![service(vip, &lab.backends[..1])]).unwrap();
+    director.apply(Config::from_iter([service(vip, &lab.backends[..1])])).unwrap();
     director.stats();
     drop(go);
     until("it goes on", || all_active(&director));
@@ -244,16 +251,16 @@ fn a_change_that_the_maps_have_no_room_for_leaves_the_old_services_in_force() {
     let other = SocketAddr::from(([10, 77, 0, 101], 80));
     let third = SocketAddr::from(([10, 77, 0, 102], 80));
     for more in [vec![vip, other], vec![other, third]] {
-        let services = more.iter().map(|vip| service(*vip, &lab.backends)).collect();
-        let error = director.set_services(services).unwrap_err().to_string();
+        let config = more.iter().map(|vip| service(*vip, &lab.backends)).collect();
+        let error = director.apply(config).unwrap_err().to_string();
         assert!(error.contains("max_addresses"), "{error}");
-        assert_eq!(director.services()[0].key.to_string(), format!("{vip}/tcp"));
+        assert_eq!(director.config().services[0].service.key.to_string(), format!("{vip}/tcp"));
         assert_eq!(director.services().len(), 1);
         assert!(all_active(&director), "{:?}", director.stats());
         assert!(serves(&lab, vip));
     }
     // One out, one in: there is room for that.
-    director.set_services(vec![service(other, &lab.backends)]).unwrap();
+    director.apply(Config::from_iter([service(other, &lab.backends)])).unwrap();
 }
 
 #[test]
@@ -277,7 +284,7 @@ fn an_interface_that_goes_away_is_reported_and_costs_nothing() {
     let (events, heard) = channel();
     let director = start(&lab, move |builder| {
         builder
-            .monitor(Custom::default(), HealthPolicy::default())
+            .monitor(probing(Custom::default(), HealthPolicy::default()))
             .on_event(move |event| drop(events.send(event.clone())))
     });
     lab.director.namespace.run("ip", &["link", "del", "dev", &lab.director.interface]).unwrap();
@@ -313,7 +320,7 @@ fn what_was_said_of_a_backend_that_left_is_not_held_against_it() {
     let (monitor, flag) = (Custom(Arc::clone(&ill)), Arc::clone(&heard));
     let policy = HealthPolicy { initial: HealthState::Up, ..quick() };
     let director = start(&lab, move |builder| {
-        builder.monitor(monitor, policy).on_event(move |event| {
+        builder.monitor(probing(monitor, policy)).on_event(move |event| {
             if matches!(event, Event::BackendIdle { .. }) && !flag.swap(true, SeqCst) {
                 let _ = wait.lock().unwrap().recv();
             }
@@ -323,11 +330,11 @@ fn what_was_said_of_a_backend_that_left_is_not_held_against_it() {
     ill.store(true, SeqCst);
     until("the first is reported", || heard.load(SeqCst));
     std::thread::sleep(quick().interval * 10);
-    director.set_services(vec![service(vip, [])]).unwrap();
+    director.apply(Config::from_iter([service(vip, [])])).unwrap();
     ill.store(false, SeqCst);
     // Longer than a probe takes: none that failed is left.
     std::thread::sleep(quick().interval * 2);
-    director.set_services(vec![service(vip, &lab.backends)]).unwrap();
+    director.apply(Config::from_iter([service(vip, &lab.backends)])).unwrap();
     drop(go);
     until("all take traffic again", || all_active(&director));
 }
@@ -349,7 +356,7 @@ fn a_monitor_that_hangs_delays_the_end_by_a_second_and_keeps_only_its_own_thread
     let Some(lab) = lab("hang") else { return };
     let released = Arc::new(AtomicBool::new(false));
     let monitor = Hangs(Arc::clone(&released));
-    let director = start(&lab, |builder| builder.monitor(monitor, quick()));
+    let director = start(&lab, |builder| builder.monitor(probing(monitor, quick())));
     until("it counts as failed", || {
         director.stats().backends.iter().all(|backend| {
             backend.idle.as_ref().is_some_and(|idle| idle.to_string().contains("unhealthy"))
@@ -374,7 +381,9 @@ fn idle_it_costs_next_to_nothing_and_wakes_at_once() {
         service.backend(RealServer::new(host.v4.into()).with_id(&host.name))
     });
     let director = start(&lab, |builder| {
-        builder.service(udp).monitor(dsrlb::health::IcmpEcho::new(), HealthPolicy::default())
+        builder
+            .service(udp)
+            .monitor(probing(dsrlb::health::IcmpEcho::new(), HealthPolicy::default()))
     });
     let before = cpu_time();
     let pause = Duration::from_secs(3);
@@ -401,4 +410,9 @@ fn idle_it_costs_next_to_nothing_and_wakes_at_once() {
     // What waits for a tick of ours would wait for tens of milliseconds, and mostly.
     assert!(median < Duration::from_millis(20), "{times:?}");
     drop(director);
+}
+
+/// A monitor of the backends' own addresses.
+fn probing(monitor: impl Monitor + 'static, policy: HealthPolicy) -> MonitorBinding {
+    MonitorBinding::new(monitor).policy(policy).through(Through::Backend)
 }

@@ -375,7 +375,7 @@ mod monitors {
 
     fn probe(pair: &Pair, address: &'static str, timeout: Duration) -> Result<(), ProbeFailure> {
         pair.inside(move || {
-            let target = Target::new("test", address.parse().unwrap());
+            let target = Target::new("service", "test", address.parse().unwrap());
             IcmpEcho::new().probe(&target, timeout)
         })
     }

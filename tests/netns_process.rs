@@ -7,7 +7,7 @@ use dsrlb::balancer::{Assignment, Balancer, RealServer, ServiceTable, VirtualSer
 use dsrlb::dataplane::af_xdp::{AttachMode, Attached, CopyMode, XdpOptions};
 use dsrlb::director::{Director, DirectorBuilder, Event};
 use dsrlb::flow::{PacketInfo, Timestamp};
-use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, Target};
+use dsrlb::health::{HealthPolicy, Monitor, MonitorBinding, ProbeFailure, Target, Through};
 use lab::{Host, Lab, LabOptions, http_get};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -239,7 +239,10 @@ fn what_cannot_work_is_refused_with_the_reason_and_leaves_the_host_as_it_was() {
         &["backend 10.77.0.100", "covered by the VIP"],
     );
     let hasty = HealthPolicy { timeout: Duration::from_secs(9), ..HealthPolicy::default() };
-    refused(builder(&lab, vip).monitor(Custom::default(), hasty), &["timeout", "9s", "interval"]);
+    refused(
+        builder(&lab, vip).monitor(probing(Custom::default(), hasty)),
+        &["timeout", "9s", "interval"],
+    );
 
     // Another program on the interface is not pushed aside.
     let first = lab.director.enter(|| builder(&lab, vip).start().unwrap());
@@ -443,8 +446,9 @@ fn mac_addresses_are_learned_under_a_custom_monitor() {
         ..HealthPolicy::default()
     };
     let monitor = Custom(Arc::clone(&ill));
-    let director =
-        lab.director.enter(|| builder(&lab, vip).monitor(monitor, policy).start().unwrap());
+    let director = lab
+        .director
+        .enter(|| builder(&lab, vip).monitor(probing(monitor, policy)).start().unwrap());
     // From the first packet on.
     lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
     let idle = || director.stats().backends[0].idle.as_ref().map(ToString::to_string);
@@ -477,4 +481,9 @@ fn the_stock_modes_are_granted_as_asked() {
         assert!(granted.fallbacks.iter().any(|note| note.contains("copy mode")), "{granted:?}");
         assert!(serves(&lab, vip));
     }
+}
+
+/// A monitor of the backends' own addresses.
+fn probing(monitor: impl Monitor + 'static, policy: HealthPolicy) -> MonitorBinding {
+    MonitorBinding::new(monitor).policy(policy).through(Through::Backend)
 }

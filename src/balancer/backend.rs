@@ -5,6 +5,18 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// What the operator wants of a backend, whatever its monitor observes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub enum AdminState {
+    /// It takes traffic if it can.
+    #[default]
+    Enabled,
+    /// It takes no new flows and keeps those it has, as with a weight of zero.
+    Draining,
+    /// It takes nothing at all; the flows it has are cut.
+    Disabled,
+}
+
 /// A server that holds the VIP on a loopback interface and answers clients directly.
 pub trait Backend: Debug + Send + Sync {
     /// A name that stays the same for as long as this is the same server. It seeds the hashing, so
@@ -24,6 +36,11 @@ pub trait Backend: Debug + Send + Sync {
     fn forwarding(&self) -> Forwarding {
         Forwarding::L2
     }
+
+    /// What the operator wants of it.
+    fn admin(&self) -> AdminState {
+        AdminState::Enabled
+    }
 }
 
 impl<T: Backend + ?Sized> Backend for Box<T> {
@@ -38,6 +55,9 @@ impl<T: Backend + ?Sized> Backend for Box<T> {
     }
     fn forwarding(&self) -> Forwarding {
         (**self).forwarding()
+    }
+    fn admin(&self) -> AdminState {
+        (**self).admin()
     }
 }
 
@@ -54,6 +74,9 @@ impl<T: Backend + ?Sized> Backend for Arc<T> {
     fn forwarding(&self) -> Forwarding {
         (**self).forwarding()
     }
+    fn admin(&self) -> AdminState {
+        (**self).admin()
+    }
 }
 
 /// The stock [`Backend`]: an address, with a weight of one unless told otherwise.
@@ -63,13 +86,20 @@ pub struct RealServer {
     address: IpAddr,
     weight: u16,
     forwarding: Forwarding,
+    admin: AdminState,
 }
 
 impl RealServer {
     /// A backend on the director's link (see [`RealServer::with_forwarding`] for others), named by
     /// its address.
     pub fn new(address: IpAddr) -> Self {
-        Self { id: address.to_string(), address, weight: 1, forwarding: Forwarding::L2 }
+        Self {
+            id: address.to_string(),
+            address,
+            weight: 1,
+            forwarding: Forwarding::L2,
+            admin: AdminState::Enabled,
+        }
     }
 
     /// Gives it another name than its address.
@@ -92,6 +122,13 @@ impl RealServer {
         self.forwarding = forwarding;
         self
     }
+
+    /// Sets what the operator wants of it.
+    #[must_use]
+    pub fn with_admin(mut self, admin: AdminState) -> Self {
+        self.admin = admin;
+        self
+    }
 }
 
 impl Backend for RealServer {
@@ -106,5 +143,8 @@ impl Backend for RealServer {
     }
     fn forwarding(&self) -> Forwarding {
         self.forwarding
+    }
+    fn admin(&self) -> AdminState {
+        self.admin
     }
 }

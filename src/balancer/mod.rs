@@ -25,8 +25,8 @@ mod service;
 mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
-pub use backend::{Backend, RealServer};
+pub use backend::{AdminState, Backend, RealServer};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
-pub use service::{Echo, Scope, VipKey, VirtualService};
+pub use service::{Echo, Scope, VipKey, VirtualService, WhenAllDown};
 pub use table::{Lookup, Service, ServiceTable};

@@ -125,6 +125,33 @@ pub enum Echo {
     Forward,
 }
 
+/// What becomes of packets to a service of which no backend may take new flows.
+#[derive(Clone, Debug, Default)]
+pub enum WhenAllDown {
+    /// They are dropped and counted.
+    #[default]
+    Drop,
+    /// They are shared out among all backends with a next hop that the operator has enabled, whatever
+    /// their monitors say: better some that may answer than none.
+    SendToAll,
+    /// They go on to the backends that took traffic last, as far as these have a next hop.
+    KeepLast,
+    /// They go to this backend ("sorry server"), which is not probed.
+    Fallback(Arc<dyn Backend>),
+}
+
+impl WhenAllDown {
+    /// As it is written in configuration files.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::SendToAll => "send-to-all",
+            Self::KeepLast => "keep-last",
+            Self::Fallback(_) => "fallback",
+        }
+    }
+}
+
 /// A virtual service as the embedder configures it.
 #[derive(Clone, Debug)]
 pub struct VirtualService {
@@ -139,6 +166,8 @@ pub struct VirtualService {
     /// What becomes of echo requests. A VIP has one answer to them whatever the number of its
     /// services: if one of them forwards, that; else if one drops, that.
     pub echo: Echo,
+    /// What becomes of packets while no backend may take new flows.
+    pub when_all_down: WhenAllDown,
     /// The real servers.
     pub backends: Vec<Arc<dyn Backend>>,
 }
@@ -152,8 +181,18 @@ impl VirtualService {
             hash_key: HashKey::default(),
             policy: Arc::new(Maglev::default()),
             echo: Echo::default(),
+            when_all_down: WhenAllDown::default(),
             backends: Vec::new(),
         }
+    }
+
+    /// The real servers, and the fallback if there is one.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        let fallback = match &self.when_all_down {
+            WhenAllDown::Fallback(backend) => Some(backend),
+            _ => None,
+        };
+        self.backends.iter().chain(fallback)
     }
 
     /// Adds a real server.
@@ -181,6 +220,13 @@ impl VirtualService {
     #[must_use]
     pub fn echo(mut self, echo: Echo) -> Self {
         self.echo = echo;
+        self
+    }
+
+    /// Sets what becomes of packets while no backend may take new flows.
+    #[must_use]
+    pub fn when_all_down(mut self, what: WhenAllDown) -> Self {
+        self.when_all_down = what;
         self
     }
 

@@ -1,6 +1,6 @@
-//! What makes a set of services unusable. Every problem is found in one pass.
+//! What makes a configuration unusable. Every problem is found in one pass.
 
-use super::{Host, Limits};
+use super::{Config, Host, Limits};
 use crate::balancer::{Scope, VipKey, VirtualService};
 use crate::error::{ConfigError, ConfigProblem};
 use ipnet::IpNet;
@@ -15,18 +15,15 @@ const MAX_BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 /// # Errors
 ///
 /// Every problem found: duplicate services or backends, addresses that cannot be a VIP or a
-/// backend, backends that are a VIP or the director itself, tunnels and DSCP values that cannot work, more than
-/// the limits allow.
-pub fn check_services(
-    services: &[VirtualService],
-    host: &Host,
-    limits: &Limits,
-) -> Result<(), ConfigError> {
-    let mut check = Check { vips: Vips::of(services), host, problems: Vec::new() };
-    check.limits(services, limits);
+/// backend, backends that are a VIP or the director itself, tunnels and DSCP values that cannot work,
+/// intervals and timeouts that cannot be kept, more than the limits allow.
+pub fn check(config: &Config, host: &Host, limits: &Limits) -> Result<(), ConfigError> {
+    let services: Vec<&VirtualService> = config.services.iter().map(|s| &s.service).collect();
+    let mut check = Check { vips: Vips::of(&services), host, problems: Vec::new() };
+    check.limits(&services, limits);
     check.tunnel_sources();
     let mut seen = HashSet::new();
-    for service in services {
+    for (service, bound) in services.iter().zip(&config.services) {
         if !seen.insert(service.key) {
             let expected = "configured twice; each VIP, port and protocol may be listed once";
             check.problem(path(&service.key), service.key, expected);
@@ -34,9 +31,13 @@ pub fn check_services(
         check.vip(&service.key);
         check.backends(service);
         check.forwarding(service);
+        if let Some(monitor) = &bound.monitor {
+            let prefix = format!("{}: monitor: ", path(&service.key));
+            check.problems.extend(monitor.policy.problems(&prefix));
+        }
     }
-    check.dscp_values(services);
-    check.echo(services);
+    check.dscp_values(&services);
+    check.echo(&services);
     match check.problems {
         problems if problems.is_empty() => Ok(()),
         problems => Err(ConfigError::new(problems)),
@@ -52,7 +53,7 @@ pub(super) fn path(key: &VipKey) -> String {
 pub(super) struct Vips(BTreeMap<u8, HashMap<IpNet, VipKey>>);
 
 impl Vips {
-    fn of(services: &[VirtualService]) -> Self {
+    fn of(services: &[&VirtualService]) -> Self {
         let mut by_length = BTreeMap::<u8, HashMap<IpNet, VipKey>>::new();
         for key in services.iter().map(|service| service.key) {
             let vips = by_length.entry(key.prefix().prefix_len()).or_default();
@@ -91,8 +92,8 @@ impl Check<'_> {
         });
     }
 
-    fn limits(&mut self, services: &[VirtualService], limits: &Limits) {
-        let backends: usize = services.iter().map(|s| s.backends.len()).sum();
+    fn limits(&mut self, services: &[&VirtualService], limits: &Limits) {
+        let backends: usize = services.iter().map(|s| s.all_backends().count()).sum();
         for (what, count, limit) in [
             ("services", services.len(), limits.services),
             ("backends", backends, limits.backends.min(Limits::MAX_BACKENDS)),
@@ -136,7 +137,7 @@ impl Check<'_> {
             self.problem(path(&service.key), service.backends.len(), expected);
         }
         let mut ids = HashSet::new();
-        for backend in &service.backends {
+        for backend in service.all_backends() {
             let (id, address) = (backend.id(), backend.address());
             let path = || format!("{}: backend {id}", path(&service.key));
             if id.is_empty() || !ids.insert(id) {
@@ -201,7 +202,7 @@ mod tests {
     }
 
     fn problems(services: &[VirtualService]) -> Vec<String> {
-        match check_services(services, &host(), &Limits::default()) {
+        match check(&services.iter().cloned().collect(), &host(), &Limits::default()) {
             Ok(()) => Vec::new(),
             Err(error) => error.problems().iter().map(ToString::to_string).collect(),
         }
@@ -254,17 +255,17 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        let services = [service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])];
+        let config = Config::from_iter([service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])]);
         let limits = Limits { services: 0, backends: 1 };
-        let error = check_services(&services, &host(), &limits).unwrap_err();
+        let error = check(&config, &host(), &limits).unwrap_err();
         assert_eq!(error.problems().len(), 2);
     }
 
     #[test]
     fn limits_may_be_reached_but_not_raised_beyond_what_can_be_told_apart() {
-        let services = [service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])];
+        let config = Config::from_iter([service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])]);
         let limits = Limits { services: 1, backends: 2 };
-        assert!(check_services(&services, &host(), &limits).is_ok());
+        assert!(check(&config, &host(), &limits).is_ok());
 
         let backend: Arc<dyn crate::balancer::Backend> =
             Arc::new(RealServer::new("10.0.0.11".parse().unwrap()));
@@ -273,15 +274,16 @@ mod tests {
             service.backends = vec![Arc::clone(&backend); count];
             service
         };
-        let says = |services: &[VirtualService], text: &str| {
+        let says = |service: VirtualService, text: &str| {
             let limits = Limits { services: usize::MAX, backends: usize::MAX };
-            let error = check_services(services, &host(), &limits).unwrap_err();
+            let error = check(&Config::from_iter([service]), &host(), &limits).unwrap_err();
             error.problems().iter().any(|problem| problem.expected.contains(text))
         };
-        assert!(!says(&[crowd(65_535)], "backends in one service"));
-        assert!(says(&[crowd(65_536)], "backends in one service"));
+        assert!(!says(crowd(65_535), "backends in one service"));
+        assert!(says(crowd(65_536), "backends in one service"));
 
-        let all = vec![crowd(65_535); Limits::MAX_BACKENDS / 65_535 + 1];
+        let crowd = crowd(65_535);
+        let all = vec![&crowd; Limits::MAX_BACKENDS / 65_535 + 1];
         let host = host();
         let mut check = Check { vips: Vips::of(&all), host: &host, problems: Vec::new() };
         check.limits(&all, &Limits { services: usize::MAX, backends: usize::MAX });

@@ -30,7 +30,7 @@ impl Check<'_> {
     }
 
     pub(super) fn forwarding(&mut self, service: &VirtualService) {
-        for backend in &service.backends {
+        for backend in service.all_backends() {
             let forwarding = backend.forwarding();
             let path = format!("{}: backend {}: forwarding", path(&service.key), backend.id());
             match forwarding {
@@ -98,11 +98,11 @@ impl Check<'_> {
     }
 
     /// A backend knows the VIP by the DSCP value alone, whatever the service.
-    pub(super) fn dscp_values(&mut self, services: &[VirtualService]) {
+    pub(super) fn dscp_values(&mut self, services: &[&VirtualService]) {
         let mut vips: HashMap<(IpAddr, Dscp), IpAddr> = HashMap::new();
         for service in services {
             let vip = service.key.prefix().addr();
-            for backend in &service.backends {
+            for backend in service.all_backends() {
                 let Forwarding::L3Dsr(dscp) = backend.forwarding() else {
                     continue;
                 };
@@ -121,7 +121,7 @@ impl Check<'_> {
     }
 
     /// A ping has no port that would tell two services apart.
-    pub(super) fn echo(&mut self, services: &[VirtualService]) {
+    pub(super) fn echo(&mut self, services: &[&VirtualService]) {
         let mut forwards: HashMap<_, VipKey> = HashMap::new();
         for service in services.iter().filter(|service| service.echo == Echo::Forward) {
             let key = service.key;
@@ -137,7 +137,7 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use crate::balancer::{Echo, RealServer, VirtualService};
-    use crate::config::{Host, Limits, check_services};
+    use crate::config::{Host, Limits, check};
     use crate::forwarding::{Dscp, Encapsulation, Forwarding, GueVariant, Tunnel, TunnelSources};
 
     fn service(vip: &str, backends: &[(&str, Forwarding)]) -> VirtualService {
@@ -152,7 +152,7 @@ mod tests {
         let sources = sources.iter().map(|source| source.parse().unwrap());
         let tunnel_sources = sources.fold(TunnelSources::default(), TunnelSources::with);
         let host = Host { tunnel_sources, ..Host::default() };
-        match check_services(services, &host, &Limits::default()) {
+        match check(&services.iter().cloned().collect(), &host, &Limits::default()) {
             Ok(()) => Vec::new(),
             Err(error) => error.problems().iter().map(ToString::to_string).collect(),
         }

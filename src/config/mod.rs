@@ -4,12 +4,52 @@
 
 mod check;
 mod forwarding;
+mod source;
 
-pub use check::check_services;
+pub use check::check;
+pub use source::{ConfigSource, SourceError};
 
+use crate::balancer::VirtualService;
 use crate::forwarding::TunnelSources;
+use crate::health::MonitorBinding;
 use crate::verdict::BackendIndex;
 use ipnet::IpNet;
+
+/// A whole configuration: all that a running director can be given anew.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The services, each with its monitor.
+    pub services: Vec<ServiceConfig>,
+}
+
+/// A service and how its backends are probed.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// What is balanced, among whom, and how.
+    pub service: VirtualService,
+    /// How each of its backends is probed; if not at all, each is taken to be well.
+    pub monitor: Option<MonitorBinding>,
+}
+
+impl ServiceConfig {
+    /// A service and its monitor.
+    pub fn new(service: VirtualService, monitor: MonitorBinding) -> Self {
+        Self { service, monitor: Some(monitor) }
+    }
+}
+
+impl From<VirtualService> for ServiceConfig {
+    /// A service whose backends are not probed.
+    fn from(service: VirtualService) -> Self {
+        Self { service, monitor: None }
+    }
+}
+
+impl<S: Into<ServiceConfig>> FromIterator<S> for Config {
+    fn from_iter<I: IntoIterator<Item = S>>(services: I) -> Self {
+        Self { services: services.into_iter().map(Into::into).collect() }
+    }
+}
 
 /// How much there can be of what is allocated once, at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,7 +3,9 @@
 use super::hop::next_hop;
 use super::neighbour::{Path, Rejection};
 use super::snapshot::{ErrorPolicy, Snapshot};
-use crate::balancer::{Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService};
+use crate::balancer::{
+    AdminState, Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService, WhenAllDown,
+};
 use crate::forwarding::TunnelSources;
 use crate::packet::MacAddress;
 use crate::verdict::BackendIndex;
@@ -45,6 +47,15 @@ pub struct Observed {
     pub path: Result<Path, Idle>,
     /// Whether its monitor finds it well, or why not.
     pub health: Result<(), String>,
+    /// What the operator wants of it.
+    pub admin: AdminState,
+}
+
+impl Observed {
+    /// A backend that is well, enabled, and reached this way.
+    pub fn well(path: Path) -> Self {
+        Self { path: Ok(path), health: Ok(()), admin: AdminState::Enabled }
+    }
 }
 
 /// Why a backend takes no new flows.
@@ -53,6 +64,12 @@ pub struct Observed {
 pub enum Idle {
     /// Its weight is zero.
     NoWeight,
+    /// The operator has it drained.
+    Draining,
+    /// The operator has disabled it.
+    Disabled,
+    /// It is a fallback, and other backends take the traffic.
+    Standby,
     /// Its monitor says so.
     Unhealthy(String),
     /// Its MAC address is not known.
@@ -75,6 +92,9 @@ impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoWeight => f.write_str("its weight is 0"),
+            Self::Draining => f.write_str("draining"),
+            Self::Disabled => f.write_str("disabled"),
+            Self::Standby => f.write_str("a fallback that is not needed"),
             Self::Unhealthy(why) => write!(f, "unhealthy: {why}"),
             Self::Unresolved(why) => write!(f, "neighbour unresolved: {why}"),
             Self::RoutedVia(router) => {
@@ -97,6 +117,9 @@ pub struct Member {
     pub index: BackendIndex,
     /// Why it takes no new flows, if it takes none.
     pub idle: Option<Idle>,
+    /// Whether it takes new flows all the same, because no backend of the service should
+    /// ([`WhenAllDown`]).
+    pub last_resort: bool,
 }
 
 /// A snapshot, and what it was made of.
@@ -116,6 +139,8 @@ pub struct Plan {
 pub struct Planner {
     registry: IndexRegistry,
     built: HashMap<VipKey, Built>,
+    /// Who took new flows when somebody last could, by right.
+    last_good: HashMap<VipKey, HashSet<BackendIndex>>,
     generation: u64,
 }
 
@@ -131,57 +156,61 @@ impl Planner {
     /// A planner that has planned nothing yet, for at most so many backends, each counted once for
     /// every service it is in.
     pub fn new(max_backends: usize) -> Self {
-        Self { registry: IndexRegistry::new(max_backends), built: HashMap::new(), generation: 0 }
+        Self {
+            registry: IndexRegistry::new(max_backends),
+            built: HashMap::new(),
+            last_good: HashMap::new(),
+            generation: 0,
+        }
     }
 
-    /// Plans for these services, which have been
-    /// [checked](crate::config::check_services). `observe` is asked once for each backend.
+    /// Plans for these services, which have been [checked](crate::config::check). `observe` is asked
+    /// once for each backend of each.
     ///
-    /// A backend takes traffic if its weight is not zero, its monitor finds it well, and there is a
-    /// way to it that does not come back here. One that merely may take no *new* flows keeps its
-    /// next hop, for the flows it has.
-    pub fn plan(
+    /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well,
+    /// and there is a way to it that does not come back here. One that merely may take no *new*
+    /// flows keeps its next hop, for the flows it has; a disabled one does not. If no backend of a
+    /// service may take new flows, what it says [`WhenAllDown`] holds.
+    pub fn plan<'a>(
         &mut self,
-        services: &[VirtualService],
+        services: impl IntoIterator<Item = &'a VirtualService, IntoIter: Clone>,
         site: &Site,
-        mut observe: impl FnMut(&dyn Backend) -> Observed,
+        mut observe: impl FnMut(VipKey, &dyn Backend) -> Observed,
     ) -> Plan {
+        let services = services.into_iter();
         let backends = services
-            .iter()
-            .flat_map(|service| service.backends.iter().map(|backend| (service.key, backend.id())));
+            .clone()
+            .flat_map(|service| service.all_backends().map(|backend| (service.key, backend.id())));
         self.registry.retain(&backends.collect());
-        let keys: HashSet<VipKey> = services.iter().map(|service| service.key).collect();
+        let keys: HashSet<VipKey> = services.clone().map(|service| service.key).collect();
         self.built.retain(|key, _| keys.contains(key));
+        self.last_good.retain(|key, _| keys.contains(key));
 
         let mut members = Vec::new();
         let mut hops = Vec::new();
         let mut table = Vec::new();
         for service in services {
-            let mut eligible = Vec::new();
-            for backend in &service.backends {
+            let first = members.len();
+            for (number, backend) in service.all_backends().enumerate() {
                 let Some(index) = self.registry.index(service.key, backend.id()) else {
                     continue; // beyond the limit, which the check has refused
                 };
-                let observed = observe(backend.as_ref());
+                let observed = observe(service.key, backend.as_ref());
                 let hop = next_hop(site, backend.as_ref(), index, &observed);
-                hops.extend(hop.as_ref().ok().copied());
-                let idle = match (hop, observed.health) {
-                    (Err(idle), _) => Some(idle),
-                    (_, Err(why)) => Some(Idle::Unhealthy(why)),
-                    _ if backend.weight() == 0 => Some(Idle::NoWeight),
-                    _ => None,
-                };
-                if idle.is_none() {
-                    eligible.push((Arc::clone(backend), index));
+                if observed.admin != AdminState::Disabled {
+                    hops.extend(hop.as_ref().ok().copied());
                 }
+                let is_fallback = number >= service.backends.len();
                 members.push(Member {
                     service: service.key,
                     backend: Arc::clone(backend),
                     index,
-                    idle,
+                    idle: idle(backend.as_ref(), is_fallback, hop.err(), observed),
+                    last_resort: false,
                 });
             }
-            table.push(self.build(service, eligible));
+            let of_service = members.get_mut(first..).unwrap_or_default();
+            table.push(self.build(service, of_service));
         }
 
         let mut next_hops = vec![None; self.registry.slots()].into_boxed_slice();
@@ -203,11 +232,22 @@ impl Planner {
         Plan { snapshot, members }
     }
 
-    fn build(
-        &mut self,
-        service: &VirtualService,
-        eligible: Vec<(Arc<dyn Backend>, BackendIndex)>,
-    ) -> Arc<Service> {
+    /// Builds a service for those of its members that take new flows, by right or as a last resort,
+    /// unless it has been built for just those.
+    fn build(&mut self, service: &VirtualService, members: &mut [Member]) -> Arc<Service> {
+        if members.iter().any(|member| member.idle.is_none()) {
+            let good = members.iter().filter(|member| member.idle.is_none());
+            self.last_good.insert(service.key, good.map(|member| member.index).collect());
+        } else {
+            let last_good = self.last_good.get(&service.key);
+            for member in members.iter_mut() {
+                member.last_resort = is_last_resort(&service.when_all_down, last_good, member);
+            }
+        }
+        let takes = |member: &&Member| member.idle.is_none() || member.last_resort;
+        let eligible = members.iter().filter(takes);
+        let eligible: Vec<_> =
+            eligible.map(|member| (Arc::clone(&member.backend), member.index)).collect();
         let weights = eligible.iter().map(|(backend, index)| (*index, backend.weight()));
         let weights: Vec<_> = weights.collect();
         if let Some(built) = self.built.get(&service.key)
@@ -224,6 +264,41 @@ impl Planner {
         let service_built = Arc::clone(&built.service);
         self.built.insert(service.key, built);
         service_built
+    }
+}
+
+/// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
+/// monitor says, it can be sent nothing.
+fn idle(
+    backend: &dyn Backend,
+    is_fallback: bool,
+    no_way: Option<Idle>,
+    observed: Observed,
+) -> Option<Idle> {
+    let Observed { health, admin, .. } = observed;
+    match (admin, no_way, health) {
+        (AdminState::Disabled, ..) => Some(Idle::Disabled),
+        (_, Some(no_way), _) => Some(no_way),
+        _ if is_fallback => Some(Idle::Standby),
+        (AdminState::Draining, ..) => Some(Idle::Draining),
+        _ if backend.weight() == 0 => Some(Idle::NoWeight),
+        (_, _, health) => health.err().map(Idle::Unhealthy),
+    }
+}
+
+/// Whether a backend that should take no new flows does so because nobody else should either.
+fn is_last_resort(
+    what: &WhenAllDown,
+    last_good: Option<&HashSet<BackendIndex>>,
+    member: &Member,
+) -> bool {
+    match (what, &member.idle) {
+        (WhenAllDown::SendToAll, Some(Idle::Unhealthy(_))) => true,
+        (WhenAllDown::KeepLast, Some(Idle::Unhealthy(_))) => {
+            last_good.is_some_and(|good| good.contains(&member.index))
+        }
+        (WhenAllDown::Fallback(_), Some(Idle::Standby)) => true,
+        _ => false,
     }
 }
 
@@ -257,7 +332,7 @@ mod tests {
     }
 
     fn at(mac: MacAddress) -> Observed {
-        Observed { path: Ok(Path::on_link(mac)), health: Ok(()) }
+        Observed::well(Path::on_link(mac))
     }
 
     fn well(mac: u8) -> Observed {
@@ -268,8 +343,8 @@ mod tests {
     fn only_the_service_that_changed_is_built_again() {
         let mut planner = Planner::new(16);
         let mut services = services();
-        let first = planner.plan(&services, &site(), |_| well(1));
-        let again = planner.plan(&services, &site(), |_| well(2));
+        let first = planner.plan(&services, &site(), |_, _| well(1));
+        let again = planner.plan(&services, &site(), |_, _| well(2));
         let [a, b] = first.snapshot.services.services() else { panic!() };
         let [c, d] = again.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
@@ -277,7 +352,7 @@ mod tests {
 
         services[1].backends.pop();
         services[1].backends.push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
-        let changed = planner.plan(&services, &site(), |_| well(2));
+        let changed = planner.plan(&services, &site(), |_, _| well(2));
         let [e, f] = changed.snapshot.services.services() else { panic!() };
         assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
         assert_eq!(changed.members[0].index, first.members[0].index);
@@ -298,8 +373,8 @@ mod tests {
         for (number, change) in changes.into_iter().enumerate() {
             let mut planner = Planner::new(16);
             let [before, _] = services().try_into().unwrap();
-            let old = planner.plan(std::slice::from_ref(&before), &site(), |_| well(1));
-            let new = planner.plan(&[change(before)], &site(), |_| well(1));
+            let old = planner.plan(std::slice::from_ref(&before), &site(), |_, _| well(1));
+            let new = planner.plan(&[change(before)], &site(), |_, _| well(1));
             let [old, new] =
                 [old, new].map(|plan| Arc::clone(&plan.snapshot.services.services()[0]));
             assert!(!Arc::ptr_eq(&old, &new), "change {number}");
@@ -310,14 +385,14 @@ mod tests {
     fn what_is_removed_makes_room_and_leaves_nothing_behind() {
         let mut planner = Planner::new(4);
         let services = services();
-        let old = planner.plan(&services, &site(), |_| well(1));
+        let old = planner.plan(&services, &site(), |_, _| well(1));
         let table = Arc::downgrade(&old.snapshot.services.services()[1]);
         let index = old.members[2].index;
         drop(old);
-        let less = planner.plan(&services[..1], &site(), |_| well(1));
+        let less = planner.plan(&services[..1], &site(), |_, _| well(1));
         assert!(table.upgrade().is_none() && less.snapshot.next_hop(index).is_none());
         // The same backends come back: to the same slots, but the old indices stay void.
-        let again = planner.plan(&services, &site(), |_| well(1));
+        let again = planner.plan(&services, &site(), |_, _| well(1));
         assert_eq!(again.members[2].index.slot(), index.slot());
         assert!(again.snapshot.next_hop(again.members[2].index).is_some());
         assert!(again.snapshot.next_hop(index).is_none());
@@ -327,7 +402,7 @@ mod tests {
     fn who_takes_no_traffic_says_why() {
         let with = |observed: Observed| {
             let mut planner = Planner::new(16);
-            let plan = planner.plan(&services(), &site(), |_| observed.clone());
+            let plan = planner.plan(&services(), &site(), |_, _| observed.clone());
             let index = plan.members[0].index;
             let why = plan.members[0].idle.as_ref().map(ToString::to_string);
             (why.unwrap_or_default(), plan.snapshot.next_hop(index).is_some())
@@ -351,7 +426,7 @@ mod tests {
     #[test]
     fn a_weightless_backend_keeps_its_next_hop() {
         let mut planner = Planner::new(16);
-        let plan = planner.plan(&services(), &site(), |_| well(1));
+        let plan = planner.plan(&services(), &site(), |_, _| well(1));
         assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
         assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
         assert_eq!(plan.snapshot.services.services()[0].members(), [plan.members[0].index]);

@@ -1,12 +1,12 @@
 //! From a description to a running director.
 
-use super::control::{Control, EventHandler, Settings, Shared};
+use super::control::{Control, EventHandler, Settings, Shared, addresses};
 use super::error::StartError;
 use super::feedback::FeedbackListener;
 use super::health::Health;
 use super::{Director, Event};
-use crate::balancer::{Balancer, HashBalancer, VirtualService};
-use crate::config::{Host, Limits};
+use crate::balancer::{Balancer, HashBalancer};
+use crate::config::{Config, Host, Limits, ServiceConfig};
 use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
@@ -14,7 +14,7 @@ use crate::dataplane::neighbour::{
 use crate::dataplane::{ErrorPolicy, Pipeline, PipelineOptions, Site, Worker, WorkerCounters};
 use crate::error::panic_message;
 use crate::forwarding::TunnelSources;
-use crate::health::{HealthPolicy, HealthState, Monitor};
+use crate::health::MonitorBinding;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,14 +35,14 @@ type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer> + Send>;
 /// Describes a director. Only the interface has no default.
 pub struct DirectorBuilder {
     interface: String,
-    services: Vec<VirtualService>,
+    config: Config,
     xdp: XdpOptions,
     limits: Limits,
     answers: bool,
     tunnel_sources: TunnelSources,
     errors: ErrorPolicy,
     pipeline: PipelineOptions,
-    monitor: Option<(Arc<dyn Monitor>, HealthPolicy)>,
+    monitor: Option<MonitorBinding>,
     balancer: BalancerFactory,
     on_event: EventHandler,
 }
@@ -51,7 +51,7 @@ impl fmt::Debug for DirectorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectorBuilder")
             .field("interface", &self.interface)
-            .field("services", &self.services)
+            .field("config", &self.config)
             .field("xdp", &self.xdp)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -62,7 +62,7 @@ impl DirectorBuilder {
     pub(super) fn new(interface: String) -> Self {
         Self {
             interface,
-            services: Vec::new(),
+            config: Config::default(),
             xdp: XdpOptions::default(),
             limits: Limits::default(),
             answers: false,
@@ -75,10 +75,11 @@ impl DirectorBuilder {
         }
     }
 
-    /// Adds a service. More can be added while the director runs.
+    /// Adds a service, with or without a monitor of its own. More can be added while the director
+    /// runs.
     #[must_use]
-    pub fn service(mut self, service: VirtualService) -> Self {
-        self.services.push(service);
+    pub fn service(mut self, service: impl Into<ServiceConfig>) -> Self {
+        self.config.services.push(service.into());
         self
     }
 
@@ -138,11 +139,11 @@ impl DirectorBuilder {
         self
     }
 
-    /// Probes every backend's own address with this monitor; one that is not well takes no traffic.
-    /// Without a monitor every backend is taken to be well.
+    /// Sets the monitor of all services that have none of their own, also of those that come later.
+    /// A backend that is not well takes no traffic; one without a monitor is taken to be well.
     #[must_use]
-    pub fn monitor(mut self, monitor: impl Monitor + 'static, policy: HealthPolicy) -> Self {
-        self.monitor = Some((Arc::new(monitor), policy));
+    pub fn monitor(mut self, monitor: MonitorBinding) -> Self {
+        self.monitor = Some(monitor);
         self
     }
 
@@ -178,37 +179,35 @@ impl DirectorBuilder {
         let mut resolver = Resolver::open(&ports)?;
         let host =
             Host { addresses: resolver.host_addresses()?, tunnel_sources: self.tunnel_sources };
-        crate::config::check_services(&self.services, &host, &self.limits)?;
+        crate::config::check(&self.config, &host, &self.limits)?;
 
         let sources = resolver.preferred_host_routes()?;
-        let mut warnings = source_warnings(&self.interface, &self.services, &sources);
+        let mut warnings = source_warnings(&self.interface, &self.config, &sources);
         warnings.extend(tunnel_warnings(&host));
 
         let queues = interface.take_queues();
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
         let (announce, outbox) = channel();
-        let probing = self.monitor.as_ref();
-        let unprobed = probing.map_or(HealthState::Up, |(_, policy)| policy.initial);
         let site = Site {
             ports: interface.ports().iter().map(|port| (port.mac, port.mtu)).collect(),
             answers: self.answers,
             tunnel_sources: self.tunnel_sources,
             errors: self.errors,
         };
-        let settings = Settings { host, limits: self.limits, unprobed, warnings };
+        let settings = Settings { host, limits: self.limits, monitor: self.monitor, warnings };
         let control = Control::new(interface, site, settings, announce);
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
-        let wanted = shared.update(|services| {
-            *services = self.services;
+        let config = shared.update(|config| {
+            *config = self.config;
             Ok(())
         });
-        let wanted = wanted.map_err(|error| match error {
+        let config = config.map_err(|error| match error {
             super::UpdateError::Config(error) => StartError::Config(error),
             super::UpdateError::Xdp(error) => StartError::Xdp(error),
         })?;
-        resolve_first(&mut resolver, &wanted, &shared)?;
+        resolve_first(&mut resolver, &addresses(&config), &shared)?;
 
         // From here on an early return drops the director, which undoes what there is.
         let mut director = Director {
@@ -240,10 +239,7 @@ impl DirectorBuilder {
             let feedback = FeedbackListener::start(&shared);
             director.feedback = Some(feedback.map_err(StartError::Feedback)?);
         }
-        if let Some((monitor, policy)) = self.monitor {
-            let health = Health::start(monitor, policy, &wanted, &shared)?;
-            director.health = Some(health);
-        }
+        director.health = Some(Health::start(&config, &shared)?);
         shared.attach()?;
         Ok(director)
     }
@@ -251,14 +247,10 @@ impl DirectorBuilder {
 
 /// VIPs that the kernel may send probes and neighbour solicitations from: backends hold them too,
 /// so their answers would stay there.
-fn source_warnings(
-    interface: &str,
-    services: &[VirtualService],
-    sources: &[Ipv6Addr],
-) -> Vec<String> {
+fn source_warnings(interface: &str, config: &Config, sources: &[Ipv6Addr]) -> Vec<String> {
     let is_vip = |source: &&Ipv6Addr| {
         let source = IpAddr::V6(**source);
-        services.iter().any(|service| service.key.prefix().contains(&source))
+        config.services.iter().any(|bound| bound.service.key.prefix().contains(&source))
     };
     let warning = |vip| {
         format!(

@@ -1,16 +1,17 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
+use super::board::{HealthBoard, Observation};
 use super::error::UpdateError;
 use super::status::{BackendStatus, Event, Stats};
-use crate::balancer::{Backend, VirtualService};
-use crate::config::{Host, Limits, check_services};
+use crate::balancer::{Backend, VipKey};
+use crate::config::{Config, Host, Limits, check};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{LinkState, NeighbourEvent, NeighbourState, Path};
 use crate::dataplane::{
     Counts, Idle, Member, Observed, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
 };
 use crate::error::ConfigError;
-use crate::health::HealthState;
+use crate::health::{HealthState, MonitorBinding};
 use crate::packet::icmp::TunnelFeedback;
 use crate::packet::{MacAddress, arp, neighbor_discovery};
 use crate::verdict::{BackendIndex, DropReason};
@@ -106,26 +107,33 @@ impl Shared {
         control.telling = false;
     }
 
-    /// Changes the services; returns the addresses whose neighbours are wanted from now on. The
-    /// events are noted and not yet told.
+    /// Changes the configuration; returns the one that is in force from now on. The events are noted
+    /// and not yet told.
     pub(super) fn update(
         &self,
-        change: impl FnOnce(&mut Vec<VirtualService>) -> Result<(), ConfigError>,
-    ) -> Result<BTreeSet<IpAddr>, UpdateError> {
+        change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
+    ) -> Result<Config, UpdateError> {
         let mut control = self.lock();
-        let mut services = control.services.clone();
-        change(&mut services)?;
-        check_services(&services, &control.settings.host, &control.settings.limits)?;
-        let (old, new) = (vip_set(&control.services), vip_set(&services));
+        let mut config = control.config.clone();
+        change(&mut config)?;
+        for bound in &mut config.services {
+            if bound.monitor.is_none() {
+                bound.monitor.clone_from(&control.settings.monitor);
+            }
+        }
+        check(&config, &control.settings.host, &control.settings.limits)?;
+        let (old, new) = (vip_set(&control.config), vip_set(&config));
         // What goes is no longer redirected before it is unknown to the workers, what comes is
         // known to them before it is redirected: no packet falls between.
         let mut applied = control.redirect(&old.intersection(&new).copied().collect());
         if applied.is_ok() {
-            let before = std::mem::replace(&mut control.services, services);
+            let before = (control.config.clone(), control.health.clone());
+            control.health.adopt(&config);
+            control.config = config;
             self.publish(&mut control);
             applied = control.redirect(&new);
             if applied.is_err() {
-                control.services = before;
+                (control.config, control.health) = before;
                 self.publish(&mut control);
             }
         }
@@ -137,12 +145,11 @@ impl Shared {
         for vip in new.difference(&old) {
             control.announce(*vip);
         }
-        let backends = control.services.iter().flat_map(|service| &service.backends);
-        let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address()).collect();
         // What was known of a backend that left must not greet it when it comes back.
-        control.neighbours.retain(|address, _| wanted.contains(address));
-        control.health.retain(|address, _| wanted.contains(address));
-        Ok(wanted)
+        let Control { config, neighbours, .. } = &mut *control;
+        let wanted = addresses(config);
+        neighbours.retain(|address, _| wanted.contains(address));
+        Ok(config.clone())
     }
 
     /// Takes in what the resolver found.
@@ -159,7 +166,7 @@ impl Shared {
                 control.note([Event::LinkChanged { port, up: link.up }]);
                 control.set_port(port, link);
                 if link.up && Port(port) == Port::INGRESS {
-                    for vip in vip_set(&control.services) {
+                    for vip in vip_set(&control.config) {
                         control.announce(vip);
                     }
                 }
@@ -174,8 +181,8 @@ impl Shared {
     pub(super) fn feedback(&self, heard: &[TunnelFeedback]) {
         let mut control = self.lock();
         let now = Instant::now();
-        let Control { path_mtus, services, site, .. } = &mut *control;
-        let backends = || services.iter().flat_map(|service| &service.backends);
+        let Control { path_mtus, config, site, .. } = &mut *control;
+        let backends = || config.services.iter().flat_map(|s| s.service.all_backends());
         let tunnels = || backends().map(|backend| (backend.address(), backend.forwarding()));
         let mut news = false;
         for feedback in heard {
@@ -191,12 +198,11 @@ impl Shared {
     }
 
     /// Takes in what the monitor found.
-    pub(super) fn health(&self, address: IpAddr, state: HealthState, reason: Option<String>) {
+    pub(super) fn health(&self, service: VipKey, id: &str, observed: Observation) {
         let mut control = self.lock();
-        if !control.has_backend(address) {
+        if !control.health.set(service, id, observed) {
             return; // removed while it was being probed
         }
-        control.health.insert(address, (state, reason));
         self.publish(&mut control);
         drop(control);
         self.tell();
@@ -215,7 +221,7 @@ impl Shared {
     pub(super) fn attach(&self) -> Result<(), XdpError> {
         let mut control = self.lock();
         control.interface.attach()?;
-        for vip in vip_set(&control.services) {
+        for vip in vip_set(&control.config) {
             control.announce(vip);
         }
         control.running = true;
@@ -274,7 +280,10 @@ impl Shared {
                 id: member.backend.id().to_owned(),
                 address: member.backend.address(),
                 weight: member.backend.weight(),
+                admin: member.backend.admin(),
+                health: control.health.of(member.service, member.backend.id()).map(|known| known.0),
                 idle: member.idle.clone(),
+                last_resort: member.last_resort,
                 packets: packets.wrapping_sub(base.0),
                 bytes: bytes.wrapping_sub(base.1),
             }
@@ -293,8 +302,8 @@ impl Shared {
 pub(super) struct Settings {
     pub(super) host: Host,
     pub(super) limits: Limits,
-    /// What a backend counts as before its monitor has said anything; up if there is no monitor.
-    pub(super) unprobed: HealthState,
+    /// For services that have no monitor of their own.
+    pub(super) monitor: Option<MonitorBinding>,
     /// What works and yet may surprise, beside what the interface has to say.
     pub(super) warnings: Vec<String>,
 }
@@ -306,9 +315,9 @@ pub(super) struct Control {
     settings: Settings,
     announcements: Sender<Vec<u8>>,
     site: Site,
-    services: Vec<VirtualService>,
+    config: Config,
     neighbours: HashMap<IpAddr, NeighbourState>,
-    health: HashMap<IpAddr, (HealthState, Option<String>)>,
+    health: HealthBoard,
     path_mtus: PathMtus,
     planner: Planner,
     members: Vec<Member>,
@@ -335,9 +344,9 @@ impl Control {
             planner: Planner::new(settings.limits.backends),
             settings,
             announcements,
-            services: Vec::new(),
+            config: Config::default(),
             neighbours: HashMap::new(),
-            health: HashMap::new(),
+            health: HealthBoard::default(),
             path_mtus: PathMtus::default(),
             members: Vec::new(),
             baselines: HashMap::new(),
@@ -359,7 +368,8 @@ impl Control {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        let empty = self.services.iter().filter(|service| service.backends.is_empty());
+        let services = self.config.services.iter().map(|bound| &bound.service);
+        let empty = services.filter(|service| service.all_backends().next().is_none());
         let empty = empty.map(|service| {
             format!(
                 "service {} has no backends: its packets are dropped and counted as {}",
@@ -375,17 +385,13 @@ impl Control {
         self.failure.clone()
     }
 
-    pub(super) fn services(&self) -> &[VirtualService] {
-        &self.services
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Whether a backend waits for its first probe to decide about it.
     pub(super) fn awaits_probes(&self) -> bool {
-        let unprobed = (self.settings.unprobed, None);
-        self.members.iter().any(|member| {
-            let known = self.health.get(&member.backend.address()).unwrap_or(&unprobed);
-            known.0 == HealthState::Unknown
-        })
+        self.health.awaits_probes()
     }
 
     fn has_backend(&self, address: IpAddr) -> bool {
@@ -394,9 +400,8 @@ impl Control {
 
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
         let (neighbours, health, path_mtus) = (&self.neighbours, &self.health, &self.path_mtus);
-        let unprobed = (self.settings.unprobed, None);
         let now = Instant::now();
-        let observe = |backend: &dyn Backend| Observed {
+        let observe = |service: VipKey, backend: &dyn Backend| Observed {
             path: match neighbours.get(&backend.address()) {
                 Some(NeighbourState::Resolved(path)) => {
                     let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
@@ -408,13 +413,15 @@ impl Control {
                 Some(NeighbourState::Unresolved { why }) => Err(Idle::Unresolved(why.to_string())),
                 None => Err(Idle::Unresolved("not looked for yet".to_owned())),
             },
-            health: match health.get(&backend.address()).unwrap_or(&unprobed) {
-                (HealthState::Up, _) => Ok(()),
-                (HealthState::Unknown, _) => Err("not probed yet".to_owned()),
-                (HealthState::Down, reason) => Err(reason.clone().unwrap_or_default()),
+            health: match health.of(service, backend.id()) {
+                None | Some((HealthState::Up, _)) => Ok(()),
+                Some((HealthState::Unknown, _)) => Err("not probed yet".to_owned()),
+                Some((HealthState::Down, reason)) => Err(reason.clone().unwrap_or_default()),
             },
+            admin: backend.admin(),
         };
-        let plan = self.planner.plan(&self.services, &self.site, observe);
+        let services = self.config.services.iter().map(|bound| &bound.service);
+        let plan = self.planner.plan(services, &self.site, observe);
         (plan.snapshot, plan.members)
     }
 
@@ -460,8 +467,14 @@ impl Control {
     }
 }
 
-fn vip_set(services: &[VirtualService]) -> HashSet<IpNet> {
-    services.iter().map(|service| service.key.prefix()).collect()
+fn vip_set(config: &Config) -> HashSet<IpNet> {
+    config.services.iter().map(|bound| bound.service.key.prefix()).collect()
+}
+
+/// The addresses of all backends, whose neighbours are wanted.
+pub(super) fn addresses(config: &Config) -> BTreeSet<IpAddr> {
+    let backends = config.services.iter().flat_map(|bound| bound.service.all_backends());
+    backends.map(|backend| backend.address()).collect()
 }
 
 /// Which backends began or ceased to take new flows.

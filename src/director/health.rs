@@ -2,10 +2,11 @@
 
 use super::control::Shared;
 use super::error::StartError;
+use crate::balancer::VipKey;
+use crate::config::Config;
 use crate::dataplane::neighbour::join;
-use crate::health::{HealthEvent, HealthPolicy, Monitor, ProbeTarget, Runner};
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use crate::health::{HealthEvent, HealthState, ProbeTarget, Runner};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What a first probe may take beyond its timeout before the start goes on without it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Probes every backend's address, once for all the services it is in.
+/// Probes every backend of every service that has a monitor.
 #[derive(Debug)]
 pub(super) struct Health {
     // Ended first: it closes the other end of the listener's channel.
@@ -22,27 +23,13 @@ pub(super) struct Health {
     listener: Option<JoinHandle<()>>,
     /// Into the same channel as the runner's events; none from the end on.
     resets: Option<Sender<HealthEvent>>,
-    known: Mutex<BTreeSet<IpAddr>>,
-    monitor: Monitoring,
-}
-
-struct Monitoring(Arc<dyn Monitor>, HealthPolicy);
-
-impl std::fmt::Debug for Monitoring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.1.fmt(f)
-    }
+    /// By service and backend, the state that each began in.
+    known: Mutex<BTreeMap<(String, String), HealthState>>,
 }
 
 impl Health {
     /// Starts probing, and waits for the first results, which decide who takes traffic.
-    pub(super) fn start(
-        monitor: Arc<dyn Monitor>,
-        policy: HealthPolicy,
-        backends: &BTreeSet<IpAddr>,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, StartError> {
-        policy.validate()?;
+    pub(super) fn start(config: &Config, shared: &Arc<Shared>) -> Result<Self, StartError> {
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
@@ -52,36 +39,51 @@ impl Health {
             .name("dsrlb-health-events".to_owned())
             .spawn(move || listen(&heard, &report))
             .map_err(thread)?;
-        let monitor = Monitoring(monitor, policy);
-        let known = Mutex::new(backends.clone());
-        let health =
-            Self { runner: Some(runner), listener: Some(listener), resets, known, monitor };
-        health.set_backends(backends);
-        wait_for_first(shared, policy.timeout + PATIENCE);
+        let health = Self {
+            runner: Some(runner),
+            listener: Some(listener),
+            resets,
+            known: Mutex::default(),
+        };
+        health.set_targets(config);
+        let monitors = config.services.iter().filter_map(|bound| bound.monitor.as_ref());
+        let longest = monitors.map(|monitor| monitor.policy.timeout).max();
+        wait_for_first(shared, longest.unwrap_or_default() + PATIENCE);
         Ok(health)
     }
 
     /// Replaces the set of backends. What is known of those that stay is kept.
-    pub(super) fn set_backends(&self, backends: &BTreeSet<IpAddr>) {
-        let Monitoring(monitor, policy) = &self.monitor;
+    pub(super) fn set_targets(&self, config: &Config) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in backends.difference(&known) {
+        let (mut targets, mut wanted) = (Vec::new(), BTreeMap::new());
+        for bound in &config.services {
+            let Some(binding) = &bound.monitor else {
+                continue;
+            };
+            for backend in &bound.service.backends {
+                let (service, id) = (bound.service.key.to_string(), backend.id().to_owned());
+                wanted.insert((service.clone(), id.clone()), binding.policy.initial);
+                targets.push(ProbeTarget {
+                    service,
+                    id,
+                    address: backend.address(),
+                    monitor: Arc::clone(&binding.monitor),
+                    policy: binding.policy,
+                });
+            }
+        }
+        for ((service, id), initial) in wanted.iter().filter(|(name, _)| !known.contains_key(name))
+        {
             // It may have been here before, and an event of that time may still wait to be heard.
             // This one comes after it, and before all that is found out from now on.
-            let (id, initial) = (address.to_string(), policy.initial);
-            let reset = HealthEvent { id, from: initial, to: initial, reason: None };
+            let (service, id) = (service.clone(), id.clone());
+            let reset = HealthEvent { service, id, from: *initial, to: *initial, reason: None };
             let _ = self.resets.as_ref().map(|resets| resets.send(reset));
         }
-        known.clone_from(backends);
-        let target = |address: &IpAddr| ProbeTarget {
-            id: address.to_string(),
-            address: *address,
-            monitor: Arc::clone(monitor),
-            policy: *policy,
-        };
+        *known = wanted;
         if let Some(runner) = &self.runner {
-            // The policy was checked at the start, and no address is in a set twice.
-            let set = runner.set_targets(backends.iter().map(target).collect());
+            // The configuration has been checked.
+            let set = runner.set_targets(targets);
             debug_assert!(set.is_ok(), "{set:?}");
         }
     }
@@ -108,9 +110,9 @@ impl Drop for Health {
 
 fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
     for event in events {
-        if let Ok(address) = event.id.parse() {
+        if let Ok(service) = event.service.parse::<VipKey>() {
             let reason = event.reason.map(|reason| reason.to_string());
-            shared.health(address, event.to, reason);
+            shared.health(service, &event.id, (event.to, reason));
         }
     }
 }

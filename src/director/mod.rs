@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+mod board;
 mod builder;
 mod control;
 mod error;
@@ -36,11 +37,12 @@ pub use error::{StartError, UpdateError};
 pub use status::{BackendStatus, Event, Stats};
 
 use crate::balancer::{Backend, VipKey, VirtualService};
+use crate::config::Config;
 use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
 use crate::dataplane::neighbour::{ResolverThread, join};
 use crate::error::{ConfigError, ConfigProblem};
-use control::Shared;
+use control::{Shared, addresses};
 use feedback::FeedbackListener;
 use health::Health;
 use std::sync::Arc;
@@ -89,20 +91,20 @@ impl Director {
         self.shared.lock().failure()
     }
 
-    /// The services as they are configured now.
-    pub fn services(&self) -> Vec<VirtualService> {
-        self.shared.lock().services().to_vec()
+    /// The configuration that is in force.
+    pub fn config(&self) -> Config {
+        self.shared.lock().config().clone()
     }
 
-    /// Replaces all services at once. Backends that stay keep their flows' places; services that
-    /// stay are served without a gap.
+    /// Replaces the whole configuration at once. Backends that stay keep their flows' places and
+    /// what is known of them; services that stay are served without a gap.
     ///
     /// # Errors
     ///
-    /// Every problem found in the new services; nothing has changed then.
-    pub fn set_services(&self, services: Vec<VirtualService>) -> Result<(), UpdateError> {
+    /// Every problem found in the new configuration; nothing has changed then.
+    pub fn apply(&self, config: Config) -> Result<(), UpdateError> {
         self.update(|all| {
-            *all = services;
+            *all = config;
             Ok(())
         })
     }
@@ -142,16 +144,16 @@ impl Director {
 
     fn update(
         &self,
-        change: impl FnOnce(&mut Vec<VirtualService>) -> Result<(), ConfigError>,
+        change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
     ) -> Result<(), UpdateError> {
         let changing = self.shared.changing();
         let changed = self.shared.update(change);
-        if let Ok(wanted) = &changed {
+        if let Ok(config) = &changed {
             if let Some(resolver) = &self.resolver {
-                resolver.want(wanted.clone());
+                resolver.want(addresses(config));
             }
             if let Some(health) = &self.health {
-                health.set_backends(wanted);
+                health.set_targets(config);
             }
         }
         // The handler may want to change something as well.
@@ -187,8 +189,9 @@ impl Drop for Director {
     }
 }
 
-fn find(services: &mut [VirtualService], key: VipKey) -> Result<&mut VirtualService, ConfigError> {
-    let service = services.iter_mut().find(|service| service.key == key);
+fn find(config: &mut Config, key: VipKey) -> Result<&mut VirtualService, ConfigError> {
+    let mut services = config.services.iter_mut().map(|bound| &mut bound.service);
+    let service = services.find(|service| service.key == key);
     service.ok_or_else(|| missing(format!("service {key}"), key.to_string(), "is not configured"))
 }
 

@@ -1,8 +1,9 @@
 //! What a director tells about itself.
 
-use crate::balancer::VipKey;
+use crate::balancer::{AdminState, VipKey};
 use crate::dataplane::af_xdp::RedirectStats;
 use crate::dataplane::{Counts, Idle};
+use crate::health::HealthState;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -32,8 +33,15 @@ pub struct BackendStatus {
     pub address: IpAddr,
     /// Its configured share of new flows.
     pub weight: u16,
+    /// What the operator wants of it.
+    pub admin: AdminState,
+    /// What its monitor observes; none if it has no monitor.
+    pub health: Option<HealthState>,
     /// Why it takes no new flows; none if it does.
     pub idle: Option<Idle>,
+    /// Whether it takes new flows all the same, because no backend of its service should
+    /// ([`WhenAllDown`](crate::balancer::WhenAllDown)).
+    pub last_resort: bool,
     /// Packets forwarded to it.
     pub packets: u64,
     /// Bytes forwarded to it, Ethernet headers included.

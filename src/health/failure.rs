@@ -36,6 +36,18 @@ pub enum ProbeFailure {
     /// The backend answered, but not as a healthy one does.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
+    /// The backend has no usable next hop, so no client's packet would reach it either.
+    #[error("neighbour unresolved: {0}")]
+    NeighbourUnresolved(String),
+    /// The backend's host answers, but not what is sent to it through its tunnel.
+    #[error("tunnel not decapsulated: {0}")]
+    NotDecapsulated(String),
+    /// The backend's host answers for itself, but not for the VIP.
+    #[error("VIP not bound: {0}")]
+    VipNotBound(String),
+    /// The backend's host answers pings to the VIP, but the service on it does not answer.
+    #[error("application down: {0}")]
+    ApplicationDown(String),
     /// The operating system failed in another way.
     #[error("{0}")]
     System(String),

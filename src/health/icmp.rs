@@ -130,7 +130,7 @@ mod tests {
 
     /// The result of a probe; `None`, and says so, if raw sockets are not to be had.
     fn probe(address: &str, timeout: Duration) -> Option<Result<(), ProbeFailure>> {
-        let target = Target::new("test", address.parse().unwrap());
+        let target = Target::new("service", "test", address.parse().unwrap());
         let result = IcmpEcho::new().probe(&target, timeout);
         if let Err(ProbeFailure::NotPermitted(why)) = &result {
             println!("SKIPPED: {why}");
@@ -161,7 +161,8 @@ mod tests {
                 let monitor = &monitor;
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        let target = Target::new("test", IpAddr::from([127, 0, 0, last]));
+                        let target =
+                            Target::new("service", "test", IpAddr::from([127, 0, 0, last]));
                         // Another process may flood the loopback device meanwhile: one reply in
                         // three tries is enough, none of them means that it was not recognised.
                         let mut tries = (0..3).map(|_| monitor.probe(&target, TIMEOUT));

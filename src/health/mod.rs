@@ -28,19 +28,21 @@
 //! let (sender, events) = mpsc::channel();
 //! let runner = Runner::start(Runner::DEFAULT_THREADS, sender)?;
 //! runner.set_targets(vec![ProbeTarget {
+//!     service: "10.0.0.100:80/tcp".into(),
 //!     id: "web-1".into(),
 //!     address: "192.0.2.11".parse()?,
 //!     monitor: Arc::new(AlwaysWell),
 //!     policy: HealthPolicy::default(),
 //! }])?;
 //! let event = events.recv()?;
-//! assert_eq!(event.to_string(), "web-1: unknown -> up");
+//! assert_eq!(event.to_string(), "10.0.0.100:80/tcp: web-1: unknown -> up");
 //! # Ok(())
 //! # }
 //! ```
 
 #![forbid(unsafe_code)]
 
+mod binding;
 mod failure;
 mod hysteresis;
 mod icmp;
@@ -51,6 +53,7 @@ mod runner;
 mod schedule;
 mod tracker;
 
+pub use binding::{MonitorBinding, Through};
 pub use failure::ProbeFailure;
 pub use hysteresis::{HealthState, Hysteresis, Transition};
 pub use icmp::IcmpEcho;
@@ -67,16 +70,19 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Target<'a> {
+    /// The service that the backend is in, as text.
+    pub service: &'a str,
     /// The backend's identifier, as the configuration gives it.
     pub id: &'a str,
-    /// The backend's own address, not the VIP.
+    /// Where to send: the VIP if the probe goes [through it](Through::Vip), else the backend's own
+    /// address.
     pub address: IpAddr,
 }
 
 impl<'a> Target<'a> {
     /// A target, for calling a monitor oneself.
-    pub const fn new(id: &'a str, address: IpAddr) -> Self {
-        Self { id, address }
+    pub const fn new(service: &'a str, id: &'a str, address: IpAddr) -> Self {
+        Self { service, id, address }
     }
 }
 

@@ -117,8 +117,8 @@ impl Runner {
         Ok(())
     }
 
-    /// What each target counts as now, by identifier.
-    pub fn states(&self) -> BTreeMap<String, HealthState> {
+    /// What each target counts as now, by service and identifier.
+    pub fn states(&self) -> BTreeMap<(String, String), HealthState> {
         self.shared.lock().tracker.states().collect()
     }
 

@@ -45,6 +45,7 @@ fn targets(monitor: &Arc<Told>, ids: &[&str]) -> Vec<ProbeTarget> {
         ..HealthPolicy::default()
     };
     let target = |id: &&str| ProbeTarget {
+        service: "s".to_owned(),
         id: (*id).to_owned(),
         address: IpAddr::from([192, 0, 2, 1]),
         monitor: Arc::clone(monitor) as Arc<dyn Monitor>,
@@ -71,9 +72,9 @@ fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
             }
             _ => assert_eq!(event.reason, None),
         }
-        states.insert(event.id, event.to);
+        states.insert((event.service, event.id), event.to);
     }
-    for (id, state) in &states {
+    for ((_, id), state) in &states {
         let well = id.starts_with("well");
         let expected = if well { HealthState::Up } else { HealthState::Down };
         assert_eq!(*state, expected, "{id}");
@@ -116,7 +117,7 @@ fn targets_are_replaced_while_it_runs() {
     runner.set_targets(targets(&monitor, &["well-1", "well-2"])).unwrap();
     assert_eq!(events.recv_timeout(PATIENCE).unwrap().id, "well-2");
     runner.set_targets(targets(&monitor, &["well-2"])).unwrap();
-    let states = BTreeMap::from([("well-2".to_owned(), HealthState::Up)]);
+    let states = BTreeMap::from([(("s".to_owned(), "well-2".to_owned()), HealthState::Up)]);
     assert_eq!(runner.states(), states);
     assert!(runner.set_targets(targets(&monitor, &["x", "x"])).is_err());
     assert_eq!(runner.states(), states);

@@ -18,7 +18,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// A backend to be probed.
 #[derive(Clone)]
 pub struct ProbeTarget {
-    /// The backend's identifier; unique among the targets.
+    /// The service that the backend is in.
+    pub service: String,
+    /// The backend's identifier; unique within the service.
     pub id: String,
     /// The backend's address.
     pub address: IpAddr,
@@ -31,6 +33,7 @@ pub struct ProbeTarget {
 impl fmt::Debug for ProbeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProbeTarget")
+            .field("service", &self.service)
             .field("id", &self.id)
             .field("address", &self.address)
             .field("policy", &self.policy)
@@ -42,6 +45,8 @@ impl fmt::Debug for ProbeTarget {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HealthEvent {
+    /// The service.
+    pub service: String,
     /// The backend.
     pub id: String,
     /// What it counted as.
@@ -54,7 +59,7 @@ pub struct HealthEvent {
 
 impl fmt::Display for HealthEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} -> {}", self.id, self.from, self.to)?;
+        write!(f, "{}: {}: {} -> {}", self.service, self.id, self.from, self.to)?;
         match &self.reason {
             Some(reason) => write!(f, ": {reason}"),
             None => Ok(()),
@@ -63,7 +68,15 @@ impl fmt::Display for HealthEvent {
 }
 
 /// Who a target is: with another address it is another machine, whatever its identifier.
-type Key = (Arc<str>, IpAddr);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Key {
+    service: Arc<str>,
+    id: Arc<str>,
+    address: IpAddr,
+}
+
+/// A service and a backend in it.
+type Name = (String, String);
 
 /// One probe to be made.
 #[derive(Clone)]
@@ -76,7 +89,7 @@ pub struct Job {
 impl Job {
     /// Probes; whatever the monitor does, except to hang, comes back as a result.
     pub fn run(&self) -> Result<(), ProbeFailure> {
-        let target = Target::new(&self.key.0, self.key.1);
+        let target = Target::new(&self.key.service, &self.key.id, self.key.address);
         let probe = || self.monitor.probe(&target, self.timeout);
         // The monitor is not looked at again except through its own next call, and what it left in
         // disorder is its own.
@@ -88,8 +101,7 @@ impl Job {
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
-            .field("id", &self.key.0)
-            .field("address", &self.key.1)
+            .field("target", &self.key)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -148,11 +160,13 @@ impl Tracker {
         now: Instant,
     ) -> Result<Vec<HealthEvent>, ConfigError> {
         validate(&targets)?;
-        let before: BTreeMap<String, HealthState> = self.states().collect();
+        let before: BTreeMap<Name, HealthState> = self.states().collect();
         let mut wanted = BTreeSet::new();
         for target in targets {
-            let key: Key = (Arc::from(target.id), target.address);
-            let (seed, interval) = (Arc::clone(&key.0), target.policy.interval);
+            let seed = format!("{} {}", target.service, target.id);
+            let (service, id) = (Arc::from(target.service), Arc::from(target.id));
+            let key = Key { service, id, address: target.address };
+            let interval = target.policy.interval;
             wanted.insert(key.clone());
             match self.slots.get_mut(&key) {
                 Some(slot) => {
@@ -182,10 +196,10 @@ impl Tracker {
             self.schedule.insert(key, seed.as_bytes(), interval, now);
         }
         self.retire_all_but(&wanted);
-        let changed = self.states().filter_map(|(id, to)| {
-            let from = *before.get(&id)?;
-            let reason = None;
-            (from != to).then_some(HealthEvent { id, from, to, reason })
+        let changed = self.states().filter_map(|(name, to)| {
+            let from = *before.get(&name)?;
+            let ((service, id), reason) = (name, None);
+            (from != to).then_some(HealthEvent { service, id, from, to, reason })
         });
         Ok(changed.collect())
     }
@@ -204,12 +218,13 @@ impl Tracker {
         });
     }
 
-    /// What each target counts as, by identifier.
-    pub fn states(&self) -> impl Iterator<Item = (String, HealthState)> + '_ {
+    /// What each target counts as, by service and identifier.
+    pub fn states(&self) -> impl Iterator<Item = (Name, HealthState)> + '_ {
+        let name = |key: &Key| (key.service.as_ref().to_owned(), key.id.as_ref().to_owned());
         self.slots
             .iter()
             .filter(|(_, slot)| !slot.retired)
-            .map(|(key, slot)| (key.0.as_ref().to_owned(), slot.hysteresis.state()))
+            .map(move |(key, slot)| (name(key), slot.hysteresis.state()))
     }
 
     /// The probe that is due longest, if any is due; it counts as running from now on.
@@ -284,20 +299,26 @@ impl Tracker {
 }
 
 fn event(key: &Key, transition: Transition, reason: Option<ProbeFailure>) -> HealthEvent {
-    HealthEvent { id: key.0.as_ref().to_owned(), from: transition.from, to: transition.to, reason }
+    HealthEvent {
+        service: key.service.as_ref().to_owned(),
+        id: key.id.as_ref().to_owned(),
+        from: transition.from,
+        to: transition.to,
+        reason,
+    }
 }
 
 fn validate(targets: &[ProbeTarget]) -> Result<(), ConfigError> {
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
     for target in targets {
-        let prefix = format!("backend {}: ", target.id);
+        let prefix = format!("service {}: backend {}: ", target.service, target.id);
         problems.extend(target.policy.problems(&prefix));
-        if !seen.insert(&target.id) {
+        if !seen.insert((&target.service, &target.id)) {
             problems.push(ConfigProblem {
                 path: format!("{prefix}id"),
                 value: target.id.clone(),
-                expected: "must be unique among the targets".to_owned(),
+                expected: "must be unique within the service".to_owned(),
             });
         }
     }

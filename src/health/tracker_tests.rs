@@ -13,6 +13,7 @@ impl Monitor for Fails {
 
 fn target(id: &str, last: u8) -> ProbeTarget {
     ProbeTarget {
+        service: "s".to_owned(),
         id: id.to_owned(),
         address: IpAddr::from([192, 0, 2, last]),
         monitor: Arc::new(Fails),
@@ -30,7 +31,7 @@ fn step(tracker: &mut Tracker, result: Result<(), ProbeFailure>) -> (Instant, Op
 }
 
 fn state(tracker: &Tracker, id: &str) -> Option<HealthState> {
-    tracker.states().find(|(name, _)| name == id).map(|(_, state)| state)
+    tracker.states().find(|((_, name), _)| name == id).map(|(_, state)| state)
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn a_backend_goes_up_at_once_down_after_three_and_up_after_two() {
         .filter_map(|result| step(&mut tracker, result).1)
         .map(|event| event.to_string())
         .collect();
-    assert_eq!(events, ["a: unknown -> up", "a: up -> down: refused", "a: down -> up"]);
+    assert_eq!(events, ["s: a: unknown -> up", "s: a: up -> down: refused", "s: a: down -> up"]);
 }
 
 #[test]
@@ -161,7 +162,7 @@ proptest! {
         let mut now = start;
         let mut tracker = Tracker::new(start);
         let mut jobs: Vec<Job> = Vec::new();
-        let mut heard: BTreeMap<String, HealthState> = BTreeMap::new();
+        let mut heard: BTreeMap<Name, HealthState> = BTreeMap::new();
         for (action, choice, millis) in steps {
             let mut events = Vec::new();
             match action {
@@ -184,15 +185,15 @@ proptest! {
                     }
                     let ids: BTreeSet<_> = targets.iter().map(|t| t.id.clone()).collect();
                     events = tracker.set_targets(targets, now).unwrap();
-                    heard.retain(|id, _| ids.contains(id));
+                    heard.retain(|(_, id), _| ids.contains(id));
                 }
             }
             for event in events {
-                let before = heard.insert(event.id, event.to);
+                let before = heard.insert((event.service, event.id), event.to);
                 prop_assert_eq!(before.unwrap_or_default(), event.from);
             }
-            for (id, state) in tracker.states() {
-                prop_assert_eq!(heard.get(&id).copied().unwrap_or_default(), state);
+            for (name, state) in tracker.states() {
+                prop_assert_eq!(heard.get(&name).copied().unwrap_or_default(), state);
             }
             let waiting = tracker.slots.values().filter(|slot| slot.running.is_none()).count();
             prop_assert_eq!(tracker.slots.len() - waiting, jobs.len());

@@ -3,7 +3,7 @@
 
 use super::frames::{CLIENT_MAC, DIRECTOR_MAC};
 use super::pool::STATION;
-use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
+use dsrlb::balancer::{HashBalancer, RealServer, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
     Counts, Frame, HEADROOM, Observed, Pipeline, Plan, Planner, Port, Site, WorkerCounters,
@@ -53,8 +53,7 @@ fn plan(mode: &str, address: &str) -> Plan {
     let sources = ["10.9.0.0/24", "fd09::/64"].map(|source| source.parse().unwrap());
     site.tunnel_sources = sources.into_iter().fold(TunnelSources::default(), TunnelSources::with);
     let path = Path { mtu: MTU, ..Path::on_link(MacAddress([2, 0, 0, 0, 1, 1])) };
-    Planner::new(8)
-        .plan(&services, &site, |_: &dyn Backend| Observed { path: Ok(path), health: Ok(()) })
+    Planner::new(8).plan(&services, &site, |_, _| Observed::well(path))
 }
 
 fn pipeline() -> Pipeline<HashBalancer> {

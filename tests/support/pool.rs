@@ -1,7 +1,7 @@
 //! A small configuration: every kind of service, three backends.
 
 use super::frames::DIRECTOR_MAC;
-use dsrlb::balancer::{Backend, HashBalancer, RealServer, VirtualService};
+use dsrlb::balancer::{Backend, HashBalancer, RealServer, VipKey, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{Idle, Observed, Pipeline, Plan, Planner, Site, WorkerCounters};
 use dsrlb::flow::HashInput;
@@ -48,7 +48,7 @@ pub fn plan_once() -> &'static Plan {
     PLAN.get_or_init(plan)
 }
 
-fn observe(backend: &dyn Backend) -> Observed {
+fn observe(_: VipKey, backend: &dyn Backend) -> Observed {
     let last = match backend.address() {
         std::net::IpAddr::V4(ip) => ip.octets()[3],
         std::net::IpAddr::V6(ip) => ip.octets()[15],
@@ -57,7 +57,7 @@ fn observe(backend: &dyn Backend) -> Observed {
         99 => Err(Idle::Unresolved("nobody answers".into())),
         last => Ok(Path::on_link(MacAddress([2, 0, 0, 0, 0, last]))),
     };
-    Observed { path, health: Ok(()) }
+    Observed { path, health: Ok(()), admin: backend.admin() }
 }
 
 pub fn pipeline() -> Pipeline<HashBalancer> {

@@ -1,0 +1,87 @@
+//! What monitors have found out, for each backend that is probed.
+
+use crate::balancer::VipKey;
+use crate::config::Config;
+use crate::health::HealthState;
+use std::collections::HashMap;
+
+/// A backend's state, and why it is down if it is.
+pub(super) type Observation = (HealthState, Option<String>);
+
+/// Has an entry for every backend that is probed, and for no other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HealthBoard(HashMap<VipKey, HashMap<String, Observation>>);
+
+impl HealthBoard {
+    /// Follows a change of the configuration: backends that stay keep their state, those that come
+    /// begin as their service says. What was known of one that left does not greet it when it comes
+    /// back.
+    pub(super) fn adopt(&mut self, config: &Config) {
+        let mut known = std::mem::take(&mut self.0);
+        for bound in &config.services {
+            let Some(monitor) = &bound.monitor else {
+                continue;
+            };
+            let initial = monitor.policy.initial;
+            let mut of_service = known.remove(&bound.service.key).unwrap_or_default();
+            let backends = bound.service.backends.iter().map(|backend| {
+                let id = backend.id();
+                let state = of_service.remove(id).unwrap_or((initial, None));
+                (id.to_owned(), state)
+            });
+            self.0.insert(bound.service.key, backends.collect());
+        }
+    }
+
+    /// Notes a state; one of a backend that is not probed any more is ignored.
+    pub(super) fn set(&mut self, service: VipKey, id: &str, observed: Observation) -> bool {
+        let known = self.0.get_mut(&service).and_then(|of_service| of_service.get_mut(id));
+        known.map(|known| *known = observed).is_some()
+    }
+
+    /// What is known of a backend; none if it is not probed.
+    pub(super) fn of(&self, service: VipKey, id: &str) -> Option<&Observation> {
+        self.0.get(&service)?.get(id)
+    }
+
+    /// Whether a backend waits for its first probe to decide about it.
+    pub(super) fn awaits_probes(&self) -> bool {
+        let mut all = self.0.values().flat_map(|of_service| of_service.values());
+        all.any(|(state, _)| *state == HealthState::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::{RealServer, VirtualService};
+    use crate::config::ServiceConfig;
+    use crate::health::{IcmpEcho, MonitorBinding};
+
+    #[test]
+    fn who_stays_is_remembered_and_who_left_is_not() {
+        let key: VipKey = "10.0.0.100:80/tcp".parse().unwrap();
+        let with = |backends: &[&str], probed: bool| {
+            let add = |service: VirtualService, address: &&str| {
+                service.backend(RealServer::new(address.parse().unwrap()))
+            };
+            let service = backends.iter().fold(VirtualService::new(key), add);
+            let monitor = probed.then(|| MonitorBinding::new(IcmpEcho::new()));
+            Config { services: vec![ServiceConfig { service, monitor }] }
+        };
+        let mut board = HealthBoard::default();
+        board.adopt(&with(&["10.0.0.11", "10.0.0.12"], true));
+        assert!(board.awaits_probes());
+        let down = (HealthState::Down, Some("refused".to_owned()));
+        assert!(board.set(key, "10.0.0.11", down.clone()));
+        assert!(board.set(key, "10.0.0.12", (HealthState::Up, None)));
+        assert!(!board.awaits_probes() && !board.set(key, "10.0.0.13", down.clone()));
+
+        board.adopt(&with(&["10.0.0.11"], true));
+        assert_eq!(board.of(key, "10.0.0.11"), Some(&down));
+        board.adopt(&with(&["10.0.0.11", "10.0.0.12"], true));
+        assert_eq!(board.of(key, "10.0.0.12"), Some(&(HealthState::Unknown, None)));
+        board.adopt(&with(&["10.0.0.11"], false));
+        assert_eq!(board.of(key, "10.0.0.11"), None);
+    }
+}
