@@ -182,7 +182,9 @@ fn a_handler_may_ask_and_change_the_director_and_may_panic() {
     handle.set(Arc::downgrade(&director)).unwrap();
     // On the resolver's thread: the link goes down, and every backend with it.
     lab.set_link(&lab.director, false).unwrap();
-    until("the handler has changed the services", || director.services()[0].backends.len() == 1);
+    until("the handler has changed the services", || {
+        director.config().services[0].service.backends.len() == 1
+    });
     lab.set_link(&lab.director, true).unwrap();
     until("events are told after a panic", || {
         told.lock().unwrap().last().is_some_and(|last| last.contains("b1 takes traffic"))
@@ -255,7 +257,7 @@ fn a_change_that_the_maps_have_no_room_for_leaves_the_old_services_in_force() {
         let error = director.apply(config).unwrap_err().to_string();
         assert!(error.contains("max_addresses"), "{error}");
         assert_eq!(director.config().services[0].service.key.to_string(), format!("{vip}/tcp"));
-        assert_eq!(director.services().len(), 1);
+        assert_eq!(director.config().services.len(), 1);
         assert!(all_active(&director), "{:?}", director.stats());
         assert!(serves(&lab, vip));
     }

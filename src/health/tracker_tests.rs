@@ -93,7 +93,7 @@ fn replacing_targets_keeps_those_that_stay() {
     // The same identifier at another address is another machine.
     let events = tracker.set_targets(vec![target("a", 9)], start).unwrap();
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].to_string(), "a: up -> unknown");
+    assert_eq!(events[0].to_string(), "s: a: up -> unknown");
     assert_eq!(state(&tracker, "b"), None);
 }
 
