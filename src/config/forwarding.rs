@@ -264,6 +264,17 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_mtu_that_is_allowed_is() {
+        let tunnel = |mtu| {
+            let tunnel = Tunnel { path_mtu: Some(mtu), ..Tunnel::new(Encapsulation::IpIp) };
+            Forwarding::Tunnel(tunnel)
+        };
+        let backends = [("10.0.1.1", tunnel(576)), ("fd00::2", tunnel(1280))];
+        let sources = ["10.0.0.1/32", "fd00::1/128"];
+        assert_eq!(problems(&sources, &[service("10.0.0.100", &backends)]), [""; 0]);
+    }
+
+    #[test]
     fn a_dscp_value_names_one_vip_of_a_backend() {
         let l3dsr = Forwarding::L3Dsr(Dscp::new(7).unwrap());
         let services = [

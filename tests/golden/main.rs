@@ -123,6 +123,10 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             fragment(ipv4(CLIENT, ANY_VIP, Protocol::Echo, &[7; 16]), 64, false),
         ),
         (
+            "the first fragment of it, so both are answered",
+            fragment(ipv4(CLIENT, ANY_VIP, Protocol::Echo, &[7; 56]), 0, true),
+        ),
+        (
             "a tiny first fragment without its ports",
             fragment(ipv4(CLIENT, VIP, Protocol::Other(6), &[7; 8]), 0, true),
         ),
@@ -156,6 +160,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("a martian source: multicast", ipv4([224, 0, 0, 1], VIP, HTTP, b"")),
         ("a martian source: loopback", ipv4([127, 0, 0, 1], VIP, HTTP, b"")),
         ("source and destination are the VIP", ipv4(VIP, VIP, HTTP, b"")),
+        ("a ping from a multicast address", ipv4([224, 0, 0, 1], VIP, Protocol::Echo, b"")),
+        ("a ping of the VIP to itself", ipv4(VIP, VIP, Protocol::Echo, b"")),
         (
             "flooded by a bridge: for another station",
             from_to(tcp(), CLIENT_MAC, [2, 0, 0, 0, 0, 11]),
