@@ -223,6 +223,35 @@ fn of_fragments_the_first_has_the_checksum_and_later_ones_have_data_there() {
     assert_eq!(later[20..], data);
 }
 
+/// The transport header is behind options and extension headers, however long they are.
+#[test]
+fn checksums_are_found_behind_options_and_extension_headers() {
+    for protocol in [6, 17] {
+        for words in 0..=10 {
+            let mut packet = packet(false, protocol, 0, b"data");
+            packet.splice(20..20, vec![1; words * 4]);
+            (packet[0], packet[3]) = (0x45 + words as u8, packet[3] + words as u8 * 4);
+            packet[10..12].fill(0);
+            let sum = checksum::checksum(&packet[..20 + words * 4]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            rewrite(&mut packet, 10).unwrap();
+            let (found, calculated) = checksums(&packet);
+            assert_eq!(found, calculated, "{protocol} {words}");
+            assert_eq!(checksum::checksum(&packet[..20 + words * 4]), 0);
+        }
+        for units in 1..=8 {
+            let mut packet = packet(true, protocol, 0, b"data");
+            let mut options = vec![0; units * 8];
+            options[..4].copy_from_slice(&[protocol, units as u8 - 1, 1, units as u8 * 8 - 4]);
+            (packet[6], packet[5]) = (60, packet[5] + options.len() as u8);
+            packet.splice(40..40, options);
+            rewrite(&mut packet, 10).unwrap();
+            let (found, calculated) = checksums(&packet);
+            assert_eq!(found, calculated, "{protocol} {units}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_rewritten_is_left_alone() {
     let dscp = Dscp::new(1).unwrap();

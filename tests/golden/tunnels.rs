@@ -1,11 +1,11 @@
 //! Backends beyond the link: each mode in each family mix with each option, and what is answered
 //! instead. Another library builds what has to come out, from what went in.
 
-use crate::support::beyond;
 use crate::support::frames::{
     CLIENT_MAC, DIRECTOR_MAC, Protocol, fragment, ipv4, ipv4_options, ipv6, tagged,
     with_extensions, with_ipv4, with_ipv6,
 };
+use crate::support::{beyond, pool};
 use crate::table::{compare, decide};
 use crate::{CLIENT, CLIENT6, DNS, HTTP, VIP, VIP6, cut, fragment_header, padded};
 use dsrlb::forwarding::{Dscp, Encapsulation, Forwarding, GueVariant, Tunnel, TunnelDscp};
@@ -16,6 +16,7 @@ use etherparse::{
     Ipv6FragmentHeader, Ipv6Header, NetHeaders, PacketHeaders, TransportHeader, UdpHeader, icmpv6,
 };
 use ipnet::IpNet;
+use proptest::prelude::*;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -255,6 +256,40 @@ fn beyond_the_link() {
     compare("tunnels.txt", &text);
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    /// Any packet by any path: what it becomes, whole or in pieces, holds what went in, and else its
+    /// sender is told how much fits.
+    #[test]
+    fn any_packet_by_any_path(
+        (_, encapsulation) in prop::sample::select(ENCAPSULATIONS.to_vec()),
+        over_ipv6: bool, from_prefix: bool, narrower in 0u32..900, is_ipv6: bool,
+        traffic_class: u8, may_be_fragmented: bool,
+        payload in prop::collection::vec(any::<u8>(), 0..=1440),
+    ) {
+        let way = Way {
+            forwarding: Forwarding::Tunnel(Tunnel::new(encapsulation)),
+            backend: if over_ipv6 { "fd01::11" } else { "10.1.0.11" },
+            sources: if from_prefix { PREFIXES } else { ADDRESSES },
+            mtu: (1500 - narrower).max(if over_ipv6 { 1280 } else { 0 }),
+        };
+        let input = match is_ipv6 {
+            true => with_ipv6(ipv6(CLIENT6, VIP6, HTTP, &payload), |header| {
+                header.traffic_class = traffic_class;
+            }),
+            false => with_ipv4(ipv4(CLIENT, VIP, HTTP, &payload), |header| {
+                header.dscp = (traffic_class >> 2).try_into().unwrap();
+                header.ecn = (traffic_class & 3).try_into().unwrap();
+                header.dont_fragment = !may_be_fragmented;
+            }),
+        };
+        let plan = beyond::plan(way.forwarding, way.backend, way.sources, way.mtu);
+        let (verdict, sent) = pool::send(&mut pool::pipeline(), &plan, 0, &input);
+        check(&way, &input, verdict, &sent);
+    }
+}
+
 /// Where the IP packet begins.
 fn network(frame: &[u8]) -> usize {
     let tags = frame[12..].chunks_exact(4).take_while(|tag| matches!(tag[0], 0x81 | 0x88)).count();
@@ -294,7 +329,9 @@ fn one_hop_on(packet: &[u8]) -> Vec<u8> {
 }
 
 fn check(way: &Way, input: &[u8], verdict: Verdict, sent: &[Vec<u8>]) {
-    assert!(sent.iter().all(|frame| packet(frame).len() <= way.mtu as usize));
+    if let Verdict::Forward(_) = verdict {
+        assert!(sent.iter().all(|frame| packet(frame).len() <= way.mtu as usize));
+    }
     let expected = match (verdict, way.forwarding) {
         (Verdict::Answer(AnswerKind::Echo), _) => {
             ethernet(input, CLIENT_MAC, &echo_reply(packet(input)))
@@ -412,6 +449,7 @@ fn check_pieces(way: &Way, tunnel: &Tunnel, input: &[u8], sent: &[Vec<u8>]) {
         let (offset, more, rest) = if piece[0] >> 4 == 4 {
             let (header, rest) = Ipv4Header::from_slice(piece).unwrap();
             assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert!(!header.dont_fragment);
             identifications.push(u32::from(header.identification));
             (header.fragment_offset, header.more_fragments, rest)
         } else {
