@@ -4,8 +4,8 @@
 use dsrlb::balancer::{Backend, Echo, HashBalancer, RealServer, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
-    ErrorPolicy, MemoryIo, Observed, PacketIo, Pipeline, PipelineOptions, Plan, Planner, Port,
-    Site, WorkerCounters,
+    Counts, ErrorPolicy, MemoryIo, Observed, PacketIo, Pipeline, PipelineOptions, Plan, Planner,
+    Port, Site, WorkerCounters,
 };
 use dsrlb::flow::Timestamp;
 use dsrlb::forwarding::{Encapsulation, Forwarding, Tunnel, TunnelSources};
@@ -81,6 +81,12 @@ impl World {
         assert!(plan.members.iter().all(|member| member.idle.is_none()), "{:?}", plan.members);
         let pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(64)));
         Self { plan, pipeline }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.pipeline.counters().add_to(&mut counts);
+        counts
     }
 
     /// The verdict, and what is sent.
@@ -455,6 +461,33 @@ fn icmp_errors_go_to_the_backend_of_the_flow_they_quote() {
     }
 }
 
+/// An MTU that no link has is for the backend to ignore (RFC 8201 section 4), and for us to count.
+#[test]
+fn errors_with_an_mtu_that_cannot_be_are_forwarded_and_counted() {
+    let mut world = World::new("ipip", false, 1500);
+    let (mut quoted, mut quoted6) = (Vec::new(), Vec::new());
+    PacketBuilder::ipv4(VIP, CLIENT, 60).tcp(80, 4000, 9, 9).write(&mut quoted, b"").unwrap();
+    PacketBuilder::ipv6(VIP6, CLIENT6, 60).tcp(80, 4000, 9, 9).write(&mut quoted6, b"").unwrap();
+    let mut doubted = |is_ipv6: bool, mtu: u16| {
+        let builder = PacketBuilder::ethernet2(CLIENT_MAC, STATION.0);
+        let ([m0, m1], mut error) = (mtu.to_be_bytes(), Vec::new());
+        if is_ipv6 {
+            let builder = builder.ipv6(CLIENT6, VIP6, 64).icmpv6_raw(2, 0, [0, 0, m0, m1]);
+            builder.write(&mut error, &quoted6).unwrap();
+        } else {
+            let builder = builder.ipv4(CLIENT, VIP, 64).icmpv4_raw(3, 4, [0, 0, m0, m1]);
+            builder.write(&mut error, &quoted).unwrap();
+        }
+        let before = world.counts();
+        assert!(matches!(world.send(error).0, Verdict::Forward(_)));
+        let after = world.counts();
+        assert_eq!(after.verdicts(), before.verdicts() + 1);
+        after.doubtful_mtus - before.doubtful_mtus
+    };
+    assert_eq!([0, 1, 67, 68, 1500].map(|mtu| doubted(false, mtu)), [0, 1, 1, 0, 0]);
+    assert_eq!([0, 68, 1279, 1280, 1500].map(|mtu| doubted(true, mtu)), [1, 1, 1, 0, 0]);
+}
+
 /// What such an error says of fragments is about those that the VIP sent, not about the client's.
 #[test]
 fn errors_that_quote_fragments_are_no_fragments() {
@@ -572,14 +605,12 @@ fn fragments_in_any_order_reach_one_backend() {
                 assert!(sent.iter().all(|(_, frame)| frame[34..36] == *port), "by one way");
             }
         }
-        let mut counts = Default::default();
-        world.pipeline.counters().add_to(&mut counts);
+        let counts = world.counts();
         assert_eq!((counts.forwarded, counts.held, counts.verdicts()), (18, 0, 18));
         // The first never comes.
         assert_eq!(world.send(fragment(1000, 2000, true, 99)).0, Verdict::Hold);
         world.pipeline.expire(Timestamp(600_000_000));
-        let mut counts = Default::default();
-        world.pipeline.counters().add_to(&mut counts);
+        let counts = world.counts();
         assert_eq!((counts.held, counts.dropped(DropReason::FragmentTimeout)), (0, 1));
     }
 }
