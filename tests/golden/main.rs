@@ -1,7 +1,7 @@
 //! The golden packet table: what goes in, what becomes of it, what comes out, byte for byte.
 //!
-//! The tables in `tests/golden/` are meant to be read by people. After an intended change write them anew
-//! with `DSRLB_GOLDEN=write cargo test --test golden` and review the difference.
+//! The tables in `tests/golden/` are meant to be read by people. After an intended change write them
+//! anew with `DSRLB_GOLDEN=write cargo test --test golden` and review the difference.
 
 #[path = "../support/mod.rs"]
 mod support;

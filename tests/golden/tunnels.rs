@@ -328,6 +328,7 @@ fn one_hop_on(packet: &[u8]) -> Vec<u8> {
     [&header, rest].concat()
 }
 
+/// What is sent is what it has to be, byte for byte.
 fn check(way: &Way, input: &[u8], verdict: Verdict, sent: &[Vec<u8>]) {
     if let Verdict::Forward(_) = verdict {
         assert!(sent.iter().all(|frame| packet(frame).len() <= way.mtu as usize));
