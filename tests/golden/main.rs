@@ -73,6 +73,10 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("TCP to a service by port", tcp()),
         ("the same, padded to 60 bytes by Ethernet", padded(tcp())),
         ("the same from another port", ipv4(CLIENT, VIP, Protocol::Tcp(40_001, 80), b"")),
+        (
+            "TCP with one hop left, which the link does not take",
+            frames::with_ipv4(tcp(), |header| header.time_to_live = 1),
+        ),
         ("TCP, one VLAN tag", tagged(&tcp(), &[100])),
         ("TCP, two VLAN tags", tagged(&tcp(), &[200, 100])),
         ("three VLAN tags", tagged(&tcp(), &[300, 200, 100])),

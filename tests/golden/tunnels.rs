@@ -117,6 +117,7 @@ fn each_kind() -> Rows {
     let later6 = with_extensions(&cut(whole6, 70), &[(44, fragment_header(16 << 3))]);
     let atomic = with_extensions(&ipv6(CLIENT6, VIP6, HTTP, b""), &[(44, fragment_header(0))]);
     let last_hop = with_ipv4(ipv4(CLIENT, VIP, HTTP, b""), |header| header.time_to_live = 1);
+    let last_hop_of_many = with_ipv4(long(MTU as usize), |header| header.time_to_live = 1);
     let last_hop6 = with_ipv6(ipv6(CLIENT6, VIP6, HTTP, b""), |header| header.hop_limit = 1);
     vec![
         ("padded to 60 bytes by Ethernet", padded(ipv4(CLIENT, VIP, HTTP, b""))),
@@ -131,6 +132,7 @@ fn each_kind() -> Rows {
         ("an IPv6 atomic fragment", atomic),
         ("no hop left", last_hop.clone()),
         ("no hop left, one VLAN tag and padding", tagged(&padded(last_hop), &[100])),
+        ("no hop left and too large: the hop comes first", last_hop_of_many),
         ("IPv6, no hop left", last_hop6),
         ("a ping", ipv4(CLIENT, VIP, Protocol::Echo, b"data")),
         ("a ping by IPv6", ipv6(CLIENT6, VIP6, Protocol::Echo6, b"data")),
