@@ -193,7 +193,8 @@ fn show(stats: &Stats, as_json: bool) {
         let line = json!({
             "received": counts.io.received, "forwarded": counts.forwarded,
             "forwarded_bytes": counts.forwarded_bytes, "answered": answers, "held": counts.held,
-            "passed": counts.passed, "dropped": drops, "transmitted": counts.io.transmitted,
+            "passed": counts.passed, "dropped": drops, "doubtful_mtus": counts.doubtful_mtus,
+            "transmitted": counts.io.transmitted,
             "transmit_rejected": counts.io.transmit_rejected,
             "transmit_failed": counts.io.transmit_failed,
             "receive_ring_full": counts.io.receive_ring_full,

@@ -70,6 +70,13 @@ impl Vips {
             vips.get(&prefix).copied()
         })
     }
+
+    /// A VIP that shares addresses with `prefix`.
+    pub(super) fn overlapping(&self, prefix: IpNet) -> Option<VipKey> {
+        let all = self.0.values().flat_map(HashMap::values).copied();
+        let inside = all.filter(|vip| prefix.contains(&vip.prefix()));
+        self.covering(prefix.addr()).or_else(|| inside.min_by_key(VipKey::prefix))
+    }
 }
 
 pub(super) struct Check<'a> {

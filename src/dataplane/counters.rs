@@ -37,6 +37,7 @@ pub struct WorkerCounters {
     held: Counter,
     passed: Counter,
     dropped: [Counter; DropReason::COUNT],
+    doubtful_mtus: Counter,
     /// By slot of the backend's index.
     backends: Box<[Traffic]>,
     /// The driver's own, copied here now and then; never touched for a packet.
@@ -52,6 +53,7 @@ impl WorkerCounters {
             held: Counter::default(),
             passed: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
+            doubtful_mtus: Counter::default(),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
             io: Mutex::default(),
         }
@@ -92,6 +94,11 @@ impl WorkerCounters {
         self.held.add(u64::MAX); // wraps around to one less
     }
 
+    /// Counts an ICMP error that says less than any link takes, besides its verdict.
+    pub(super) fn record_doubtful_mtu(&self) {
+        self.doubtful_mtus.add(1);
+    }
+
     pub(super) fn publish_io(&self, stats: IoStats) {
         *lock(&self.io) = stats;
     }
@@ -108,6 +115,7 @@ impl WorkerCounters {
         for (sum, counter) in sum.dropped.iter_mut().zip(&self.dropped) {
             *sum += counter.read();
         }
+        sum.doubtful_mtus += self.doubtful_mtus.read();
         sum.io += *lock(&self.io);
     }
 
@@ -140,6 +148,9 @@ pub struct Counts {
     pub passed: u64,
     /// Dropped, by [`DropReason::index`].
     dropped: [u64; DropReason::COUNT],
+    /// ICMP errors about a VIP's flows that name an MTU below what every link takes. They are no
+    /// verdict: such an error goes to its backend, which ignores it, like any other.
+    pub doubtful_mtus: u64,
     /// What the drivers counted.
     pub io: IoStats,
 }

@@ -9,7 +9,7 @@ use super::outbox::Outbox;
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
 use crate::flow::{Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
-use crate::packet::icmp::TokenBucket;
+use crate::packet::icmp::{TokenBucket, claims_too_little};
 use crate::packet::{self, Parse, Parsed};
 use crate::verdict::{AnswerKind, DropReason, Verdict};
 use arrayvec::ArrayVec;
@@ -157,13 +157,26 @@ impl<B> Pipeline<B> {
                 self.follow(snapshot, now, frame, parsed, *decision)
             }
             (Read::Assign(parsed), Some(assignment)) => match decision(assignment) {
-                Some(decision) => self.follow(snapshot, now, frame, parsed, decision),
+                Some(decision) => {
+                    if parsed.info.kind == PacketKind::IcmpError {
+                        self.doubt(frame.bytes(), parsed);
+                    }
+                    self.follow(snapshot, now, frame, parsed, decision)
+                }
                 None => Verdict::Pass,
             },
             (Read::Assign(_), None) => Verdict::Pass,
         };
         self.counters.record(verdict, length);
         verdict
+    }
+
+    /// Counts an ICMP error whose MTU cannot be; it is carried all the same.
+    fn doubt(&self, frame: &[u8], parsed: &Parsed) {
+        let message = parsed.packet(frame).get(parsed.header_length()..).unwrap_or_default();
+        if claims_too_little(message, parsed.is_ipv6()) {
+            self.counters.record_doubtful_mtu();
+        }
     }
 
     /// Has later fragments share the lot of the first one of their datagram.
