@@ -35,6 +35,7 @@ pub struct WorkerCounters {
     forwarded: Traffic,
     answered: [Counter; AnswerKind::ALL.len()],
     held: Counter,
+    probes: Counter,
     passed: Counter,
     dropped: [Counter; DropReason::COUNT],
     doubtful_mtus: Counter,
@@ -51,6 +52,7 @@ impl WorkerCounters {
             forwarded: Traffic::default(),
             answered: std::array::from_fn(|_| Counter::default()),
             held: Counter::default(),
+            probes: Counter::default(),
             passed: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             doubtful_mtus: Counter::default(),
@@ -79,6 +81,7 @@ impl WorkerCounters {
                 }
             }
             Verdict::Hold => self.held.add(1),
+            Verdict::Probe => self.probes.add(1),
             Verdict::Pass => self.passed.add(1),
             Verdict::Drop(reason) => {
                 if let Some(counter) = self.dropped.get(reason.index()) {
@@ -111,6 +114,7 @@ impl WorkerCounters {
             *sum += counter.read();
         }
         sum.held += self.held.read();
+        sum.probes += self.probes.read();
         sum.passed += self.passed.read();
         for (sum, counter) in sum.dropped.iter_mut().zip(&self.dropped) {
             *sum += counter.read();
@@ -146,6 +150,8 @@ pub struct Counts {
     pub held: u64,
     /// Not for a VIP.
     pub passed: u64,
+    /// What VIPs answered to probes of ours.
+    pub probes: u64,
     /// Dropped, by [`DropReason::index`].
     dropped: [u64; DropReason::COUNT],
     /// ICMP errors about a VIP's flows that name an MTU below what every link takes. They are no
@@ -181,7 +187,7 @@ impl Counts {
     pub fn verdicts(&self) -> u64 {
         let (answered, dropped) =
             (self.answered.iter().sum::<u64>(), self.dropped.iter().sum::<u64>());
-        self.forwarded + answered + self.held + self.passed + dropped
+        self.forwarded + answered + self.held + self.probes + self.passed + dropped
     }
 }
 

@@ -6,6 +6,7 @@ use super::delivery::{Means, deliver};
 use super::fragments::{Decision, First, FragmentKey, FragmentLimits, FragmentTracker};
 use super::io::{Action, Frame, MAX_BATCH, Port};
 use super::outbox::Outbox;
+use super::probe::is_answer;
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
 use crate::flow::{Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
@@ -167,8 +168,22 @@ impl<B> Pipeline<B> {
             },
             (Read::Assign(_), None) => Verdict::Pass,
         };
+        let verdict = match verdict {
+            Verdict::Pass => self.hand_over(snapshot, frame),
+            verdict => verdict,
+        };
         self.counters.record(verdict, length);
         verdict
+    }
+
+    /// Keeps a copy of what a VIP answered to a probe of ours, for who sent that.
+    fn hand_over(&mut self, snapshot: &Snapshot, frame: &Frame<'_>) -> Verdict {
+        if !is_answer(snapshot, frame.bytes()) {
+            return Verdict::Pass;
+        }
+        // If there is no room, it is lost as on a busy link, and asked for again.
+        self.means.outbox.push_copy(Port::PROBER, frame.bytes());
+        Verdict::Probe
     }
 
     /// Counts an ICMP error whose MTU cannot be; it is carried all the same.

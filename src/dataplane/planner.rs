@@ -6,7 +6,7 @@ use super::snapshot::{ErrorPolicy, Snapshot};
 use crate::balancer::{
     AdminState, Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService, WhenAllDown,
 };
-use crate::forwarding::TunnelSources;
+use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::packet::MacAddress;
 use crate::verdict::BackendIndex;
 use std::collections::{HashMap, HashSet};
@@ -25,6 +25,8 @@ pub struct Site {
     pub tunnel_sources: TunnelSources,
     /// What is done about packets that cannot be delivered as they are.
     pub errors: ErrorPolicy,
+    /// What probes through the VIPs are sent from.
+    pub probe_sources: ProbeSources,
 }
 
 impl Site {
@@ -35,6 +37,7 @@ impl Site {
             answers: false,
             tunnel_sources: TunnelSources::default(),
             errors: ErrorPolicy::default(),
+            probe_sources: ProbeSources::default(),
         }
     }
 }
@@ -168,9 +171,9 @@ impl Planner {
     /// once for each backend of each.
     ///
     /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well,
-    /// and there is a way to it that does not come back here. One that merely may take no *new*
-    /// flows keeps its next hop, for the flows it has; a disabled one does not. If no backend of a
-    /// service may take new flows, what it says [`WhenAllDown`] holds.
+    /// and there is a way to it that does not come back here. One that takes no new flows keeps its
+    /// next hop, for its probes and for the flows it has. If no backend of a service may take new
+    /// flows, what it says [`WhenAllDown`] holds.
     pub fn plan<'a>(
         &mut self,
         services: impl IntoIterator<Item = &'a VirtualService, IntoIter: Clone>,
@@ -197,9 +200,7 @@ impl Planner {
                 };
                 let observed = observe(service.key, backend.as_ref());
                 let hop = next_hop(site, backend.as_ref(), index, &observed);
-                if observed.admin != AdminState::Disabled {
-                    hops.extend(hop.as_ref().ok().copied());
-                }
+                hops.extend(hop.as_ref().ok().copied());
                 let is_fallback = number >= service.backends.len();
                 members.push(Member {
                     service: service.key,
@@ -226,6 +227,7 @@ impl Planner {
             station_mtu: site.ports.first().map_or(u32::MAX, |(_, mtu)| *mtu),
             answers: site.answers,
             errors: site.errors,
+            probe_sources: site.probe_sources,
             services: Arc::new(ServiceTable::new(table)),
             next_hops,
         };

@@ -4,6 +4,7 @@ use super::control::{Control, EventHandler, Settings, Shared, addresses};
 use super::error::StartError;
 use super::feedback::FeedbackListener;
 use super::health::Health;
+use super::through::Prober;
 use super::{Director, Event};
 use crate::balancer::{Balancer, HashBalancer};
 use crate::config::{Config, Host, Limits, ServiceConfig};
@@ -11,9 +12,11 @@ use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
-use crate::dataplane::{ErrorPolicy, Pipeline, PipelineOptions, Site, Worker, WorkerCounters};
+use crate::dataplane::{
+    ErrorPolicy, Mailbox, Pipeline, PipelineOptions, Site, Waker, Worker, WorkerCounters,
+};
 use crate::error::panic_message;
-use crate::forwarding::TunnelSources;
+use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::health::MonitorBinding;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -23,7 +26,6 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,7 @@ pub struct DirectorBuilder {
     limits: Limits,
     answers: bool,
     tunnel_sources: TunnelSources,
+    probe_sources: ProbeSources,
     errors: ErrorPolicy,
     pipeline: PipelineOptions,
     monitor: Option<MonitorBinding>,
@@ -67,6 +70,7 @@ impl DirectorBuilder {
             limits: Limits::default(),
             answers: false,
             tunnel_sources: TunnelSources::default(),
+            probe_sources: ProbeSources::default(),
             errors: ErrorPolicy::default(),
             pipeline: PipelineOptions::default(),
             monitor: None,
@@ -113,6 +117,19 @@ impl DirectorBuilder {
     #[must_use]
     pub fn tunnel_source(mut self, source: impl Into<IpNet>) -> Self {
         self.tunnel_sources = self.tunnel_sources.with(source.into());
+        self
+    }
+
+    /// Sets what probes through VIPs of its family are sent from, and so where their answers come to:
+    /// an address of this host, on the interface of [`Director::builder`]. The default is that
+    /// interface's first address with a subnet. While it is probed from, this host itself cannot be
+    /// a client of the VIPs from that address.
+    #[must_use]
+    pub fn probe_source(mut self, source: IpAddr) -> Self {
+        match source {
+            IpAddr::V4(source) => self.probe_sources.ipv4 = Some(source),
+            IpAddr::V6(source) => self.probe_sources.ipv6 = Some(source),
+        }
         self
     }
 
@@ -177,30 +194,38 @@ impl DirectorBuilder {
         let mut interface = XdpInterface::open(&self.interface, &self.xdp)?;
         let ports: Vec<u32> = interface.ports().iter().map(|port| port.index).collect();
         let mut resolver = Resolver::open(&ports)?;
-        let host =
-            Host { addresses: resolver.host_addresses()?, tunnel_sources: self.tunnel_sources };
-        crate::config::check(&self.config, &host, &self.limits)?;
+        let probe_sources = probe_sources(self.probe_sources, &resolver.own_addresses()?);
+        let host = Host {
+            addresses: resolver.host_addresses()?,
+            tunnel_sources: self.tunnel_sources,
+            probe_sources,
+        };
+        let mut config = self.config;
+        config.with_default(self.monitor.as_ref());
+        crate::config::check(&config, &host, &self.limits)?;
 
         let sources = resolver.preferred_host_routes()?;
-        let mut warnings = source_warnings(&self.interface, &self.config, &sources);
+        let mut warnings = source_warnings(&self.interface, &config, &sources);
         warnings.extend(tunnel_warnings(&host));
 
         let queues = interface.take_queues();
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
-        let (announce, outbox) = channel();
+        let waker = queues.first().map(XdpQueue::waker);
+        let (mail, mailbox) = Mailbox::new(move || waker.iter().for_each(Waker::wake));
         let site = Site {
             ports: interface.ports().iter().map(|port| (port.mac, port.mtu)).collect(),
             answers: self.answers,
             tunnel_sources: self.tunnel_sources,
             errors: self.errors,
+            probe_sources,
         };
         let settings = Settings { host, limits: self.limits, monitor: self.monitor, warnings };
-        let control = Control::new(interface, site, settings, announce);
+        let control = Control::new(interface, site, settings, mail.clone());
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
-        let config = shared.update(|config| {
-            *config = self.config;
+        let config = shared.update(|all| {
+            *all = config;
             Ok(())
         });
         let config = config.map_err(|error| match error {
@@ -217,12 +242,16 @@ impl DirectorBuilder {
             workers: Vec::new(),
             shared: Arc::clone(&shared),
         };
-        let mut outbox = Some(outbox);
+        let prober = Prober::start(&shared, probe_sources, mail).map_err(StartError::Probing)?;
+        if config.probes_through_vips() {
+            prober.prepare().map_err(StartError::Probing)?;
+        }
+        let mut mailbox = Some(mailbox);
         for (queue, counters) in queues.into_iter().zip(counters) {
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
             let pipeline = Pipeline::with_options((self.balancer)(), counters, &options);
-            let mail = outbox.take().unwrap_or_else(|| channel().1);
-            let worker = start_worker(queue, pipeline, mail, &shared);
+            let mailbox = mailbox.take().unwrap_or_else(Mailbox::empty);
+            let worker = start_worker(queue, pipeline, mailbox, prober.receiver(), &shared);
             director
                 .workers
                 .push(worker.map_err(|source| StartError::Thread { thread: "worker", source })?);
@@ -239,7 +268,7 @@ impl DirectorBuilder {
             let feedback = FeedbackListener::start(&shared);
             director.feedback = Some(feedback.map_err(StartError::Feedback)?);
         }
-        director.health = Some(Health::start(&config, &shared)?);
+        director.health = Some(Health::start(&config, &shared, prober)?);
         shared.attach()?;
         Ok(director)
     }
@@ -268,6 +297,19 @@ fn secret() -> [u8; 16] {
     let mut secret = [0; 16];
     secret.iter_mut().zip(halves.as_flattened()).for_each(|(to, from)| *to = *from);
     secret
+}
+
+/// What has been set, and for the rest the first address of each family.
+fn probe_sources(set: ProbeSources, own: &[IpNet]) -> ProbeSources {
+    let ipv4 = own.iter().find_map(|own| match own {
+        IpNet::V4(own) => Some(own.addr()),
+        IpNet::V6(_) => None,
+    });
+    let ipv6 = own.iter().find_map(|own| match own {
+        IpNet::V6(own) => Some(own.addr()),
+        IpNet::V4(_) => None,
+    });
+    ProbeSources { ipv4: set.ipv4.or(ipv4), ipv6: set.ipv6.or(ipv6) }
 }
 
 /// Sources of tunnels that this host does not seem to hold.
@@ -312,13 +354,15 @@ fn resolve_first(
 fn start_worker(
     queue: XdpQueue,
     pipeline: Pipeline<Box<dyn Balancer>>,
-    outbox: Receiver<Vec<u8>>,
+    mailbox: Mailbox,
+    receiver: impl FnMut(&[u8]) + Send + 'static,
     shared: &Arc<Shared>,
 ) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let number = queue.queue();
     let work = move || {
-        let mut worker = Worker::new(queue, pipeline, shared.snapshots(), outbox);
+        let worker = Worker::new(queue, pipeline, shared.snapshots(), mailbox);
+        let mut worker = worker.prober(receiver);
         // A balancer is the embedder's code too. If it panics, traffic goes back to the kernel.
         let error = match catch_unwind(AssertUnwindSafe(|| worker.run(shared.stop_flag()))) {
             Ok(Ok(())) => return,

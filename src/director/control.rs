@@ -3,14 +3,17 @@
 use super::board::{HealthBoard, Observation};
 use super::error::UpdateError;
 use super::status::{BackendStatus, Event, Stats};
+use super::through::Way;
 use crate::balancer::{Backend, VipKey};
 use crate::config::{Config, Host, Limits, check};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{LinkState, NeighbourEvent, NeighbourState, Path};
 use crate::dataplane::{
-    Counts, Idle, Member, Observed, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
+    Counts, Idle, MailSender, Member, Observed, PathMtus, Planner, Port, Site, Snapshot,
+    WorkerCounters,
 };
 use crate::error::ConfigError;
+use crate::forwarding::{Forwarding, ProbeSources};
 use crate::health::{HealthState, MonitorBinding};
 use crate::packet::icmp::TunnelFeedback;
 use crate::packet::{MacAddress, arp, neighbor_discovery};
@@ -21,7 +24,6 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -116,11 +118,7 @@ impl Shared {
         let mut control = self.lock();
         let mut config = control.config.clone();
         change(&mut config)?;
-        for bound in &mut config.services {
-            if bound.monitor.is_none() {
-                bound.monitor.clone_from(&control.settings.monitor);
-            }
-        }
+        config.with_default(control.settings.monitor.as_ref());
         check(&config, &control.settings.host, &control.settings.limits)?;
         let (old, new) = (vip_set(&control.config), vip_set(&config));
         // What goes is no longer redirected before it is unknown to the workers, what comes is
@@ -142,6 +140,7 @@ impl Shared {
             let _ = control.redirect(&old);
             return Err(error.into());
         }
+        control.hear_probes()?;
         for vip in new.difference(&old) {
             control.announce(*vip);
         }
@@ -206,6 +205,23 @@ impl Shared {
         self.publish(&mut control);
         drop(control);
         self.tell();
+    }
+
+    /// The way that probes through a service's VIP take to a backend, or why there is none.
+    pub(super) fn way_to(&self, service: VipKey, id: &str) -> Result<Way, String> {
+        let control = self.lock();
+        let is_it = |member: &&Member| member.service == service && member.backend.id() == id;
+        let member = control.members.iter().find(is_it);
+        let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
+        if self.snapshots.load().next_hop(member.index).is_none() {
+            let why = member.idle.as_ref().map(ToString::to_string);
+            return Err(why.unwrap_or_else(|| "not looked for yet".to_owned()));
+        }
+        Ok(Way {
+            index: member.index,
+            address: member.backend.address(),
+            is_tunnel: matches!(member.backend.forwarding(), Forwarding::Tunnel(_)),
+        })
     }
 
     pub(super) fn worker_failed(&self, queue: u32, error: String) {
@@ -313,7 +329,7 @@ pub(super) struct Settings {
 pub(super) struct Control {
     interface: XdpInterface,
     settings: Settings,
-    announcements: Sender<Vec<u8>>,
+    mail: MailSender,
     site: Site,
     config: Config,
     neighbours: HashMap<IpAddr, NeighbourState>,
@@ -336,14 +352,14 @@ impl Control {
         interface: XdpInterface,
         site: Site,
         settings: Settings,
-        announcements: Sender<Vec<u8>>,
+        mail: MailSender,
     ) -> Self {
         Self {
             interface,
             site,
             planner: Planner::new(settings.limits.backends),
             settings,
-            announcements,
+            mail,
             config: Config::default(),
             neighbours: HashMap::new(),
             health: HealthBoard::default(),
@@ -431,6 +447,15 @@ impl Control {
         self.interface.redirect(&addresses)
     }
 
+    /// Has the answers to probes through VIPs come to the workers, if there are such probes.
+    fn hear_probes(&mut self) -> Result<(), XdpError> {
+        let sources = match self.config.probes_through_vips() {
+            true => self.site.probe_sources,
+            false => ProbeSources::default(),
+        };
+        self.interface.set_probe_sources(sources)
+    }
+
     /// Follows a change of an interface's own MAC address or MTU.
     fn set_port(&mut self, port: u8, link: LinkState) {
         let Some((station, mtu)) = self.site.ports.get_mut(usize::from(port)) else {
@@ -462,8 +487,7 @@ impl Control {
             IpAddr::V4(vip) => arp::announcement(self.station(), vip).to_vec(),
             IpAddr::V6(vip) => neighbor_discovery::unsolicited(self.station(), vip).to_vec(),
         };
-        // The receiver is gone only when its worker is, and that has been reported.
-        let _ = self.announcements.send(frame);
+        self.mail.send(Port::INGRESS, frame);
     }
 }
 

@@ -21,6 +21,9 @@ pub enum StartError {
     /// What routers say about tunnels cannot be listened to.
     #[error("cannot listen to ICMP about the tunnels: {0}; run as root or with CAP_NET_RAW")]
     Feedback(#[source] io::Error),
+    /// Probes cannot go through VIPs.
+    #[error(transparent)]
+    Probing(io::Error),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {

@@ -2,10 +2,13 @@
 
 use super::control::Shared;
 use super::error::StartError;
+use super::through::{Prober, ThroughVip};
 use crate::balancer::VipKey;
 use crate::config::Config;
 use crate::dataplane::neighbour::join;
-use crate::health::{HealthEvent, HealthState, ProbeTarget, Runner};
+use crate::health::{
+    HealthEvent, HealthState, Monitor, MonitorBinding, ProbeTarget, Runner, Through,
+};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,11 +28,17 @@ pub(super) struct Health {
     resets: Option<Sender<HealthEvent>>,
     /// By service and backend, the state that each began in.
     known: Mutex<BTreeMap<(String, String), HealthState>>,
+    /// For services that are probed through their VIP.
+    prober: Arc<Prober>,
 }
 
 impl Health {
     /// Starts probing, and waits for the first results, which decide who takes traffic.
-    pub(super) fn start(config: &Config, shared: &Arc<Shared>) -> Result<Self, StartError> {
+    pub(super) fn start(
+        config: &Config,
+        shared: &Arc<Shared>,
+        prober: Arc<Prober>,
+    ) -> Result<Self, StartError> {
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
@@ -44,6 +53,7 @@ impl Health {
             listener: Some(listener),
             resets,
             known: Mutex::default(),
+            prober,
         };
         health.set_targets(config);
         let monitors = config.services.iter().filter_map(|bound| bound.monitor.as_ref());
@@ -67,7 +77,7 @@ impl Health {
                     service,
                     id,
                     address: backend.address(),
-                    monitor: Arc::clone(&binding.monitor),
+                    monitor: self.monitor(bound.service.key, binding),
                     policy: binding.policy,
                 });
             }
@@ -85,6 +95,19 @@ impl Health {
             // The configuration has been checked.
             let set = runner.set_targets(targets);
             debug_assert!(set.is_ok(), "{set:?}");
+        }
+    }
+}
+
+impl Health {
+    /// The monitor as the runner is to call it.
+    fn monitor(&self, service: VipKey, binding: &MonitorBinding) -> Arc<dyn Monitor> {
+        let monitor = Arc::clone(&binding.monitor);
+        match binding.through {
+            Through::Backend => monitor,
+            Through::Vip => {
+                Arc::new(ThroughVip { prober: Arc::clone(&self.prober), service, monitor })
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ mod error;
 mod feedback;
 mod health;
 mod status;
+mod through;
 
 pub use builder::DirectorBuilder;
 pub use error::{StartError, UpdateError};
