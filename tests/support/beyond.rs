@@ -80,7 +80,8 @@ pub fn check_encapsulate(data: &[u8]) {
     let Some((choice, packet)) = data.split_first() else {
         return;
     };
-    let mut packet = packet.to_vec();
+    // No link brings more than it takes, trailing bytes included.
+    let mut packet = packet.get(..1500).unwrap_or(packet).to_vec();
     let vip: (usize, &[u8]) = match packet.first().map(|first| first >> 4) {
         Some(4) => (16, &VIP4),
         Some(6) => (24, &VIP6),
