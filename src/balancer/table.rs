@@ -57,6 +57,17 @@ impl Service {
         &self.members
     }
 
+    /// The share of new flows, from 0 to 1, that go to another backend than they would have gone to
+    /// with `before`, told from this many of them, evenly spread.
+    pub fn moved_since(&self, before: &Self, samples: u32) -> f64 {
+        let step = u64::MAX / u64::from(samples.max(1));
+        let moved = (0..u64::from(samples)).filter(|number| {
+            let hash = FlowHash(number * step + step / 2);
+            self.select(hash) != before.select(hash)
+        });
+        moved.count() as f64 / f64::from(samples.max(1))
+    }
+
     /// Whether a packet can be placed without its ports.
     pub fn needs_ports(&self) -> bool {
         self.hash_input.uses_ports()

@@ -2,10 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
 mod check;
 mod forwarding;
 mod source;
 
+pub use changes::{BackendName, Changes};
 pub use check::check;
 pub use source::{ConfigSource, SourceError};
 

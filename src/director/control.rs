@@ -1,11 +1,12 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
-use super::board::{HealthBoard, Observation};
+use super::board::{AdminBoard, HealthBoard, Observation};
+use super::difference::{all_down_changes, changes, moved};
 use super::error::UpdateError;
-use super::status::{BackendStatus, Event, Stats};
+use super::status::{Applied, BackendStatus, Event, Stats};
 use super::through::Way;
-use crate::balancer::{Backend, VipKey};
-use crate::config::{Config, Host, Limits, check};
+use crate::balancer::{AdminState, Backend, VipKey};
+use crate::config::{Changes, Config, Host, Limits, check};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{LinkState, NeighbourEvent, NeighbourState, Path};
 use crate::dataplane::{
@@ -114,24 +115,26 @@ impl Shared {
     pub(super) fn update(
         &self,
         change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
-    ) -> Result<Config, UpdateError> {
+    ) -> Result<(Config, Applied), UpdateError> {
         let mut control = self.lock();
+        let before = self.snapshots.load_full();
         let mut config = control.config.clone();
         change(&mut config)?;
         config.with_default(control.settings.monitor.as_ref());
         check(&config, &control.settings.host, &control.settings.limits)?;
         let (old, new) = (vip_set(&control.config), vip_set(&config));
+        let changes = Changes::between(&control.config, &config);
         // What goes is no longer redirected before it is unknown to the workers, what comes is
         // known to them before it is redirected: no packet falls between.
         let mut applied = control.redirect(&old.intersection(&new).copied().collect());
         if applied.is_ok() {
-            let before = (control.config.clone(), control.health.clone());
+            let unchanged = (control.config.clone(), control.health.clone());
             control.health.adopt(&config);
             control.config = config;
             self.publish(&mut control);
             applied = control.redirect(&new);
             if applied.is_err() {
-                (control.config, control.health) = before;
+                (control.config, control.health) = unchanged;
                 self.publish(&mut control);
             }
         }
@@ -145,10 +148,31 @@ impl Shared {
             control.announce(*vip);
         }
         // What was known of a backend that left must not greet it when it comes back.
-        let Control { config, neighbours, .. } = &mut *control;
+        let Control { config, neighbours, admin, .. } = &mut *control;
         let wanted = addresses(config);
         neighbours.retain(|address, _| wanted.contains(address));
-        Ok(config.clone())
+        admin.adopt(config);
+        let config = config.clone();
+        let after = self.snapshots.load();
+        let generation = after.generation;
+        let applied = Applied { generation, changes, moved: moved(&before, &after) };
+        control.note([Event::ConfigApplied(applied.clone())]);
+        Ok((config, applied))
+    }
+
+    /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
+    /// configuration says. Returns whether there is such a backend.
+    pub(super) fn set_admin(&self, service: VipKey, id: &str, admin: Option<AdminState>) -> bool {
+        let mut control = self.lock();
+        let is_it = |member: &Member| (member.service, member.backend.id()) == (service, id);
+        if !control.members.iter().any(is_it) {
+            return false;
+        }
+        control.admin.set(service, id, admin);
+        self.publish(&mut control);
+        drop(control);
+        self.tell();
+        true
     }
 
     /// Takes in what the resolver found.
@@ -257,7 +281,8 @@ impl Shared {
         let (snapshot, members) = control.plan();
         self.snapshots.store(Arc::new(snapshot));
         let events = changes(&control.members, &members);
-        control.note(events);
+        let services = all_down_changes(&control.config, &control.members, &members);
+        control.note(events.into_iter().chain(services));
         // Slots are used again: what a backend has been sent counts from when it came.
         let known: HashMap<BackendIndex, (u64, u64)> = std::mem::take(&mut control.baselines);
         for member in &members {
@@ -296,7 +321,7 @@ impl Shared {
                 id: member.backend.id().to_owned(),
                 address: member.backend.address(),
                 weight: member.backend.weight(),
-                admin: member.backend.admin(),
+                admin: control.admin.of(member.service, member.backend.as_ref()),
                 health: control.health.of(member.service, member.backend.id()).map(|known| known.0),
                 idle: member.idle.clone(),
                 last_resort: member.last_resort,
@@ -334,6 +359,7 @@ pub(super) struct Control {
     config: Config,
     neighbours: HashMap<IpAddr, NeighbourState>,
     health: HealthBoard,
+    admin: AdminBoard,
     path_mtus: PathMtus,
     planner: Planner,
     members: Vec<Member>,
@@ -363,6 +389,7 @@ impl Control {
             config: Config::default(),
             neighbours: HashMap::new(),
             health: HealthBoard::default(),
+            admin: AdminBoard::default(),
             path_mtus: PathMtus::default(),
             members: Vec::new(),
             baselines: HashMap::new(),
@@ -415,7 +442,7 @@ impl Control {
     }
 
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
-        let (neighbours, health, path_mtus) = (&self.neighbours, &self.health, &self.path_mtus);
+        let Self { config, site, planner, neighbours, health, admin, path_mtus, .. } = self;
         let now = Instant::now();
         let observe = |service: VipKey, backend: &dyn Backend| Observed {
             path: match neighbours.get(&backend.address()) {
@@ -434,10 +461,10 @@ impl Control {
                 Some((HealthState::Unknown, _)) => Err("not probed yet".to_owned()),
                 Some((HealthState::Down, reason)) => Err(reason.clone().unwrap_or_default()),
             },
-            admin: backend.admin(),
+            admin: admin.of(service, backend),
         };
-        let services = self.config.services.iter().map(|bound| &bound.service);
-        let plan = self.planner.plan(services, &self.site, observe);
+        let services = config.services.iter().map(|bound| &bound.service);
+        let plan = planner.plan(services, site, observe);
         (plan.snapshot, plan.members)
     }
 
@@ -499,21 +526,4 @@ fn vip_set(config: &Config) -> HashSet<IpNet> {
 pub(super) fn addresses(config: &Config) -> BTreeSet<IpAddr> {
     let backends = config.services.iter().flat_map(|bound| bound.service.all_backends());
     backends.map(|backend| backend.address()).collect()
-}
-
-/// Which backends began or ceased to take new flows.
-fn changes(before: &[Member], after: &[Member]) -> Vec<Event> {
-    let was: HashMap<BackendIndex, &Option<Idle>> =
-        before.iter().map(|member| (member.index, &member.idle)).collect();
-    let changed =
-        after.iter().filter(|member| was.get(&member.index).copied() != Some(&member.idle));
-    changed
-        .map(|member| {
-            let (service, id) = (member.service, member.backend.id().to_owned());
-            match member.idle.clone() {
-                Some(why) => Event::BackendIdle { service, id, why },
-                None => Event::BackendActive { service, id },
-            }
-        })
-        .collect()
 }

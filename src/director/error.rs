@@ -1,5 +1,6 @@
 //! What can go wrong when a director starts or changes.
 
+use crate::config::SourceError;
 use crate::dataplane::af_xdp::XdpError;
 use crate::dataplane::neighbour::ResolverError;
 use crate::error::ConfigError;
@@ -24,6 +25,9 @@ pub enum StartError {
     /// Probes cannot go through VIPs.
     #[error(transparent)]
     Probing(io::Error),
+    /// The configuration source has none to begin with.
+    #[error("there is no configuration to begin with: {0}")]
+    Source(SourceError),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {
@@ -44,4 +48,13 @@ pub enum UpdateError {
     /// The XDP program could not be told about the new VIPs. The old services are in force.
     #[error(transparent)]
     Xdp(#[from] XdpError),
+}
+
+impl From<UpdateError> for StartError {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Config(error) => Self::Config(error),
+            UpdateError::Xdp(error) => Self::Xdp(error),
+        }
+    }
 }

@@ -100,6 +100,7 @@ pub fn describe(plan: &Plan, verdict: Verdict) -> String {
         Verdict::Answer(kind) => format!("answer {}", kind.as_str()),
         Verdict::Hold => "hold".into(),
         Verdict::Pass => "pass".into(),
+        Verdict::Probe => "probe".into(),
         Verdict::Drop(reason) => format!("drop {reason}"),
     }
 }
