@@ -109,7 +109,7 @@ fn when_all_are_down_what_the_service_says_holds() {
             .backend(server("light").with_weight(0));
         let mut planner = Planner::new(16);
         let mut taking = |down: &[&str]| {
-            let plan = planner.plan(&[service.clone()], &site(), |_, backend| Observed {
+            let plan = planner.plan([&service], &site(), |_, backend| Observed {
                 health: if down.contains(&backend.id()) { Err("ill".into()) } else { Ok(()) },
                 admin: backend.admin(),
                 ..well(1)

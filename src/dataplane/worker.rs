@@ -22,6 +22,9 @@ const STATS_EVERY: Duration = Duration::from_millis(100);
 /// How many batches are still moved at the end: more than any receive ring holds.
 const LAST_BATCHES: usize = 1 << 16;
 
+/// Who gets the frames that VIPs answer to probes with.
+type Prober = Box<dyn FnMut(&[u8]) + Send>;
+
 type Snapshots = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
 /// Joins one queue, one pipeline and the snapshots that are published for them.
@@ -30,7 +33,7 @@ pub struct Worker<I: PacketIo, B> {
     pipeline: Pipeline<B>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     mailbox: Mailbox,
-    prober: Box<dyn FnMut(&[u8]) + Send>,
+    prober: Prober,
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
@@ -98,7 +101,10 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         }
         let Self { io, prober, pipeline, .. } = self;
         pipeline.drain(|port, frame| match port {
-            Port::PROBER => Ok(prober(frame)),
+            Port::PROBER => {
+                prober(frame);
+                Ok(())
+            }
             port => io.send(port, frame).map(drop),
         })?;
         Ok(count)
