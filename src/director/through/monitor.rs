@@ -32,9 +32,14 @@ impl Monitor for ThroughVip {
         let left = timeout.saturating_sub(start.elapsed());
         let at_vip = Target::new(target.service, target.id, vip);
         let result = running.lane.inside(|| self.monitor.probe(&at_vip, left));
-        result
-            .map_err(ProbeFailure::from)?
-            .map_err(|failure| explain(failure, &running.evidence(), way.address, way.is_tunnel))
+        result.map_err(ProbeFailure::from)?.map_err(|failure| {
+            // What the configuration says, and not what was left of it.
+            let failure = match failure {
+                ProbeFailure::Timeout(_) => ProbeFailure::Timeout(timeout),
+                failure => failure,
+            };
+            explain(failure, &running.evidence(), way.address, way.is_tunnel)
+        })
     }
 }
 
