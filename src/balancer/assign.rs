@@ -1,6 +1,6 @@
 //! From a packet to a backend.
 
-use super::table::{Lookup, ServiceTable};
+use super::table::{Lookup, Service, ServiceTable};
 use crate::flow::{Fragment, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 
@@ -81,26 +81,39 @@ impl Balancer for HashBalancer {
         packet: &PacketInfo,
         _now: Timestamp,
     ) -> Assignment {
-        let service = match services.lookup(packet) {
-            Lookup::Service(service) => service,
-            Lookup::NoService => return Assignment::Drop(DropReason::NoService),
-            Lookup::PortUnknown => return Assignment::Drop(DropReason::FragmentWithoutPorts),
-            Lookup::NotVip => return Assignment::NotVip,
+        let service = match find(services, packet) {
+            Ok(service) => service,
+            Err(assignment) => return assignment,
         };
-        let flow = &packet.flow;
-        if flow.has_martian_source() {
-            return Assignment::Drop(DropReason::MartianSource);
-        }
-        if flow.source == flow.destination {
-            return Assignment::Drop(DropReason::SourceIsVip);
-        }
-        let portless = packet.fragment == Fragment::Later && flow.protocol.has_ports();
-        if portless && service.needs_ports() {
-            return Assignment::Drop(DropReason::FragmentWithoutPorts);
-        }
         match service.select(service.hash(packet)) {
             Some(backend) => Assignment::Backend(backend),
             None => Assignment::Drop(DropReason::NoBackend),
         }
     }
+}
+
+/// The service that a packet belongs to, if it may be forwarded at all; else what becomes of it.
+#[inline]
+pub(super) fn find<'a>(
+    services: &'a ServiceTable,
+    packet: &PacketInfo,
+) -> Result<&'a Service, Assignment> {
+    let service = match services.lookup(packet) {
+        Lookup::Service(service) => service,
+        Lookup::NoService => return Err(Assignment::Drop(DropReason::NoService)),
+        Lookup::PortUnknown => return Err(Assignment::Drop(DropReason::FragmentWithoutPorts)),
+        Lookup::NotVip => return Err(Assignment::NotVip),
+    };
+    let flow = &packet.flow;
+    if flow.has_martian_source() {
+        return Err(Assignment::Drop(DropReason::MartianSource));
+    }
+    if flow.source == flow.destination {
+        return Err(Assignment::Drop(DropReason::SourceIsVip));
+    }
+    let portless = packet.fragment == Fragment::Later && flow.protocol.has_ports();
+    if portless && service.needs_ports() {
+        return Err(Assignment::Drop(DropReason::FragmentWithoutPorts));
+    }
+    Ok(service)
 }

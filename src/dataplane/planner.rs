@@ -228,7 +228,7 @@ impl Planner {
             answers: site.answers,
             errors: site.errors,
             probe_sources: site.probe_sources,
-            services: Arc::new(ServiceTable::new(table)),
+            services: Arc::new(ServiceTable::new(table).keeping(&keeping(&members))),
             next_hops,
         };
         Plan { snapshot, members }
@@ -267,6 +267,16 @@ impl Planner {
         self.built.insert(service.key, built);
         service_built
     }
+}
+
+/// Those that keep the flows they have: not the ill, the unreachable and the disabled, whose flows are
+/// better off elsewhere.
+fn keeping(members: &[Member]) -> Vec<BackendIndex> {
+    let keeps = |member: &&Member| {
+        let takes = member.idle.is_none() || member.last_resort;
+        takes || matches!(member.idle, Some(Idle::NoWeight | Idle::Draining | Idle::Standby))
+    };
+    members.iter().filter(keeps).map(|member| member.index).collect()
 }
 
 /// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
