@@ -42,6 +42,11 @@ pub trait Balancer: Send {
             *assigned = self.assign(services, packet, now);
         }
     }
+
+    /// How many flows it remembers of a backend; none if it remembers no flows.
+    fn flows(&self, _backend: BackendIndex) -> u64 {
+        0
+    }
 }
 
 impl<T: Balancer + ?Sized> Balancer for Box<T> {
@@ -62,6 +67,10 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
         assigned: &mut [Assignment],
     ) {
         (**self).assign_batch(services, packets, now, assigned);
+    }
+
+    fn flows(&self, backend: BackendIndex) -> u64 {
+        (**self).flows(backend)
     }
 }
 

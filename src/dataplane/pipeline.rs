@@ -277,6 +277,11 @@ impl<B> Pipeline<B> {
         self.means.outbox.drain(each)
     }
 
+    /// Its balancer.
+    pub fn balancer(&self) -> &B {
+        &self.balancer
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> &Arc<WorkerCounters> {
         &self.counters

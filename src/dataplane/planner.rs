@@ -228,6 +228,7 @@ impl Planner {
             answers: site.answers,
             errors: site.errors,
             probe_sources: site.probe_sources,
+            leaving: leaving(&members),
             services: Arc::new(ServiceTable::new(table).keeping(&keeping(&members))),
             next_hops,
         };
@@ -267,6 +268,12 @@ impl Planner {
         self.built.insert(service.key, built);
         service_built
     }
+}
+
+/// Those that are being emptied.
+fn leaving(members: &[Member]) -> Box<[BackendIndex]> {
+    let leaves = |m: &&Member| matches!(m.idle, Some(Idle::NoWeight | Idle::Draining));
+    members.iter().filter(leaves).map(|member| member.index).collect()
 }
 
 /// Those that keep the flows they have: not the ill, the unreachable and the disabled, whose flows are

@@ -7,6 +7,7 @@ use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
 use crate::balancer::Balancer;
 use crate::flow::Timestamp;
+use crate::verdict::BackendIndex;
 use arc_swap::{ArcSwap, Cache};
 use std::fmt;
 use std::io;
@@ -73,6 +74,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             if started.elapsed() >= stats_due {
                 stats_due = started.elapsed() + STATS_EVERY;
                 self.publish_stats();
+                self.publish_leaving(snapshots.load());
             }
         }
         for _ in 0..LAST_BATCHES {
@@ -81,6 +83,12 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             }
         }
         Ok(())
+    }
+
+    fn publish_leaving(&self, snapshot: &Snapshot) {
+        let flows = |index: &BackendIndex| (*index, self.pipeline.balancer().flows(*index));
+        let leaving = snapshot.leaving.iter().map(flows).collect();
+        self.pipeline.counters().publish_leaving(snapshot.generation, leaving);
     }
 
     /// One batch; returns its size.

@@ -28,6 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+/// When a backend's drain is over.
+type Deadline = (VipKey, String, Instant);
+
 /// What is called with each event.
 pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
 
@@ -161,18 +164,59 @@ impl Shared {
     }
 
     /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
-    /// configuration says. Returns whether there is such a backend.
-    pub(super) fn set_admin(&self, service: VipKey, id: &str, admin: Option<AdminState>) -> bool {
+    /// configuration says. Returns its index and the snapshot that this is in force with, or nothing
+    /// if there is no such backend.
+    pub(super) fn set_admin(
+        &self,
+        service: VipKey,
+        id: &str,
+        admin: Option<AdminState>,
+        until: Option<Instant>,
+    ) -> Option<(BackendIndex, u64)> {
         let mut control = self.lock();
-        let is_it = |member: &Member| (member.service, member.backend.id()) == (service, id);
-        if !control.members.iter().any(is_it) {
-            return false;
-        }
+        let index = control.member(service, id)?.index;
         control.admin.set(service, id, admin);
+        let is_other = |(of, name, _): &Deadline| (*of, name.as_str()) != (service, id);
+        control.deadlines.retain(is_other);
+        control.deadlines.extend(until.map(|until| (service, id.to_owned(), until)));
         self.publish(&mut control);
         drop(control);
         self.tell();
-        true
+        Some((index, self.snapshots.load().generation))
+    }
+
+    /// Cuts what is left of drains whose time is over; returns when the next one's is.
+    pub(super) fn end_drains(&self, now: Instant) -> Option<Instant> {
+        let mut control = self.lock();
+        let Control { deadlines, admin, .. } = &mut *control;
+        let before = deadlines.len();
+        deadlines.retain(|(service, id, until)| {
+            let is_over = *until <= now;
+            if is_over {
+                admin.set(*service, id, Some(AdminState::Disabled));
+            }
+            !is_over
+        });
+        let next = deadlines.iter().map(|(.., until)| *until).min();
+        if deadlines.len() < before {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
+        next
+    }
+
+    /// What the operator wants of a backend, and its index; none if there is no such backend.
+    pub(super) fn admin_of(&self, service: VipKey, id: &str) -> Option<(BackendIndex, AdminState)> {
+        let control = self.lock();
+        let member = control.member(service, id)?;
+        Some((member.index, control.admin.of(service, member.backend.as_ref())))
+    }
+
+    /// How many flows a backend has that takes no new ones, once all workers have counted them in
+    /// this snapshot or a later one.
+    pub(super) fn flows_of(&self, index: BackendIndex, generation: u64) -> Option<u64> {
+        self.counters.iter().map(|counters| counters.leaving(index, generation)).sum()
     }
 
     /// Takes in what the resolver found.
@@ -234,8 +278,7 @@ impl Shared {
     /// The way that probes through a service's VIP take to a backend, or why there is none.
     pub(super) fn way_to(&self, service: VipKey, id: &str) -> Result<Way, String> {
         let control = self.lock();
-        let is_it = |member: &&Member| member.service == service && member.backend.id() == id;
-        let member = control.members.iter().find(is_it);
+        let member = control.member(service, id);
         let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
         if self.snapshots.load().next_hop(member.index).is_none() {
             let why = member.idle.as_ref().map(ToString::to_string);
@@ -360,6 +403,7 @@ pub(super) struct Control {
     neighbours: HashMap<IpAddr, NeighbourState>,
     health: HealthBoard,
     admin: AdminBoard,
+    deadlines: Vec<Deadline>,
     path_mtus: PathMtus,
     planner: Planner,
     members: Vec<Member>,
@@ -390,6 +434,7 @@ impl Control {
             neighbours: HashMap::new(),
             health: HealthBoard::default(),
             admin: AdminBoard::default(),
+            deadlines: Vec::new(),
             path_mtus: PathMtus::default(),
             members: Vec::new(),
             baselines: HashMap::new(),
@@ -435,6 +480,11 @@ impl Control {
     /// Whether a backend waits for its first probe to decide about it.
     pub(super) fn awaits_probes(&self) -> bool {
         self.health.awaits_probes()
+    }
+
+    fn member(&self, service: VipKey, id: &str) -> Option<&Member> {
+        let mut members = self.members.iter();
+        members.find(|member| (member.service, member.backend.id()) == (service, id))
     }
 
     fn has_backend(&self, address: IpAddr) -> bool {

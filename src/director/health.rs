@@ -10,7 +10,7 @@ use crate::health::{
     HealthEvent, HealthState, Monitor, MonitorBinding, ProbeTarget, Runner, Through,
 };
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -60,6 +60,14 @@ impl Health {
         let longest = monitors.map(|monitor| monitor.policy.timeout).max();
         wait_for_first(shared, longest.unwrap_or_default() + PATIENCE);
         Ok(health)
+    }
+
+    /// Has the listener look when the next drain is over.
+    pub(super) fn look_at_deadlines(&self) {
+        // An event about nobody: all that matters is that it looks up.
+        let (service, id, state) = (String::new(), String::new(), HealthState::Unknown);
+        let nudge = HealthEvent { service, id, from: state, to: state, reason: None };
+        let _ = self.resets.as_ref().map(|resets| resets.send(nudge));
     }
 
     /// Replaces the set of backends. What is known of those that stay is kept.
@@ -131,8 +139,19 @@ impl Drop for Health {
     }
 }
 
+/// Takes in what monitors find out, and in between ends the drains whose time is over.
 fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
-    for event in events {
+    loop {
+        let now = Instant::now();
+        let event = match shared.end_drains(now) {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(next) => events.recv_timeout(next.saturating_duration_since(now)),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if let Ok(service) = event.service.parse::<VipKey>() {
             let reason = event.reason.map(|reason| reason.to_string());
             shared.health(service, &event.id, (event.to, reason));
