@@ -134,7 +134,9 @@ pub enum WhenAllDown {
     /// They are shared out among all backends with a next hop that the operator has enabled, whatever
     /// their monitors say: better some that may answer than none.
     SendToAll,
-    /// They go on to the backends that took traffic last, as far as these have a next hop.
+    /// They go on to the backends that took traffic last, as far as these have a next hop. Those are
+    /// all that went down within the time it takes to find that out: what falls together is found to
+    /// have fallen one after the other.
     KeepLast,
     /// They go to this backend ("sorry server"), which is not probed.
     Fallback(Arc<dyn Backend>),

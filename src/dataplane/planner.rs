@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The director's own place, as far as a plan depends on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +51,11 @@ pub struct Observed {
     pub path: Result<Path, Idle>,
     /// Whether its monitor finds it well, or why not.
     pub health: Result<(), String>,
+    /// For how long it has been ill, if it is; as long as can be if it never was well.
+    pub ill_for: Duration,
+    /// How long its monitor may take to find out that it is ill: backends that fall together are
+    /// found ill one after the other, within this time.
+    pub detection: Duration,
     /// What the operator wants of it.
     pub admin: AdminState,
 }
@@ -57,7 +63,13 @@ pub struct Observed {
 impl Observed {
     /// A backend that is well, enabled, and reached this way.
     pub fn well(path: Path) -> Self {
-        Self { path: Ok(path), health: Ok(()), admin: AdminState::Enabled }
+        Self {
+            path: Ok(path),
+            health: Ok(()),
+            ill_for: Duration::ZERO,
+            detection: Duration::ZERO,
+            admin: AdminState::Enabled,
+        }
     }
 }
 
@@ -142,8 +154,6 @@ pub struct Plan {
 pub struct Planner {
     registry: IndexRegistry,
     built: HashMap<VipKey, Built>,
-    /// Who took new flows when somebody last could, by right.
-    last_good: HashMap<VipKey, HashSet<BackendIndex>>,
     generation: u64,
 }
 
@@ -159,12 +169,7 @@ impl Planner {
     /// A planner that has planned nothing yet, for at most so many backends, each counted once for
     /// every service it is in.
     pub fn new(max_backends: usize) -> Self {
-        Self {
-            registry: IndexRegistry::new(max_backends),
-            built: HashMap::new(),
-            last_good: HashMap::new(),
-            generation: 0,
-        }
+        Self { registry: IndexRegistry::new(max_backends), built: HashMap::new(), generation: 0 }
     }
 
     /// Plans for these services, which have been [checked](crate::config::check). `observe` is asked
@@ -187,13 +192,13 @@ impl Planner {
         self.registry.retain(&backends.collect());
         let keys: HashSet<VipKey> = services.clone().map(|service| service.key).collect();
         self.built.retain(|key, _| keys.contains(key));
-        self.last_good.retain(|key, _| keys.contains(key));
 
         let mut members = Vec::new();
         let mut hops = Vec::new();
         let mut table = Vec::new();
         for service in services {
             let first = members.len();
+            let mut illness = Vec::new();
             for (number, backend) in service.all_backends().enumerate() {
                 let Some(index) = self.registry.index(service.key, backend.id()) else {
                     continue; // beyond the limit, which the check has refused
@@ -202,6 +207,7 @@ impl Planner {
                 let hop = next_hop(site, backend.as_ref(), index, &observed);
                 hops.extend(hop.as_ref().ok().copied());
                 let is_fallback = number >= service.backends.len();
+                illness.push((observed.ill_for, observed.detection));
                 members.push(Member {
                     service: service.key,
                     backend: Arc::clone(backend),
@@ -211,6 +217,9 @@ impl Planner {
                 });
             }
             let of_service = members.get_mut(first..).unwrap_or_default();
+            if of_service.iter().all(|member| member.idle.is_some()) {
+                last_resort(&service.when_all_down, of_service, &illness);
+            }
             table.push(self.build(service, of_service));
         }
 
@@ -237,16 +246,7 @@ impl Planner {
 
     /// Builds a service for those of its members that take new flows, by right or as a last resort,
     /// unless it has been built for just those.
-    fn build(&mut self, service: &VirtualService, members: &mut [Member]) -> Arc<Service> {
-        if members.iter().any(|member| member.idle.is_none()) {
-            let good = members.iter().filter(|member| member.idle.is_none());
-            self.last_good.insert(service.key, good.map(|member| member.index).collect());
-        } else {
-            let last_good = self.last_good.get(&service.key);
-            for member in members.iter_mut() {
-                member.last_resort = is_last_resort(&service.when_all_down, last_good, member);
-            }
-        }
+    fn build(&mut self, service: &VirtualService, members: &[Member]) -> Arc<Service> {
         let takes = |member: &&Member| member.idle.is_none() || member.last_resort;
         let eligible = members.iter().filter(takes);
         let eligible: Vec<_> =
@@ -305,19 +305,23 @@ fn idle(
     }
 }
 
-/// Whether a backend that should take no new flows does so because nobody else should either.
-fn is_last_resort(
-    what: &WhenAllDown,
-    last_good: Option<&HashSet<BackendIndex>>,
-    member: &Member,
-) -> bool {
-    match (what, &member.idle) {
-        (WhenAllDown::SendToAll, Some(Idle::Unhealthy(_))) => true,
-        (WhenAllDown::KeepLast, Some(Idle::Unhealthy(_))) => {
-            last_good.is_some_and(|good| good.contains(&member.index))
-        }
-        (WhenAllDown::Fallback(_), Some(Idle::Standby)) => true,
-        _ => false,
+/// Says which backends that should take no new flows do so, because nobody else should either.
+fn last_resort(what: &WhenAllDown, members: &mut [Member], illness: &[(Duration, Duration)]) {
+    let is_ill = |member: &Member| matches!(member.idle, Some(Idle::Unhealthy(_)));
+    let ill = members.iter().zip(illness).filter(|(member, _)| is_ill(member));
+    let latest = ill.map(|(_, (ill_for, _))| *ill_for).min().unwrap_or_default();
+    for (member, (ill_for, detection)) in members.iter_mut().zip(illness) {
+        member.last_resort = match what {
+            WhenAllDown::Drop => false,
+            WhenAllDown::SendToAll => is_ill(member),
+            // What fell with the last one. None of that is known to be worse than the rest.
+            WhenAllDown::KeepLast => {
+                is_ill(member)
+                    && *ill_for < Duration::MAX
+                    && *ill_for <= latest.saturating_add(*detection)
+            }
+            WhenAllDown::Fallback(_) => member.idle == Some(Idle::Standby),
+        };
     }
 }
 

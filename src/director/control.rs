@@ -1,6 +1,6 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
-use super::board::{AdminBoard, HealthBoard, Observation};
+use super::board::{AdminBoard, HealthBoard};
 use super::difference::{all_down_changes, changes, moved};
 use super::error::UpdateError;
 use super::status::{Applied, BackendStatus, Event, Stats};
@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// When a backend's drain is over.
 type Deadline = (VipKey, String, Instant);
@@ -265,9 +265,14 @@ impl Shared {
     }
 
     /// Takes in what the monitor found.
-    pub(super) fn health(&self, service: VipKey, id: &str, observed: Observation) {
+    pub(super) fn health(
+        &self,
+        service: VipKey,
+        id: &str,
+        observed: (HealthState, Option<String>),
+    ) {
         let mut control = self.lock();
-        if !control.health.set(service, id, observed) {
+        if !control.health.set(service, id, observed, Instant::now()) {
             return; // removed while it was being probed
         }
         self.publish(&mut control);
@@ -365,7 +370,10 @@ impl Shared {
                 address: member.backend.address(),
                 weight: member.backend.weight(),
                 admin: control.admin.of(member.service, member.backend.as_ref()),
-                health: control.health.of(member.service, member.backend.id()).map(|known| known.0),
+                health: control
+                    .health
+                    .of(member.service, member.backend.id())
+                    .map(|known| known.state),
                 idle: member.idle.clone(),
                 last_resort: member.last_resort,
                 packets: packets.wrapping_sub(base.0),
@@ -494,24 +502,42 @@ impl Control {
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
         let Self { config, site, planner, neighbours, health, admin, path_mtus, .. } = self;
         let now = Instant::now();
-        let observe = |service: VipKey, backend: &dyn Backend| Observed {
-            path: match neighbours.get(&backend.address()) {
-                Some(NeighbourState::Resolved(path)) => {
-                    let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
-                    Ok(Path { mtu: path.mtu.min(learned), ..*path })
-                }
-                Some(NeighbourState::Rejected { mac, why }) => {
-                    Err(Idle::BadMac { mac: *mac, why: *why })
-                }
-                Some(NeighbourState::Unresolved { why }) => Err(Idle::Unresolved(why.to_string())),
-                None => Err(Idle::Unresolved("not looked for yet".to_owned())),
-            },
-            health: match health.of(service, backend.id()) {
-                None | Some((HealthState::Up, _)) => Ok(()),
-                Some((HealthState::Unknown, _)) => Err("not probed yet".to_owned()),
-                Some((HealthState::Down, reason)) => Err(reason.clone().unwrap_or_default()),
-            },
-            admin: admin.of(service, backend),
+        let detection: HashMap<VipKey, Duration> = config
+            .services
+            .iter()
+            .filter_map(|bound| {
+                Some((bound.service.key, bound.monitor.as_ref()?.policy.detection()))
+            })
+            .collect();
+        let observe = |service: VipKey, backend: &dyn Backend| {
+            let known = health.of(service, backend.id());
+            Observed {
+                path: match neighbours.get(&backend.address()) {
+                    Some(NeighbourState::Resolved(path)) => {
+                        let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
+                        Ok(Path { mtu: path.mtu.min(learned), ..*path })
+                    }
+                    Some(NeighbourState::Rejected { mac, why }) => {
+                        Err(Idle::BadMac { mac: *mac, why: *why })
+                    }
+                    Some(NeighbourState::Unresolved { why }) => {
+                        Err(Idle::Unresolved(why.to_string()))
+                    }
+                    None => Err(Idle::Unresolved("not looked for yet".to_owned())),
+                },
+                health: match known.map(|known| known.state) {
+                    None | Some(HealthState::Up) => Ok(()),
+                    Some(HealthState::Unknown) => Err("not probed yet".to_owned()),
+                    Some(HealthState::Down) => {
+                        Err(known.and_then(|known| known.reason.clone()).unwrap_or_default())
+                    }
+                },
+                ill_for: known
+                    .and_then(|known| known.fell)
+                    .map_or(Duration::MAX, |fell| now - fell),
+                detection: detection.get(&service).copied().unwrap_or_default(),
+                admin: admin.of(service, backend),
+            }
         };
         let services = config.services.iter().map(|bound| &bound.service);
         let plan = planner.plan(services, site, observe);

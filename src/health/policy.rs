@@ -39,6 +39,12 @@ impl HealthPolicy {
     const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
     const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+    /// How long it takes at most until a backend that has ceased to answer is found unhealthy: it may
+    /// have ceased just after a probe.
+    pub fn detection(&self) -> Duration {
+        self.interval.saturating_mul(self.fall.max(1)).saturating_add(self.timeout)
+    }
+
     /// Checks all fields.
     ///
     /// # Errors
