@@ -195,6 +195,7 @@ impl Planner {
 
         let mut members = Vec::new();
         let mut hops = Vec::new();
+        let mut keeping = Vec::new();
         let mut table = Vec::new();
         for service in services {
             let first = members.len();
@@ -208,6 +209,11 @@ impl Planner {
                 hops.extend(hop.as_ref().ok().copied());
                 let is_fallback = number >= service.backends.len();
                 illness.push((observed.ill_for, observed.detection));
+                // Flows of the ill, the unreachable and the disabled are better off elsewhere.
+                if hop.is_ok() && observed.health.is_ok() && observed.admin != AdminState::Disabled
+                {
+                    keeping.push(index);
+                }
                 members.push(Member {
                     service: service.key,
                     backend: Arc::clone(backend),
@@ -220,6 +226,8 @@ impl Planner {
             if of_service.iter().all(|member| member.idle.is_some()) {
                 last_resort(&service.when_all_down, of_service, &illness);
             }
+            let last = of_service.iter().filter(|member| member.last_resort);
+            keeping.extend(last.map(|member| member.index));
             table.push(self.build(service, of_service));
         }
 
@@ -238,7 +246,7 @@ impl Planner {
             errors: site.errors,
             probe_sources: site.probe_sources,
             leaving: leaving(&members),
-            services: Arc::new(ServiceTable::new(table).keeping(&keeping(&members))),
+            services: Arc::new(ServiceTable::new(table).keeping(&keeping)),
             next_hops,
         };
         Plan { snapshot, members }
@@ -274,16 +282,6 @@ impl Planner {
 fn leaving(members: &[Member]) -> Box<[BackendIndex]> {
     let leaves = |m: &&Member| matches!(m.idle, Some(Idle::NoWeight | Idle::Draining));
     members.iter().filter(leaves).map(|member| member.index).collect()
-}
-
-/// Those that keep the flows they have: not the ill, the unreachable and the disabled, whose flows are
-/// better off elsewhere.
-fn keeping(members: &[Member]) -> Vec<BackendIndex> {
-    let keeps = |member: &&Member| {
-        let takes = member.idle.is_none() || member.last_resort;
-        takes || matches!(member.idle, Some(Idle::NoWeight | Idle::Draining | Idle::Standby))
-    };
-    members.iter().filter(keeps).map(|member| member.index).collect()
 }
 
 /// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
