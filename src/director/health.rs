@@ -33,7 +33,7 @@ impl Health {
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
-        let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
+        let runner = Runner::start(Runner::MOST_THREADS, events).map_err(thread)?;
         let report = Arc::clone(shared);
         let listener = std::thread::Builder::new()
             .name("dsrlb-health-events".to_owned())

@@ -94,7 +94,7 @@ fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
 fn shutting_down_is_prompt_and_complete() {
     let monitor = Arc::new(Told::default());
     let (sender, events) = mpsc::channel();
-    let runner = Runner::start(Runner::DEFAULT_THREADS, sender).unwrap();
+    let runner = Runner::start(Runner::MOST_THREADS, sender).unwrap();
     runner.set_targets(targets(&monitor, &["well", "refused"])).unwrap();
     events.recv_timeout(PATIENCE).unwrap();
     let start = Instant::now();

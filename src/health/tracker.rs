@@ -1,13 +1,14 @@
 //! The targets, when each is to be probed and what its results amount to: no threads, no clock.
 
+use super::guard::probe_caught;
 use super::{
     HealthPolicy, HealthState, Hysteresis, Monitor, ProbeFailure, Schedule, Target, Transition,
 };
-use crate::error::{ConfigError, ConfigProblem, panic_message};
+use crate::error::{ConfigError, ConfigProblem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A probe that is over its timeout by this much is counted as failed without waiting for it.
@@ -90,11 +91,7 @@ impl Job {
     /// Probes; whatever the monitor does, except to hang, comes back as a result.
     pub fn run(&self) -> Result<(), ProbeFailure> {
         let target = Target::new(&self.key.service, &self.key.id, self.key.address);
-        let probe = || self.monitor.probe(&target, self.timeout);
-        // The monitor is not looked at again except through its own next call, and what it left in
-        // disorder is its own.
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(probe))
-            .unwrap_or_else(|panic| Err(ProbeFailure::Panicked(panic_message(panic.as_ref()))))
+        probe_caught(self.monitor.as_ref(), &target, self.timeout)
     }
 }
 
@@ -131,6 +128,8 @@ struct Running {
 pub struct Tracker {
     slots: BTreeMap<Key, Slot>,
     schedule: Schedule<Key>,
+    /// What is running, by when it is overdue: with thousands of targets nobody looks through all.
+    deadlines: BTreeSet<(Instant, Key)>,
 }
 
 impl fmt::Debug for Tracker {
@@ -142,7 +141,7 @@ impl fmt::Debug for Tracker {
 impl Tracker {
     /// No targets yet.
     pub fn new(now: Instant) -> Self {
-        Self { slots: BTreeMap::new(), schedule: Schedule::new(now) }
+        Self { slots: BTreeMap::new(), schedule: Schedule::new(now), deadlines: BTreeSet::new() }
     }
 
     /// Replaces the targets. State and place in the schedule of those that stay, with the same
@@ -235,8 +234,9 @@ impl Tracker {
                 continue;
             };
             let timeout = slot.policy.timeout;
-            slot.running =
-                Some(Running { since: now, overdue: now + timeout + PATIENCE, given_up: false });
+            let overdue = now + timeout + PATIENCE;
+            slot.running = Some(Running { since: now, overdue, given_up: false });
+            self.deadlines.insert((overdue, key.clone()));
             let monitor = Arc::clone(&slot.monitor);
             return Some(Job { key, monitor, timeout });
         }
@@ -252,6 +252,7 @@ impl Tracker {
     ) -> Option<HealthEvent> {
         let slot = self.slots.get_mut(&job.key)?;
         let running = slot.running.take()?;
+        self.deadlines.remove(&(running.overdue, job.key.clone()));
         if slot.retired {
             self.slots.remove(&job.key);
             self.schedule.remove(&job.key);
@@ -269,19 +270,25 @@ impl Tracker {
     /// hang; returns the changes that brings.
     pub fn overdue(&mut self, now: Instant) -> Vec<HealthEvent> {
         let mut events = Vec::new();
-        for (key, slot) in &mut self.slots {
-            let Some(running) = slot.running.as_mut().filter(|r| r.overdue <= now) else {
+        while self.deadlines.first().is_some_and(|(overdue, _)| *overdue <= now) {
+            let Some((_, key)) = self.deadlines.pop_first() else {
+                break;
+            };
+            let Some(slot) = self.slots.get_mut(&key) else {
+                continue;
+            };
+            let Some(running) = &mut slot.running else {
                 continue;
             };
             running.overdue = now + slot.policy.interval;
             running.given_up = true;
-            if slot.retired {
-                continue;
-            }
             let failure = ProbeFailure::Overran(now.saturating_duration_since(running.since));
-            if let Some(transition) = slot.hysteresis.observe(false) {
-                events.push(event(key, transition, Some(failure)));
+            if !slot.retired
+                && let Some(transition) = slot.hysteresis.observe(false)
+            {
+                events.push(event(&key, transition, Some(failure)));
             }
+            self.deadlines.insert((running.overdue, key));
         }
         events
     }
@@ -293,8 +300,20 @@ impl Tracker {
 
     /// When [`Tracker::overdue`] is to be called next; `None` while nothing is running.
     pub fn next_overdue(&self) -> Option<Instant> {
-        let running = self.slots.values().filter_map(|slot| slot.running.as_ref());
-        running.map(|running| running.overdue).min()
+        self.deadlines.first().map(|&(overdue, _)| overdue)
+    }
+
+    /// Makes the targets with this identifier due now, in all services that have this very monitor;
+    /// those that are being probed are probed once more right after.
+    pub fn hurry(&mut self, monitor: &Weak<dyn Monitor>, id: &str, now: Instant) {
+        for (key, slot) in &self.slots {
+            if key.id.as_ref() == id
+                && !slot.retired
+                && std::ptr::addr_eq(Arc::as_ptr(&slot.monitor), monitor.as_ptr())
+            {
+                self.schedule.hurry(key, now);
+            }
+        }
     }
 }
 
