@@ -16,6 +16,8 @@
 //! | monitor | well is who |
 //! |---|---|
 //! | [`IcmpEcho`] | answers a ping |
+//! | [`TcpConnect`] | accepts a TCP connection |
+//! | [`UdpRequest`] | answers a datagram, as [`Answer`] says |
 //! | [`monitor_fn`] | a function says is well |
 //!
 //! # A monitor of one's own
@@ -64,7 +66,9 @@ mod policy;
 mod pool;
 mod runner;
 mod schedule;
+mod tcp;
 mod tracker;
+mod udp;
 
 pub use binding::{MonitorBinding, Through};
 pub use failure::ProbeFailure;
@@ -75,7 +79,9 @@ pub use news::News;
 pub use policy::HealthPolicy;
 pub use runner::Runner;
 pub use schedule::Schedule;
+pub use tcp::TcpConnect;
 pub use tracker::{HealthEvent, Job, ProbeTarget, Tracker};
+pub use udp::{Answer, UdpRequest};
 
 use std::net::IpAddr;
 use std::sync::Arc;
