@@ -18,6 +18,8 @@
 //! | [`IcmpEcho`] | answers a ping |
 //! | [`TcpConnect`] | accepts a TCP connection |
 //! | [`UdpRequest`] | answers a datagram, as [`Answer`] says |
+//! | [`Push`] | is reported to be well, by an embedder who knows |
+//! | [`All`], [`Any`], [`Not`] | is so by all of several monitors, by one of them, or not by one |
 //! | [`monitor_fn`] | a function says is well |
 //!
 //! # A monitor of one's own
@@ -54,6 +56,7 @@
 #![forbid(unsafe_code)]
 
 mod binding;
+mod combine;
 mod failure;
 mod guard;
 mod hysteresis;
@@ -64,6 +67,7 @@ mod monitor_fn;
 mod news;
 mod policy;
 mod pool;
+mod push;
 mod runner;
 mod schedule;
 mod tcp;
@@ -71,12 +75,14 @@ mod tracker;
 mod udp;
 
 pub use binding::{MonitorBinding, Through};
+pub use combine::{All, Any, Not};
 pub use failure::ProbeFailure;
 pub use hysteresis::{HealthState, Hysteresis, Transition};
 pub use icmp::IcmpEcho;
 pub use monitor_fn::{MonitorFn, monitor_fn};
 pub use news::News;
 pub use policy::HealthPolicy;
+pub use push::Push;
 pub use runner::Runner;
 pub use schedule::Schedule;
 pub use tcp::TcpConnect;
