@@ -18,6 +18,7 @@
 //! | [`IcmpEcho`] | answers a ping |
 //! | [`TcpConnect`] | accepts a TCP connection |
 //! | [`UdpRequest`] | answers a datagram, as [`Answer`] says |
+//! | `Http` (feature `http`) | answers an HTTP or HTTPS request with the right status and body |
 //! | [`Push`] | is reported to be well, by an embedder who knows |
 //! | [`All`], [`Any`], [`Not`] | is so by all of several monitors, by one of them, or not by one |
 //! | [`monitor_fn`] | a function says is well |
@@ -59,6 +60,8 @@ mod binding;
 mod combine;
 mod failure;
 mod guard;
+#[cfg(feature = "http")]
+mod http;
 mod hysteresis;
 mod icmp;
 mod icmp_filter;
@@ -77,6 +80,8 @@ mod udp;
 pub use binding::{MonitorBinding, Through};
 pub use combine::{All, Any, Not};
 pub use failure::ProbeFailure;
+#[cfg(feature = "http")]
+pub use http::{Http, Verification};
 pub use hysteresis::{HealthState, Hysteresis, Transition};
 pub use icmp::IcmpEcho;
 pub use monitor_fn::{MonitorFn, monitor_fn};
