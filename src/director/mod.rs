@@ -30,10 +30,12 @@ mod control;
 mod error;
 mod feedback;
 mod health;
+mod neighbour_monitor;
 mod status;
 
 pub use builder::DirectorBuilder;
 pub use error::{StartError, UpdateError};
+pub use neighbour_monitor::NeighbourReachable;
 pub use status::{BackendStatus, Event, Stats};
 
 use crate::balancer::{Backend, VipKey, VirtualService};
