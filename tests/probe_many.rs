@@ -80,7 +80,7 @@ fn a_thousand_backends_half_of_them_silent_are_probed_every_second() {
         service: "10.0.0.100:80/tcp".to_owned(),
         id: format!("web-{number}"),
         address: address(number),
-        monitor: if number % 2 == 0 { well.clone() } else { dead.clone() },
+        monitor: if number.is_multiple_of(2) { well.clone() } else { dead.clone() },
         policy: HealthPolicy::default(),
     };
     runner.set_targets((0..BACKENDS).map(target).collect()).unwrap();
@@ -120,7 +120,7 @@ fn a_thousand_backends_half_of_them_silent_are_probed_every_second() {
     assert!(most <= Runner::MOST_THREADS, "{most}");
     for ((_, id), state) in &states {
         let number: usize = id.trim_start_matches("web-").parse().unwrap();
-        let expected = if number % 2 == 0 { HealthState::Up } else { HealthState::Down };
+        let expected = if number.is_multiple_of(2) { HealthState::Up } else { HealthState::Down };
         assert_eq!(*state, expected, "{id}");
     }
     assert_eq!(states.len(), BACKENDS);

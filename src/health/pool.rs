@@ -1,6 +1,6 @@
 //! How many threads there are for probes, and what they are given: counting only, no threads' lives.
 
-use super::{Job, Runner};
+use super::Job;
 use std::collections::VecDeque;
 use std::io;
 use std::thread::JoinHandle;
@@ -13,6 +13,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pool {
     most: usize,
+    /// From one review to the next.
+    idle_time: Duration,
     /// Threads that have been started, or are being, and have not ended.
     alive: usize,
     /// Those of them that wait for a job; it may be among `jobs` already.
@@ -30,14 +32,15 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(most: usize, now: Instant) -> Self {
+    pub(super) fn new(most: usize, idle_time: Duration, now: Instant) -> Self {
         Self {
             most,
+            idle_time,
             alive: 0,
             idle: 0,
             jobs: VecDeque::new(),
             least_spare: 0,
-            review_at: now + Runner::IDLE,
+            review_at: now + idle_time,
             surplus: 0,
             threads: Vec::new(),
             failed: None,
@@ -139,7 +142,7 @@ impl Pool {
         if now < self.review_at {
             return false;
         }
-        self.review_at = now + Runner::IDLE;
+        self.review_at = now + self.idle_time;
         self.surplus = self.least_spare.min(self.spare());
         self.least_spare = self.spare() - self.surplus;
         self.surplus > 0
@@ -160,6 +163,8 @@ mod tests {
     use super::*;
     use crate::health::{HealthPolicy, ProbeTarget, Tracker, monitor_fn};
     use std::sync::Arc;
+
+    const IDLE: Duration = Duration::from_secs(5);
 
     fn job() -> Job {
         let now = Instant::now();
@@ -184,14 +189,14 @@ mod tests {
     #[test]
     fn who_is_not_needed_for_a_while_is_dismissed_and_nobody_else() {
         let start = Instant::now();
-        let mut pool = Pool::new(5, start);
+        let mut pool = Pool::new(5, IDLE, start);
         assert_eq!(pool.next_review(), None);
         for _ in 0..5 {
             hire(&mut pool, start);
         }
         assert!(!pool.may_hire(start));
         // The first period has seen a time without any: nobody goes.
-        let mut now = start + Runner::IDLE;
+        let mut now = start + IDLE;
         assert_eq!(pool.next_review(), Some(now));
         assert!(!pool.review(now));
         // Two jobs at once are the most that there are in the second.
@@ -202,14 +207,14 @@ mod tests {
             pool.becomes_idle();
             pool.becomes_idle();
         }
-        now += Runner::IDLE;
+        now += IDLE;
         assert!(pool.review(now));
         let dismissed = (0..5).filter(|_| pool.dismisses()).count();
         assert_eq!(dismissed, 3);
         (0..dismissed).for_each(|_| pool.ended());
         assert_eq!((pool.alive(), pool.spare()), (2, 2));
         // Nothing to do at all: the last ones go too.
-        now += Runner::IDLE;
+        now += IDLE;
         assert!(pool.review(now));
         pool.give(job());
         assert!(pool.dismisses());
@@ -219,7 +224,7 @@ mod tests {
     #[test]
     fn when_no_thread_can_be_started_it_is_tried_again_later() {
         let now = Instant::now();
-        let mut pool = Pool::new(2, now);
+        let mut pool = Pool::new(2, IDLE, now);
         let refused = || Err(io::Error::from(io::ErrorKind::OutOfMemory));
         pool.hiring();
         pool.hired(refused(), now);

@@ -1,13 +1,13 @@
 //! The targets, when each is to be probed and what its results amount to: no threads, no clock.
 
-use super::guard::probe_caught;
+use super::job::{Key, event};
 use super::{
-    HealthPolicy, HealthState, Hysteresis, Monitor, ProbeFailure, Schedule, Target, Transition,
+    HealthEvent, HealthPolicy, HealthState, Hysteresis, Job, Monitor, ProbeFailure, ProbeTarget,
+    Schedule,
 };
 use crate::error::{ConfigError, ConfigProblem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,93 +16,8 @@ use std::time::{Duration, Instant};
 /// A monitor that keeps to its timeout returns a little after it, so some patience is needed.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// A backend to be probed.
-#[derive(Clone)]
-pub struct ProbeTarget {
-    /// The service that the backend is in.
-    pub service: String,
-    /// The backend's identifier; unique within the service.
-    pub id: String,
-    /// The backend's address.
-    pub address: IpAddr,
-    /// How to probe it.
-    pub monitor: Arc<dyn Monitor>,
-    /// How often to probe it and what the results amount to.
-    pub policy: HealthPolicy,
-}
-
-impl fmt::Debug for ProbeTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProbeTarget")
-            .field("service", &self.service)
-            .field("id", &self.id)
-            .field("address", &self.address)
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A backend's change of state.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct HealthEvent {
-    /// The service.
-    pub service: String,
-    /// The backend.
-    pub id: String,
-    /// What it counted as.
-    pub from: HealthState,
-    /// What it counts as now.
-    pub to: HealthState,
-    /// Why it is down: the last failure.
-    pub reason: Option<ProbeFailure>,
-}
-
-impl fmt::Display for HealthEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {} -> {}", self.service, self.id, self.from, self.to)?;
-        match &self.reason {
-            Some(reason) => write!(f, ": {reason}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Who a target is: with another address it is another machine, whatever its identifier.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key {
-    service: Arc<str>,
-    id: Arc<str>,
-    address: IpAddr,
-}
-
 /// A service and a backend in it.
 type Name = (String, String);
-
-/// One probe to be made.
-#[derive(Clone)]
-pub struct Job {
-    key: Key,
-    monitor: Arc<dyn Monitor>,
-    timeout: Duration,
-}
-
-impl Job {
-    /// Probes; whatever the monitor does, except to hang, comes back as a result.
-    pub fn run(&self) -> Result<(), ProbeFailure> {
-        let target = Target::new(&self.key.service, &self.key.id, self.key.address);
-        probe_caught(self.monitor.as_ref(), &target, self.timeout)
-    }
-}
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job")
-            .field("target", &self.key)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
 
 struct Slot {
     monitor: Arc<dyn Monitor>,
@@ -314,16 +229,6 @@ impl Tracker {
                 self.schedule.hurry(key, now);
             }
         }
-    }
-}
-
-fn event(key: &Key, transition: Transition, reason: Option<ProbeFailure>) -> HealthEvent {
-    HealthEvent {
-        service: key.service.as_ref().to_owned(),
-        id: key.id.as_ref().to_owned(),
-        from: transition.from,
-        to: transition.to,
-        reason,
     }
 }
 

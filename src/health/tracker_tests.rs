@@ -1,7 +1,9 @@
 //! Tests of the tracker, in virtual time.
 
 use super::*;
+use crate::health::Target;
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 struct Fails;
 
