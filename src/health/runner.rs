@@ -68,7 +68,7 @@ impl Runner {
         Ok(Self { shared, dispatcher: Some(dispatcher), subscribed: Mutex::default() })
     }
 
-    /// Replaces the targets; see [`Tracker::set_targets`]. Monitors that are new get their
+    /// Replaces the targets; see [`Tracker::set_targets`](super::Tracker::set_targets). Monitors that are new get their
     /// [`News`], on the calling thread.
     ///
     /// # Errors
