@@ -60,6 +60,9 @@ struct Options {
     hash: HashInput,
     #[arg(long, default_value = "ping", value_parser = ["ping", "none"])]
     monitor: String,
+    /// Which way pings take: vip, to the VIP as a client's packets would, or backend, to its own address
+    #[arg(long, default_value = "vip", value_parser = ["vip", "backend"])]
+    through: String,
     /// Where the XDP program runs: auto, native, generic
     #[arg(long, default_value = "auto")]
     mode: AttachMode,
@@ -163,7 +166,8 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
         builder = builder.service(options.backend.iter().fold(service, add));
     }
     if options.monitor == "ping" {
-        builder = builder.monitor(MonitorBinding::new(IcmpEcho::new()).through(Through::Backend));
+        let through = if options.through == "vip" { Through::Vip } else { Through::Backend };
+        builder = builder.monitor(MonitorBinding::new(IcmpEcho::new()).through(through));
     }
     let director = builder.start()?;
     let granted = director.granted();
@@ -193,7 +197,8 @@ fn show(stats: &Stats, as_json: bool) {
         let line = json!({
             "received": counts.io.received, "forwarded": counts.forwarded,
             "forwarded_bytes": counts.forwarded_bytes, "answered": answers, "held": counts.held,
-            "passed": counts.passed, "dropped": drops, "transmitted": counts.io.transmitted,
+            "passed": counts.passed, "dropped": drops, "doubtful_mtus": counts.doubtful_mtus,
+            "transmitted": counts.io.transmitted,
             "transmit_rejected": counts.io.transmit_rejected,
             "transmit_failed": counts.io.transmit_failed,
             "receive_ring_full": counts.io.receive_ring_full,

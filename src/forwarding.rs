@@ -10,7 +10,7 @@
 use crate::error::ParseError;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// How packets are delivered to a backend. In every mode the client's address and, at the backend
@@ -166,6 +166,31 @@ impl TunnelSources {
     /// Those that are set.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> {
         self.ipv4.map(IpNet::V4).into_iter().chain(self.ipv6.map(IpNet::V6))
+    }
+}
+
+/// What probes through the VIP are sent from, and so where their answers come to: addresses of this
+/// host, one for each family that is probed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub struct ProbeSources {
+    /// For VIPs of IPv4.
+    pub ipv4: Option<Ipv4Addr>,
+    /// For VIPs of IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl ProbeSources {
+    /// The one of an address's family.
+    pub fn towards(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
+    }
+
+    /// Whether this address is one of them.
+    pub fn includes(&self, address: IpAddr) -> bool {
+        self.towards(address) == Some(address)
     }
 }
 

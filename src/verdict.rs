@@ -50,6 +50,8 @@ pub enum Verdict {
     /// A fragment that overtook the first of its datagram: kept until that one comes. It is counted
     /// again, under its last verdict, when it is let go of.
     Hold,
+    /// What a VIP answered to a probe of ours; a copy goes to whoever sent it.
+    Probe,
     /// Not for a VIP of ours; untouched. A driver that can hand it to the host does so; the
     /// AF_XDP driver cannot, but its XDP program has left such frames with the kernel already.
     Pass,

@@ -4,11 +4,11 @@
 use dsrlb::balancer::{Backend, Echo, HashBalancer, RealServer, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
-    ErrorPolicy, MemoryIo, Observed, PacketIo, Pipeline, PipelineOptions, Plan, Planner, Port,
-    Site, WorkerCounters,
+    Counts, ErrorPolicy, MemoryIo, Observed, PacketIo, Pipeline, PipelineOptions, Plan, Planner,
+    Port, Site, WorkerCounters,
 };
 use dsrlb::flow::Timestamp;
-use dsrlb::forwarding::{Forwarding, TunnelSources};
+use dsrlb::forwarding::{Encapsulation, Forwarding, Tunnel, TunnelSources};
 use dsrlb::packet::MacAddress;
 use dsrlb::verdict::{AnswerKind, DropReason, Verdict};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
@@ -57,11 +57,11 @@ impl World {
                     true => format!("fd01::{last}"),
                     false => format!("10.1.0.{last}"),
                 });
-                let new = service(VirtualService::new(key.parse().unwrap()));
-                all.fold(new, |service, address| {
+                let new = VirtualService::new(key.parse().unwrap());
+                service(all.fold(new, |service, address| {
                     let server = RealServer::new(address.parse().unwrap());
                     service.backend(server.with_forwarding(forwarding))
-                })
+                }))
             })
             .collect();
         let observe = |_, backend: &dyn Backend| {
@@ -81,6 +81,12 @@ impl World {
         assert!(plan.members.iter().all(|member| member.idle.is_none()), "{:?}", plan.members);
         let pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(64)));
         Self { plan, pipeline }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.pipeline.counters().add_to(&mut counts);
+        counts
     }
 
     /// The verdict, and what is sent.
@@ -215,6 +221,54 @@ fn padding_of_short_frames_does_not_travel_in_the_tunnel() {
     }
 }
 
+/// The packet has to fit; what the frame has behind it does not travel.
+#[test]
+fn the_size_of_a_packet_is_not_that_of_its_frame() {
+    for mode in MODES {
+        let mut world = World::new(mode, false, 1500);
+        let mut frame = sized(false, 1500 - overhead(mode, false));
+        frame.extend([0xee; 4]);
+        assert!(matches!(world.send(frame).0, Verdict::Forward(_)), "{mode}");
+    }
+}
+
+#[test]
+fn a_configured_path_mtu_limits_what_the_interface_takes_and_does_not_widen_it() {
+    let wide = |path| Path { mtu: 1500, ..path };
+    for (configured, fits) in [(1400, 1380), (1600, 1480)] {
+        let service = |service: VirtualService| {
+            let mut tunnel = Tunnel::new(Encapsulation::IpIp);
+            tunnel.path_mtu = Some(configured);
+            let forwarding = Forwarding::Tunnel(tunnel);
+            let server = RealServer::new("10.1.0.9".parse().unwrap()).with_forwarding(forwarding);
+            VirtualService::new(service.key).backend(server)
+        };
+        let mut world = World::with("ipip", false, wide, |site| site, service);
+        for (length, does_fit) in [(fits, true), (fits + 1, false)] {
+            let (verdict, _) = world.send(sized(false, length));
+            assert_eq!(matches!(verdict, Verdict::Forward(_)), does_fit, "{configured} {length}");
+        }
+    }
+}
+
+/// The first piece has the checksum of the whole, and the others have data in its place.
+#[test]
+fn pieces_for_l3dsr_make_up_the_packet_that_a_wide_path_would_carry() {
+    let mut frame = sized(false, 1500);
+    set_dont_fragment(&mut frame, false);
+    let (_, whole) = World::new("l3dsr:10", false, 1500).send(frame.clone());
+    let (verdict, pieces) = World::new("l3dsr:10", false, 1000).send(frame);
+    assert!(matches!(verdict, Verdict::Forward(_)), "{verdict:?}");
+    assert_eq!(pieces.len(), 2);
+    let payload: Vec<_> = pieces.iter().flat_map(|(_, piece)| piece[34..].to_vec()).collect();
+    assert_eq!(payload, whole[0].1[34..]);
+    for (_, piece) in &pieces {
+        assert_eq!((piece[15], piece[22]), (10 << 2, 63));
+        assert_eq!(dsrlb::packet::checksum::checksum(&piece[14..34]), 0);
+        assert_eq!(piece[30..34], whole[0].1[30..34]);
+    }
+}
+
 /// RFC 2003 section 3.1: cut up before it is wrapped, each piece with a header of its own.
 #[test]
 fn ipv4_that_may_be_fragmented_is_and_by_option_is_dropped() {
@@ -229,6 +283,10 @@ fn ipv4_that_may_be_fragmented_is_and_by_option_is_dropped() {
             let extra = overhead(mode, over_ipv6);
             let mut payload = Vec::new();
             let mut identifications = Vec::new();
+            if mode == "gue:6080" {
+                let port = if over_ipv6 { 54..56 } else { 34..36 };
+                assert_eq!(sent[0].1[port.clone()], sent[1].1[port], "the pieces go one way");
+            }
             for (_, piece) in &sent {
                 assert!(piece.len() <= 14 + 1500);
                 if !over_ipv6 {
@@ -277,6 +335,10 @@ fn small_ipv6_packets_are_carried_in_fragments_where_the_path_is_narrow() {
         let mut expected = frame[14..].to_vec();
         expected[7] -= 1;
         assert_eq!(inner, expected);
+        // The next packet's pieces are not taken for these (RFC 6864 section 4.3).
+        let identification = if over_ipv6 { 14 + 44..14 + 48 } else { 14 + 4..14 + 6 };
+        let (_, next) = world.send(frame);
+        assert_ne!(sent[0].1[identification.clone()], next[0].1[identification]);
         // What is larger is told 1,280, not less.
         let (verdict, sent) = world.send(sized(true, 1281));
         assert_eq!(verdict, Verdict::Answer(AnswerKind::PacketTooBig));
@@ -301,7 +363,7 @@ fn errors_are_limited_and_come_from_the_configured_address() {
     let (_, sent) = world.send(sized(false, 1500));
     assert_eq!(sent[0].1[26..30], [10, 0, 0, 1]);
     let (_, sent) = world.send(sized(true, 1500));
-    assert_eq!(sent[0].1[22..24], [0xfd, 0]);
+    assert_eq!(sent[0].1[22..38], [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     let (verdict, sent) = world.send(sized(false, 1500));
     assert_eq!(verdict, Verdict::Drop(DropReason::IcmpRateLimited));
     assert!(sent.is_empty());
@@ -329,6 +391,9 @@ fn a_packet_without_a_hop_left_goes_no_further_and_its_sender_is_told() {
             assert_eq!(verdict, Verdict::Answer(AnswerKind::TimeExceeded), "{mode}");
             let kind = if is_ipv6 { sent[0].1[54] } else { sent[0].1[34] };
             assert_eq!(kind, if is_ipv6 { 3 } else { 11 });
+            let mut frame = tcp(is_ipv6, 0);
+            frame[if is_ipv6 { 21 } else { 22 }] = 2;
+            assert!(matches!(world.send(frame).0, Verdict::Forward(_)), "{mode}: one is left");
         }
     }
 }
@@ -346,7 +411,7 @@ fn icmp_errors_go_to_the_backend_of_the_flow_they_quote() {
                 .tcp(port, 80, 1, 2)
                 .write(&mut ordinary, b"")
                 .unwrap();
-            let (Verdict::Forward(of_flow), _) = world.send(ordinary) else { panic!() };
+            let (Verdict::Forward(of_flow), ordinary) = world.send(ordinary) else { panic!() };
             seen.insert(of_flow);
 
             let mut quoted = Vec::new();
@@ -365,6 +430,9 @@ fn icmp_errors_go_to_the_backend_of_the_flow_they_quote() {
                 assert_eq!(verdict, Verdict::Forward(of_flow), "{mode} {port} {length}");
                 let carried = &sent[0].1[sent[0].1.len() - 8 - length..];
                 assert_eq!(carried, &error[34..], "as it was, its checksum included");
+                if mode == "gue1:6080" {
+                    assert_eq!(sent[0].1[34..36], ordinary[0].1[34..36], "by the flow's way");
+                }
             }
         }
         assert!(seen.len() > 3, "the flows are spread");
@@ -391,6 +459,56 @@ fn icmp_errors_go_to_the_backend_of_the_flow_they_quote() {
             _ => assert_eq!(verdict, Verdict::Drop(DropReason::PacketTooBig)),
         }
     }
+}
+
+/// An MTU that no link has is for the backend to ignore (RFC 8201 section 4), and for us to count.
+#[test]
+fn errors_with_an_mtu_that_cannot_be_are_forwarded_and_counted() {
+    let mut world = World::new("ipip", false, 1500);
+    let (mut quoted, mut quoted6) = (Vec::new(), Vec::new());
+    PacketBuilder::ipv4(VIP, CLIENT, 60).tcp(80, 4000, 9, 9).write(&mut quoted, b"").unwrap();
+    PacketBuilder::ipv6(VIP6, CLIENT6, 60).tcp(80, 4000, 9, 9).write(&mut quoted6, b"").unwrap();
+    let mut doubted = |is_ipv6: bool, mtu: u16| {
+        let builder = PacketBuilder::ethernet2(CLIENT_MAC, STATION.0);
+        let ([m0, m1], mut error) = (mtu.to_be_bytes(), Vec::new());
+        if is_ipv6 {
+            let builder = builder.ipv6(CLIENT6, VIP6, 64).icmpv6_raw(2, 0, [0, 0, m0, m1]);
+            builder.write(&mut error, &quoted6).unwrap();
+        } else {
+            let builder = builder.ipv4(CLIENT, VIP, 64).icmpv4_raw(3, 4, [0, 0, m0, m1]);
+            builder.write(&mut error, &quoted).unwrap();
+        }
+        let before = world.counts();
+        assert!(matches!(world.send(error).0, Verdict::Forward(_)));
+        let after = world.counts();
+        assert_eq!(after.verdicts(), before.verdicts() + 1);
+        after.doubtful_mtus - before.doubtful_mtus
+    };
+    assert_eq!([0, 1, 67, 68, 1500].map(|mtu| doubted(false, mtu)), [0, 1, 1, 0, 0]);
+    assert_eq!([0, 68, 1279, 1280, 1500].map(|mtu| doubted(true, mtu)), [1, 1, 1, 0, 0]);
+}
+
+/// What such an error says of fragments is about those that the VIP sent, not about the client's.
+#[test]
+fn errors_that_quote_fragments_are_no_fragments() {
+    let mut world = World::new("ipip", false, 1500);
+    let mut error = |port: u16, field: [u8; 2], more: u8| {
+        let mut quoted = Vec::new();
+        PacketBuilder::ipv4(VIP, CLIENT, 60).udp(53, port).write(&mut quoted, &[1; 64]).unwrap();
+        quoted[6..8].copy_from_slice(&field);
+        let mut error = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC, STATION.0)
+            .ipv4([203, 0, 113, 9], VIP, 64)
+            .icmpv4_raw(11, 1, [0; 4])
+            .write(&mut error, &quoted[..28])
+            .unwrap();
+        error[20] = more;
+        world.send(error).0
+    };
+    assert!(matches!(error(4000, [0x20, 0], 0), Verdict::Forward(_)), "of a first fragment");
+    assert!(matches!(error(4001, [0, 0], 0x20), Verdict::Forward(_)), "in a first fragment");
+    // Known limit: without ports nothing tells the flow, and nobody waits for them.
+    assert!(matches!(error(0, [0, 9], 0), Verdict::Drop(_)), "of a later fragment");
 }
 
 #[test]
@@ -464,7 +582,7 @@ fn fragments_in_any_order_reach_one_backend() {
         [&STATION.0[..], &CLIENT_MAC, &[8, 0], &header, &whole[20 + begin..20 + end]].concat()
     };
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    for mode in ["ipip", "l2", "l3dsr:10"] {
+    for mode in ["ipip", "gue:6080", "l2", "l3dsr:10"] {
         let mut world = World::new(mode, false, 1500);
         for (identification, order) in (1..).zip(orders) {
             let parts = [
@@ -482,15 +600,17 @@ fn fragments_in_any_order_reach_one_backend() {
             }
             assert_eq!(sent.len(), 3, "{mode} {order:?}");
             assert!(sent.iter().all(|(_, frame)| frame[..6] == sent[0].1[..6]), "one backend");
+            if mode == "gue:6080" {
+                let port = &sent[0].1[34..36];
+                assert!(sent.iter().all(|(_, frame)| frame[34..36] == *port), "by one way");
+            }
         }
-        let mut counts = Default::default();
-        world.pipeline.counters().add_to(&mut counts);
+        let counts = world.counts();
         assert_eq!((counts.forwarded, counts.held, counts.verdicts()), (18, 0, 18));
         // The first never comes.
         assert_eq!(world.send(fragment(1000, 2000, true, 99)).0, Verdict::Hold);
         world.pipeline.expire(Timestamp(600_000_000));
-        let mut counts = Default::default();
-        world.pipeline.counters().add_to(&mut counts);
+        let counts = world.counts();
         assert_eq!((counts.held, counts.dropped(DropReason::FragmentTimeout)), (0, 1));
     }
 }

@@ -195,7 +195,8 @@ fn a_handler_may_ask_and_change_the_director_and_may_panic() {
     });
     lab.set_link(&lab.director, true).unwrap();
     until("events are told after a panic", || {
-        told.lock().unwrap().last().is_some_and(|last| last.contains("b1 takes traffic"))
+        let told = told.lock().unwrap();
+        told.last().is_some_and(|last| last.contains("no longer are all backends down"))
     });
     until("the resolver goes on", || all_active(&director));
     Arc::into_inner(director).unwrap().shutdown();

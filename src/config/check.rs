@@ -3,6 +3,7 @@
 use super::{Config, Host, Limits};
 use crate::balancer::{Scope, VipKey, VirtualService};
 use crate::error::{ConfigError, ConfigProblem};
+use crate::health::Through;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -34,6 +35,7 @@ pub fn check(config: &Config, host: &Host, limits: &Limits) -> Result<(), Config
         if let Some(monitor) = &bound.monitor {
             let prefix = format!("{}: monitor: ", path(&service.key));
             check.problems.extend(monitor.policy.problems(&prefix));
+            check.through(&service.key, monitor.through);
         }
     }
     check.dscp_values(&services);
@@ -69,6 +71,13 @@ impl Vips {
             let prefix = IpNet::new(address, *length).ok()?.trunc();
             vips.get(&prefix).copied()
         })
+    }
+
+    /// A VIP that shares addresses with `prefix`.
+    pub(super) fn overlapping(&self, prefix: IpNet) -> Option<VipKey> {
+        let all = self.0.values().flat_map(HashMap::values).copied();
+        let inside = all.filter(|vip| prefix.contains(&vip.prefix()));
+        self.covering(prefix.addr()).or_else(|| inside.min_by_key(VipKey::prefix))
     }
 }
 
@@ -128,6 +137,19 @@ impl Check<'_> {
                 own.max_prefix_len()
             );
             self.problem(path(key), prefix, expected);
+        }
+    }
+
+    /// Probes through the VIP come from an address of its family, which is this host's.
+    fn through(&mut self, key: &VipKey, through: Through) {
+        let vip = key.prefix().addr();
+        if through == Through::Vip && self.host.probe_sources.towards(vip).is_none() {
+            let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+            let expected = format!(
+                "needs an {family} address of the director's interface, with a subnet, that answers \
+                 to probes come to; give it one, set the probe source, or probe through `backend`"
+            );
+            self.problem(format!("{}: monitor: through", path(key)), "vip", expected);
         }
     }
 

@@ -19,9 +19,9 @@ impl Check<'_> {
                 let expected = format!("{why}; tunnels send from a unicast address of this host");
                 self.problem("tunnel source".to_owned(), source, expected);
             }
-            if let Some(vip) = self.vips.covering(source.addr()) {
+            if let Some(vip) = self.vips.overlapping(source) {
                 let expected = format!(
-                    "is covered by the VIP {vip}: what routers say about the tunnels would be taken \
+                    "overlaps with the VIP {vip}: what routers say about the tunnels would be taken \
                      for that; give them an address of their own"
                 );
                 self.problem("tunnel source".to_owned(), source, expected);
@@ -176,7 +176,7 @@ mod tests {
                 .echo(Echo::Forward),
             service("[fd00::100]:80/tcp", &[("10.0.1.11", Forwarding::IPIP)]),
         ];
-        assert_eq!(problems(&["10.0.0.1/32", "fd00::/64"], &services), [""; 0]);
+        assert_eq!(problems(&["10.0.0.1/32", "fd00:9::/64"], &services), [""; 0]);
     }
 
     #[test]
@@ -215,6 +215,13 @@ mod tests {
                 "10.0.1.1",
                 Forwarding::IPIP,
                 &["tunnel source: 10.0.0.9", "VIP 10.0.0.0/24"],
+            ),
+            (
+                &["fd00::/64"],
+                "fd00::100",
+                "fd00:1::1",
+                Forwarding::IPIP,
+                &["tunnel source: fd00::/64", "VIP fd00::100"],
             ),
             (
                 &["224.0.0.1/32"],
@@ -261,6 +268,17 @@ mod tests {
                 assert!(problem.contains(part), "{problem} lacks {part}");
             }
         }
+    }
+
+    #[test]
+    fn the_smallest_mtu_that_is_allowed_is() {
+        let tunnel = |mtu| {
+            let tunnel = Tunnel { path_mtu: Some(mtu), ..Tunnel::new(Encapsulation::IpIp) };
+            Forwarding::Tunnel(tunnel)
+        };
+        let backends = [("10.0.1.1", tunnel(576)), ("fd00::2", tunnel(1280))];
+        let sources = ["10.0.0.1/32", "fd00::1/128"];
+        assert_eq!(problems(&sources, &[service("10.0.0.100", &backends)]), [""; 0]);
     }
 
     #[test]

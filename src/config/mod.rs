@@ -2,16 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
 mod check;
 mod forwarding;
 mod source;
 
+pub use changes::{BackendName, Changes};
 pub use check::check;
 pub use source::{ConfigSource, SourceError};
 
 use crate::balancer::VirtualService;
-use crate::forwarding::TunnelSources;
+use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::health::MonitorBinding;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+use crate::health::Through;
 use crate::verdict::BackendIndex;
 use ipnet::IpNet;
 
@@ -20,6 +24,23 @@ use ipnet::IpNet;
 pub struct Config {
     /// The services, each with its monitor.
     pub services: Vec<ServiceConfig>,
+}
+
+impl Config {
+    /// Gives a monitor to services that have none.
+    #[cfg(all(feature = "af-xdp", target_os = "linux"))]
+    pub(crate) fn with_default(&mut self, monitor: Option<&MonitorBinding>) {
+        for bound in self.services.iter_mut().filter(|bound| bound.monitor.is_none()) {
+            bound.monitor = monitor.cloned();
+        }
+    }
+
+    /// Whether any service is probed through its VIP.
+    #[cfg(all(feature = "af-xdp", target_os = "linux"))]
+    pub(crate) fn probes_through_vips(&self) -> bool {
+        let mut monitors = self.services.iter().filter_map(|bound| bound.monitor.as_ref());
+        monitors.any(|monitor| monitor.through == Through::Vip)
+    }
 }
 
 /// A service and how its backends are probed.
@@ -80,4 +101,6 @@ pub struct Host {
     pub addresses: Vec<IpNet>,
     /// What its tunnels send from.
     pub tunnel_sources: TunnelSources,
+    /// What its probes through VIPs are sent from.
+    pub probe_sources: ProbeSources,
 }

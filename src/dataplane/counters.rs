@@ -35,12 +35,16 @@ pub struct WorkerCounters {
     forwarded: Traffic,
     answered: [Counter; AnswerKind::ALL.len()],
     held: Counter,
+    probes: Counter,
     passed: Counter,
     dropped: [Counter; DropReason::COUNT],
+    doubtful_mtus: Counter,
     /// By slot of the backend's index.
     backends: Box<[Traffic]>,
     /// The driver's own, copied here now and then; never touched for a packet.
     io: Mutex<IoStats>,
+    /// Of backends that are being emptied, how many flows they have, and the snapshot that said which.
+    leaving: Mutex<(u64, Vec<(BackendIndex, u64)>)>,
 }
 
 impl WorkerCounters {
@@ -50,10 +54,13 @@ impl WorkerCounters {
             forwarded: Traffic::default(),
             answered: std::array::from_fn(|_| Counter::default()),
             held: Counter::default(),
+            probes: Counter::default(),
             passed: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
+            doubtful_mtus: Counter::default(),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
             io: Mutex::default(),
+            leaving: Mutex::default(),
         }
     }
 
@@ -77,6 +84,7 @@ impl WorkerCounters {
                 }
             }
             Verdict::Hold => self.held.add(1),
+            Verdict::Probe => self.probes.add(1),
             Verdict::Pass => self.passed.add(1),
             Verdict::Drop(reason) => {
                 if let Some(counter) = self.dropped.get(reason.index()) {
@@ -92,6 +100,24 @@ impl WorkerCounters {
         self.held.add(u64::MAX); // wraps around to one less
     }
 
+    /// Counts an ICMP error that says less than any link takes, besides its verdict.
+    pub(super) fn record_doubtful_mtu(&self) {
+        self.doubtful_mtus.add(1);
+    }
+
+    pub(super) fn publish_leaving(&self, generation: u64, flows: Vec<(BackendIndex, u64)>) {
+        *lock(&self.leaving) = (generation, flows);
+    }
+
+    /// How many flows a backend that takes no new ones still has; none if that has not been counted
+    /// since this snapshot.
+    pub fn leaving(&self, backend: BackendIndex, generation: u64) -> Option<u64> {
+        let (counted, flows) = &*lock(&self.leaving);
+        let is_it = |(index, _): &&(BackendIndex, u64)| *index == backend;
+        let known = flows.iter().find(is_it).map(|(_, count)| *count);
+        (*counted >= generation).then_some(known.unwrap_or_default())
+    }
+
     pub(super) fn publish_io(&self, stats: IoStats) {
         *lock(&self.io) = stats;
     }
@@ -104,10 +130,12 @@ impl WorkerCounters {
             *sum += counter.read();
         }
         sum.held += self.held.read();
+        sum.probes += self.probes.read();
         sum.passed += self.passed.read();
         for (sum, counter) in sum.dropped.iter_mut().zip(&self.dropped) {
             *sum += counter.read();
         }
+        sum.doubtful_mtus += self.doubtful_mtus.read();
         sum.io += *lock(&self.io);
     }
 
@@ -120,8 +148,8 @@ impl WorkerCounters {
 }
 
 /// A poisoned lock is no reason to lose counters: they are plain numbers.
-fn lock(io: &Mutex<IoStats>) -> std::sync::MutexGuard<'_, IoStats> {
-    io.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Frames by verdict, summed over workers.
@@ -138,8 +166,13 @@ pub struct Counts {
     pub held: u64,
     /// Not for a VIP.
     pub passed: u64,
+    /// What VIPs answered to probes of ours.
+    pub probes: u64,
     /// Dropped, by [`DropReason::index`].
     dropped: [u64; DropReason::COUNT],
+    /// ICMP errors about a VIP's flows that name an MTU below what every link takes. They are no
+    /// verdict: such an error goes to its backend, which ignores it, like any other.
+    pub doubtful_mtus: u64,
     /// What the drivers counted.
     pub io: IoStats,
 }
@@ -170,7 +203,7 @@ impl Counts {
     pub fn verdicts(&self) -> u64 {
         let (answered, dropped) =
             (self.answered.iter().sum::<u64>(), self.dropped.iter().sum::<u64>());
-        self.forwarded + answered + self.held + self.passed + dropped
+        self.forwarded + answered + self.held + self.probes + self.passed + dropped
     }
 }
 

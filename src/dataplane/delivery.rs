@@ -25,6 +25,13 @@ pub(super) struct Means {
     pub(super) identification: u32,
 }
 
+impl Means {
+    /// Those of one who never answers.
+    pub(super) fn silent() -> Self {
+        Self { outbox: Outbox::new(), errors: TokenBucket::new(0, 0), identification: 0 }
+    }
+}
+
 /// Sends the packet in `frame` to a backend, answers it, or finds out why neither can be.
 #[inline]
 pub(super) fn deliver(

@@ -12,10 +12,11 @@ mod delivery;
 mod fragments;
 mod hop;
 mod io;
+mod mailbox;
 mod memory;
 pub mod neighbour;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
-mod netlink;
+pub(crate) mod netlink;
 mod outbox;
 mod oversized;
 mod path_mtu;
@@ -23,18 +24,25 @@ mod path_mtu;
 mod pcap;
 mod pipeline;
 mod planner;
+mod probe;
 mod refusal;
 mod snapshot;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod waker;
 mod worker;
 
 pub use counters::{Counts, WorkerCounters};
 pub use fragments::FragmentLimits;
 pub use io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
+pub use mailbox::{MailSender, Mailbox};
 pub use memory::MemoryIo;
 pub use path_mtu::PathMtus;
 #[cfg(feature = "pcap")]
 pub use pcap::PcapIo;
 pub use pipeline::{Pipeline, PipelineOptions};
 pub use planner::{Idle, Member, Observed, Plan, Planner, Site};
+pub use probe::ProbeFramer;
 pub use snapshot::{Delivery, ErrorPolicy, NextHop, Snapshot};
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub use waker::Waker;
 pub use worker::Worker;

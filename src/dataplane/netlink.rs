@@ -23,7 +23,7 @@ const DUMP_ATTEMPTS: usize = 5;
 
 /// What became of an attempt to receive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Received {
+pub(crate) enum Received {
     /// One datagram, with some messages.
     Messages,
     /// Nothing came in time.
@@ -33,7 +33,7 @@ pub(super) enum Received {
 }
 
 /// The kernel's answer to a request.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// A message.
     Message(RouteNetlinkMessage),
     /// Done as asked.
@@ -42,7 +42,7 @@ pub(super) enum Answer {
     Refused(io::Error),
 }
 
-pub(super) struct NetlinkSocket {
+pub(crate) struct NetlinkSocket {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -50,7 +50,7 @@ pub(super) struct NetlinkSocket {
 
 impl NetlinkSocket {
     /// Opens a socket in the namespace of the calling thread, joined to the multicast `groups`.
-    pub(super) fn open(groups: &[u32]) -> io::Result<Self> {
+    pub(crate) fn open(groups: &[u32]) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         if !groups.is_empty() {
@@ -64,7 +64,7 @@ impl NetlinkSocket {
     }
 
     /// Waits for at most `wait` for one datagram and gives its messages to `each`.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         wait: Duration,
         mut each: impl FnMut(RouteNetlinkMessage),
@@ -109,7 +109,7 @@ impl NetlinkSocket {
     }
 
     /// Reads a whole table into what `each` makes of its messages.
-    pub(super) fn dump<T>(
+    pub(crate) fn dump<T>(
         &mut self,
         request: RouteNetlinkMessage,
         each: impl Fn(&RouteNetlinkMessage) -> Option<T>,
@@ -126,7 +126,7 @@ impl NetlinkSocket {
     }
 
     /// Sends one request with further `flags` and waits for its answer.
-    pub(super) fn call(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
+    pub(crate) fn call(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
         let sequence = self.send(request, NLM_F_REQUEST | flags)?;
         let mut answer = None;
         while answer.is_none() {
@@ -151,7 +151,7 @@ impl NetlinkSocket {
     }
 
     /// Sends one request that the kernel has to confirm.
-    pub(super) fn execute(
+    pub(crate) fn execute(
         &mut self,
         request: RouteNetlinkMessage,
         flags: u16,

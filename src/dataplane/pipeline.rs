@@ -6,10 +6,11 @@ use super::delivery::{Means, deliver};
 use super::fragments::{Decision, First, FragmentKey, FragmentLimits, FragmentTracker};
 use super::io::{Action, Frame, MAX_BATCH, Port};
 use super::outbox::Outbox;
+use super::probe::is_answer;
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
 use crate::flow::{Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
-use crate::packet::icmp::TokenBucket;
+use crate::packet::icmp::{TokenBucket, claims_too_little};
 use crate::packet::{self, Parse, Parsed};
 use crate::verdict::{AnswerKind, DropReason, Verdict};
 use arrayvec::ArrayVec;
@@ -157,13 +158,40 @@ impl<B> Pipeline<B> {
                 self.follow(snapshot, now, frame, parsed, *decision)
             }
             (Read::Assign(parsed), Some(assignment)) => match decision(assignment) {
-                Some(decision) => self.follow(snapshot, now, frame, parsed, decision),
+                Some(decision) => {
+                    if parsed.info.kind == PacketKind::IcmpError {
+                        self.doubt(frame.bytes(), parsed);
+                    }
+                    self.follow(snapshot, now, frame, parsed, decision)
+                }
                 None => Verdict::Pass,
             },
             (Read::Assign(_), None) => Verdict::Pass,
         };
+        let verdict = match verdict {
+            Verdict::Pass => self.hand_over(snapshot, frame),
+            verdict => verdict,
+        };
         self.counters.record(verdict, length);
         verdict
+    }
+
+    /// Keeps a copy of what a VIP answered to a probe of ours, for who sent that.
+    fn hand_over(&mut self, snapshot: &Snapshot, frame: &Frame<'_>) -> Verdict {
+        if !is_answer(snapshot, frame.bytes()) {
+            return Verdict::Pass;
+        }
+        // If there is no room, it is lost as on a busy link, and asked for again.
+        self.means.outbox.push_copy(Port::PROBER, frame.bytes());
+        Verdict::Probe
+    }
+
+    /// Counts an ICMP error whose MTU cannot be; it is carried all the same.
+    fn doubt(&self, frame: &[u8], parsed: &Parsed) {
+        let message = parsed.packet(frame).get(parsed.header_length()..).unwrap_or_default();
+        if claims_too_little(message, parsed.is_ipv6()) {
+            self.counters.record_doubtful_mtu();
+        }
     }
 
     /// Has later fragments share the lot of the first one of their datagram.
@@ -247,6 +275,11 @@ impl<B> Pipeline<B> {
     /// The first of `each`; the frames behind it are lost.
     pub fn drain<E>(&mut self, each: impl FnMut(Port, &[u8]) -> Result<(), E>) -> Result<(), E> {
         self.means.outbox.drain(each)
+    }
+
+    /// Its balancer.
+    pub fn balancer(&self) -> &B {
+        &self.balancer
     }
 
     /// What has been counted.

@@ -6,7 +6,7 @@ use super::snapshot::{ErrorPolicy, Snapshot};
 use crate::balancer::{
     AdminState, Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService, WhenAllDown,
 };
-use crate::forwarding::TunnelSources;
+use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::packet::MacAddress;
 use crate::verdict::BackendIndex;
 use std::collections::{HashMap, HashSet};
@@ -25,6 +25,8 @@ pub struct Site {
     pub tunnel_sources: TunnelSources,
     /// What is done about packets that cannot be delivered as they are.
     pub errors: ErrorPolicy,
+    /// What probes through the VIPs are sent from.
+    pub probe_sources: ProbeSources,
 }
 
 impl Site {
@@ -35,6 +37,7 @@ impl Site {
             answers: false,
             tunnel_sources: TunnelSources::default(),
             errors: ErrorPolicy::default(),
+            probe_sources: ProbeSources::default(),
         }
     }
 }
@@ -168,9 +171,9 @@ impl Planner {
     /// once for each backend of each.
     ///
     /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well,
-    /// and there is a way to it that does not come back here. One that merely may take no *new*
-    /// flows keeps its next hop, for the flows it has; a disabled one does not. If no backend of a
-    /// service may take new flows, what it says [`WhenAllDown`] holds.
+    /// and there is a way to it that does not come back here. One that takes no new flows keeps its
+    /// next hop, for its probes and for the flows it has. If no backend of a service may take new
+    /// flows, what it says [`WhenAllDown`] holds.
     pub fn plan<'a>(
         &mut self,
         services: impl IntoIterator<Item = &'a VirtualService, IntoIter: Clone>,
@@ -197,9 +200,7 @@ impl Planner {
                 };
                 let observed = observe(service.key, backend.as_ref());
                 let hop = next_hop(site, backend.as_ref(), index, &observed);
-                if observed.admin != AdminState::Disabled {
-                    hops.extend(hop.as_ref().ok().copied());
-                }
+                hops.extend(hop.as_ref().ok().copied());
                 let is_fallback = number >= service.backends.len();
                 members.push(Member {
                     service: service.key,
@@ -226,7 +227,9 @@ impl Planner {
             station_mtu: site.ports.first().map_or(u32::MAX, |(_, mtu)| *mtu),
             answers: site.answers,
             errors: site.errors,
-            services: Arc::new(ServiceTable::new(table)),
+            probe_sources: site.probe_sources,
+            leaving: leaving(&members),
+            services: Arc::new(ServiceTable::new(table).keeping(&keeping(&members))),
             next_hops,
         };
         Plan { snapshot, members }
@@ -267,6 +270,22 @@ impl Planner {
     }
 }
 
+/// Those that are being emptied.
+fn leaving(members: &[Member]) -> Box<[BackendIndex]> {
+    let leaves = |m: &&Member| matches!(m.idle, Some(Idle::NoWeight | Idle::Draining));
+    members.iter().filter(leaves).map(|member| member.index).collect()
+}
+
+/// Those that keep the flows they have: not the ill, the unreachable and the disabled, whose flows are
+/// better off elsewhere.
+fn keeping(members: &[Member]) -> Vec<BackendIndex> {
+    let keeps = |member: &&Member| {
+        let takes = member.idle.is_none() || member.last_resort;
+        takes || matches!(member.idle, Some(Idle::NoWeight | Idle::Draining | Idle::Standby))
+    };
+    members.iter().filter(keeps).map(|member| member.index).collect()
+}
+
 /// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
 /// monitor says, it can be sent nothing.
 fn idle(
@@ -302,133 +321,14 @@ fn is_last_resort(
     }
 }
 
-/// Whether two configurations of a service choose by the same hash and policy. Policies are
-/// compared by identity: an embedder's own cannot be looked into.
+/// Whether two configurations of a service choose by the same hash and policy, and treat pings alike.
 fn same_method(a: &VirtualService, b: &VirtualService) -> bool {
-    a.hash_input == b.hash_input && a.hash_key == b.hash_key && Arc::ptr_eq(&a.policy, &b.policy)
+    let policies = || (a.policy.fingerprint(), b.policy.fingerprint());
+    let same_policy =
+        Arc::ptr_eq(&a.policy, &b.policy) || matches!(policies(), (Some(a), Some(b)) if a == b);
+    same_policy && (a.hash_input, a.hash_key, a.echo) == (b.hash_input, b.hash_key, b.echo)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::balancer::{RealServer, Rendezvous};
-    use crate::flow::{HashInput, HashKey};
-
-    const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
-
-    fn services() -> Vec<VirtualService> {
-        ["10.0.0.100:80/tcp", "10.0.0.101:80/tcp"]
-            .map(|key| {
-                VirtualService::new(key.parse().unwrap())
-                    .policy(Rendezvous)
-                    .backend(RealServer::new("10.0.0.11".parse().unwrap()))
-                    .backend(RealServer::new("10.0.0.12".parse().unwrap()).with_weight(0))
-            })
-            .to_vec()
-    }
-
-    fn site() -> Site {
-        Site::new(STATION)
-    }
-
-    fn at(mac: MacAddress) -> Observed {
-        Observed::well(Path::on_link(mac))
-    }
-
-    fn well(mac: u8) -> Observed {
-        at(MacAddress([2, 0, 0, 0, 1, mac]))
-    }
-
-    #[test]
-    fn only_the_service_that_changed_is_built_again() {
-        let mut planner = Planner::new(16);
-        let mut services = services();
-        let first = planner.plan(&services, &site(), |_, _| well(1));
-        let again = planner.plan(&services, &site(), |_, _| well(2));
-        let [a, b] = first.snapshot.services.services() else { panic!() };
-        let [c, d] = again.snapshot.services.services() else { panic!() };
-        assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
-        assert_eq!(again.snapshot.generation, 2);
-
-        services[1].backends.pop();
-        services[1].backends.push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
-        let changed = planner.plan(&services, &site(), |_, _| well(2));
-        let [e, f] = changed.snapshot.services.services() else { panic!() };
-        assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
-        assert_eq!(changed.members[0].index, first.members[0].index);
-    }
-
-    #[test]
-    fn another_hash_policy_or_weight_is_another_table() {
-        let changes: [fn(VirtualService) -> VirtualService; 4] = [
-            |service| service.hash_key(HashKey::new([7; 16])),
-            |service| service.hash_input(HashInput::SourceIp),
-            |service| service.policy(Rendezvous),
-            |mut service| {
-                let heavier = RealServer::new("10.0.0.11".parse().unwrap()).with_weight(2);
-                service.backends[0] = Arc::new(heavier);
-                service
-            },
-        ];
-        for (number, change) in changes.into_iter().enumerate() {
-            let mut planner = Planner::new(16);
-            let [before, _] = services().try_into().unwrap();
-            let old = planner.plan(std::slice::from_ref(&before), &site(), |_, _| well(1));
-            let new = planner.plan(&[change(before)], &site(), |_, _| well(1));
-            let [old, new] =
-                [old, new].map(|plan| Arc::clone(&plan.snapshot.services.services()[0]));
-            assert!(!Arc::ptr_eq(&old, &new), "change {number}");
-        }
-    }
-
-    #[test]
-    fn what_is_removed_makes_room_and_leaves_nothing_behind() {
-        let mut planner = Planner::new(4);
-        let services = services();
-        let old = planner.plan(&services, &site(), |_, _| well(1));
-        let table = Arc::downgrade(&old.snapshot.services.services()[1]);
-        let index = old.members[2].index;
-        drop(old);
-        let less = planner.plan(&services[..1], &site(), |_, _| well(1));
-        assert!(table.upgrade().is_none() && less.snapshot.next_hop(index).is_none());
-        // The same backends come back: to the same slots, but the old indices stay void.
-        let again = planner.plan(&services, &site(), |_, _| well(1));
-        assert_eq!(again.members[2].index.slot(), index.slot());
-        assert!(again.snapshot.next_hop(again.members[2].index).is_some());
-        assert!(again.snapshot.next_hop(index).is_none());
-    }
-
-    #[test]
-    fn who_takes_no_traffic_says_why() {
-        let with = |observed: Observed| {
-            let mut planner = Planner::new(16);
-            let plan = planner.plan(&services(), &site(), |_, _| observed.clone());
-            let index = plan.members[0].index;
-            let why = plan.members[0].idle.as_ref().map(ToString::to_string);
-            (why.unwrap_or_default(), plan.snapshot.next_hop(index).is_some())
-        };
-        assert_eq!(with(well(1)), (String::new(), true));
-        let ill = Observed { health: Err("no reply".into()), ..well(1) };
-        assert_eq!(with(ill), ("unhealthy: no reply".into(), true));
-        let unknown = Observed { path: Err(Idle::Unresolved("incomplete".into())), ..well(1) };
-        assert_eq!(with(unknown), ("neighbour unresolved: incomplete".into(), false));
-        for (mac, says) in [
-            (STATION, "director's own"),
-            (MacAddress::ZERO, "zero"),
-            (MacAddress::BROADCAST, "multicast"),
-        ] {
-            let (why, hop) = with(at(mac));
-            assert!(why.contains(says) && why.contains(&mac.to_string()), "{why}");
-            assert!(!hop);
-        }
-    }
-
-    #[test]
-    fn a_weightless_backend_keeps_its_next_hop() {
-        let mut planner = Planner::new(16);
-        let plan = planner.plan(&services(), &site(), |_, _| well(1));
-        assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
-        assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
-        assert_eq!(plan.snapshot.services.services()[0].members(), [plan.members[0].index]);
-    }
-}
+#[path = "planner_tests.rs"]
+mod tests;

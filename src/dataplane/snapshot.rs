@@ -5,7 +5,7 @@
 
 use super::io::Port;
 use crate::balancer::ServiceTable;
-use crate::forwarding::Dscp;
+use crate::forwarding::{Dscp, ProbeSources};
 use crate::packet::{MacAddress, Tags, TunnelPath};
 use crate::verdict::BackendIndex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -89,6 +89,10 @@ pub struct Snapshot {
     pub answers: bool,
     /// What is done about packets that cannot be delivered as they are.
     pub errors: ErrorPolicy,
+    /// What probes through the VIPs are sent from.
+    pub probe_sources: ProbeSources,
+    /// The backends that take no new flows, and whose old ones are counted therefore.
+    pub leaving: Box<[BackendIndex]>,
     /// The virtual services.
     pub services: Arc<ServiceTable>,
     /// By slot of the backend's index; none where no backend is or its next hop is unresolved.

@@ -2,15 +2,17 @@
 //! business and how it travels the driver's, so each can be tested without the other.
 
 use super::io::{PacketIo, Port};
+use super::mailbox::Mailbox;
 use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
 use crate::balancer::Balancer;
 use crate::flow::Timestamp;
+use crate::verdict::BackendIndex;
 use arc_swap::{ArcSwap, Cache};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// How long an idle worker sleeps before it looks whether it is to stop.
@@ -21,27 +23,37 @@ const STATS_EVERY: Duration = Duration::from_millis(100);
 /// How many batches are still moved at the end: more than any receive ring holds.
 const LAST_BATCHES: usize = 1 << 16;
 
+/// Who gets the frames that VIPs answer to probes with.
+type Prober = Box<dyn FnMut(&[u8]) + Send>;
+
 type Snapshots = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
 /// Joins one queue, one pipeline and the snapshots that are published for them.
-#[derive(Debug)]
 pub struct Worker<I: PacketIo, B> {
     io: I,
     pipeline: Pipeline<B>,
     snapshots: Arc<ArcSwap<Snapshot>>,
-    outbox: Receiver<Vec<u8>>,
+    mailbox: Mailbox,
+    prober: Prober,
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
     /// A worker for the queue `io`. Frames of our own, such as announcements, come through
-    /// `outbox`.
+    /// `mailbox`.
     pub fn new(
         io: I,
         pipeline: Pipeline<B>,
         snapshots: Arc<ArcSwap<Snapshot>>,
-        outbox: Receiver<Vec<u8>>,
+        mailbox: Mailbox,
     ) -> Self {
-        Self { io, pipeline, snapshots, outbox }
+        Self { io, pipeline, snapshots, mailbox, prober: Box::new(|_| ()) }
+    }
+
+    /// Sets who gets the frames that VIPs answer to probes with.
+    #[must_use]
+    pub fn prober(mut self, prober: impl FnMut(&[u8]) + Send + 'static) -> Self {
+        self.prober = Box::new(prober);
+        self
     }
 
     /// Moves packets until `stop` is set, and then those that have come by that time: whoever stops
@@ -55,13 +67,14 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         let started = Instant::now();
         let mut stats_due = Duration::ZERO;
         while !stop.load(Ordering::Relaxed) {
-            while let Ok(frame) = self.outbox.try_recv() {
-                self.io.send(Port::INGRESS, &frame)?;
+            while let Some((port, frame)) = self.mailbox.next() {
+                self.io.send(port, &frame)?;
             }
             self.step(WAIT, &mut snapshots, started)?;
             if started.elapsed() >= stats_due {
                 stats_due = started.elapsed() + STATS_EVERY;
                 self.publish_stats();
+                self.publish_leaving(snapshots.load());
             }
         }
         for _ in 0..LAST_BATCHES {
@@ -70,6 +83,12 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             }
         }
         Ok(())
+    }
+
+    fn publish_leaving(&self, snapshot: &Snapshot) {
+        let flows = |index: &BackendIndex| (*index, self.pipeline.balancer().flows(*index));
+        let leaving = snapshot.leaving.iter().map(flows).collect();
+        self.pipeline.counters().publish_leaving(snapshot.generation, leaving);
     }
 
     /// One batch; returns its size.
@@ -88,9 +107,24 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         if count == 0 {
             self.pipeline.expire(Timestamp(started.elapsed().as_nanos() as u64));
         }
-        let io = &mut self.io;
-        self.pipeline.drain(|port, frame| io.send(port, frame).map(drop))?;
+        let Self { io, prober, pipeline, .. } = self;
+        pipeline.drain(|port, frame| match port {
+            Port::PROBER => {
+                prober(frame);
+                Ok(())
+            }
+            port => io.send(port, frame).map(drop),
+        })?;
         Ok(count)
+    }
+}
+
+impl<I: PacketIo + fmt::Debug, B: fmt::Debug> fmt::Debug for Worker<I, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("io", &self.io)
+            .field("pipeline", &self.pipeline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,7 +146,6 @@ mod tests {
     use super::*;
     use crate::balancer::HashBalancer;
     use crate::dataplane::{Counts, MemoryIo, WorkerCounters};
-    use std::sync::mpsc::channel;
 
     #[test]
     fn what_has_come_by_the_end_is_still_moved_and_counted() {
@@ -122,7 +155,7 @@ mod tests {
             io.push(vec![0; 60]);
         }
         let pipeline = Pipeline::new(HashBalancer, Arc::clone(&counters));
-        let mut worker = Worker::new(io, pipeline, Arc::default(), channel().1);
+        let mut worker = Worker::new(io, pipeline, Arc::default(), Mailbox::empty());
         worker.run(&AtomicBool::new(true)).unwrap();
         drop(worker);
         let mut counts = Counts::default();

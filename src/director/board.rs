@@ -1,6 +1,6 @@
-//! What monitors have found out, for each backend that is probed.
+//! What is known of backends by name: what monitors have found out, and what the operator wants.
 
-use crate::balancer::VipKey;
+use crate::balancer::{AdminState, Backend, VipKey};
 use crate::config::Config;
 use crate::health::HealthState;
 use std::collections::HashMap;
@@ -51,6 +51,44 @@ impl HealthBoard {
     }
 }
 
+/// What the operator has said while the director runs. It goes before the configuration.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AdminBoard(HashMap<VipKey, HashMap<String, AdminState>>);
+
+impl AdminBoard {
+    /// Forgets what was said of backends that are no more.
+    pub(super) fn adopt(&mut self, config: &Config) {
+        if self.0.is_empty() {
+            return;
+        }
+        let mut said = std::mem::take(&mut self.0);
+        for service in config.services.iter().map(|bound| &bound.service) {
+            let mut of_service = said.remove(&service.key).unwrap_or_default();
+            let stay = service.all_backends();
+            let stay = stay.filter_map(|backend| of_service.remove_entry(backend.id()));
+            let stay: HashMap<_, _> = stay.collect();
+            if !stay.is_empty() {
+                self.0.insert(service.key, stay);
+            }
+        }
+    }
+
+    /// Notes what is wanted of a backend; nothing: what its configuration says.
+    pub(super) fn set(&mut self, service: VipKey, id: &str, admin: Option<AdminState>) {
+        let of_service = self.0.entry(service).or_default();
+        match admin {
+            Some(admin) => of_service.insert(id.to_owned(), admin),
+            None => of_service.remove(id),
+        };
+    }
+
+    /// What is wanted of a backend.
+    pub(super) fn of(&self, service: VipKey, backend: &dyn Backend) -> AdminState {
+        let said = self.0.get(&service).and_then(|of_service| of_service.get(backend.id()));
+        said.copied().unwrap_or_else(|| backend.admin())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +121,31 @@ mod tests {
         assert_eq!(board.of(key, "10.0.0.12"), Some(&(HealthState::Unknown, None)));
         board.adopt(&with(&["10.0.0.11"], false));
         assert_eq!(board.of(key, "10.0.0.11"), None);
+    }
+
+    #[test]
+    fn what_the_operator_says_goes_before_the_configuration_and_with_the_backend() {
+        let key: VipKey = "10.0.0.100:80/tcp".parse().unwrap();
+        let server = |address: &str| RealServer::new(address.parse().unwrap());
+        let (one, other) = (server("10.0.0.11"), server("10.0.0.12"));
+        let disabled = one.clone().with_admin(AdminState::Disabled);
+        let with = |backends: [&RealServer; 2]| {
+            let add =
+                |service: VirtualService, server: &RealServer| service.backend(server.clone());
+            Config::from_iter([backends.into_iter().fold(VirtualService::new(key), add)])
+        };
+        let mut board = AdminBoard::default();
+        board.adopt(&with([&one, &other]));
+        assert_eq!(board.of(key, &disabled), AdminState::Disabled);
+        board.set(key, one.id(), Some(AdminState::Draining));
+        board.adopt(&with([&disabled, &other]));
+        assert_eq!(board.of(key, &disabled), AdminState::Draining);
+        assert_eq!(board.of(key, &other), AdminState::Enabled);
+        board.set(key, one.id(), None);
+        assert_eq!(board.of(key, &disabled), AdminState::Disabled);
+        board.set(key, one.id(), Some(AdminState::Draining));
+        board.adopt(&with([&other, &server("10.0.0.13")]));
+        board.adopt(&with([&one, &other]));
+        assert_eq!(board.of(key, &one), AdminState::Enabled);
     }
 }

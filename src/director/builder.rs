@@ -4,29 +4,32 @@ use super::control::{Control, EventHandler, Settings, Shared, addresses};
 use super::error::StartError;
 use super::feedback::FeedbackListener;
 use super::health::Health;
+use super::source::SourceThread;
+use super::through::Prober;
+use super::updater::Updater;
+use super::workers::Workers;
 use super::{Director, Event};
 use crate::balancer::{Balancer, HashBalancer};
-use crate::config::{Config, Host, Limits, ServiceConfig};
+use crate::config::{Config, ConfigSource, Host, Limits, ServiceConfig, SourceError};
 use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
-use crate::dataplane::{ErrorPolicy, Pipeline, PipelineOptions, Site, Worker, WorkerCounters};
-use crate::error::panic_message;
-use crate::forwarding::TunnelSources;
+use crate::dataplane::{
+    ErrorPolicy, Mailbox, Pipeline, PipelineOptions, Site, Waker, Worker, WorkerCounters,
+};
+use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::health::MonitorBinding;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How long the start waits for a source to give its first configuration.
+const FIRST_CONFIGURATION: Duration = Duration::from_secs(5);
 /// How long the start waits for the neighbours, so that the first packet already has its way.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
 
@@ -36,10 +39,12 @@ type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer> + Send>;
 pub struct DirectorBuilder {
     interface: String,
     config: Config,
+    source: Option<Box<dyn ConfigSource>>,
     xdp: XdpOptions,
     limits: Limits,
     answers: bool,
     tunnel_sources: TunnelSources,
+    probe_sources: ProbeSources,
     errors: ErrorPolicy,
     pipeline: PipelineOptions,
     monitor: Option<MonitorBinding>,
@@ -63,10 +68,12 @@ impl DirectorBuilder {
         Self {
             interface,
             config: Config::default(),
+            source: None,
             xdp: XdpOptions::default(),
             limits: Limits::default(),
             answers: false,
             tunnel_sources: TunnelSources::default(),
+            probe_sources: ProbeSources::default(),
             errors: ErrorPolicy::default(),
             pipeline: PipelineOptions::default(),
             monitor: None,
@@ -80,6 +87,14 @@ impl DirectorBuilder {
     #[must_use]
     pub fn service(mut self, service: impl Into<ServiceConfig>) -> Self {
         self.config.services.push(service.into());
+        self
+    }
+
+    /// Sets where configurations come from, from the first one on; they replace what
+    /// [`DirectorBuilder::service`] adds.
+    #[must_use]
+    pub fn source(mut self, source: impl ConfigSource + 'static) -> Self {
+        self.source = Some(Box::new(source));
         self
     }
 
@@ -113,6 +128,19 @@ impl DirectorBuilder {
     #[must_use]
     pub fn tunnel_source(mut self, source: impl Into<IpNet>) -> Self {
         self.tunnel_sources = self.tunnel_sources.with(source.into());
+        self
+    }
+
+    /// Sets what probes through VIPs of its family are sent from, and so where their answers come to:
+    /// an address of this host, on the interface of [`Director::builder`]. The default is that
+    /// interface's first address with a subnet. While it is probed from, this host itself cannot be
+    /// a client of the VIPs from that address.
+    #[must_use]
+    pub fn probe_source(mut self, source: IpAddr) -> Self {
+        match source {
+            IpAddr::V4(source) => self.probe_sources.ipv4 = Some(source),
+            IpAddr::V6(source) => self.probe_sources.ipv6 = Some(source),
+        }
         self
     }
 
@@ -173,75 +201,94 @@ impl DirectorBuilder {
     /// # Errors
     ///
     /// If the services are not valid or the interface cannot be used. Nothing is left behind.
-    pub fn start(self) -> Result<Director, StartError> {
+    pub fn start(mut self) -> Result<Director, StartError> {
+        if let Some(source) = &mut self.source {
+            self.config = first(source)?;
+        }
         let mut interface = XdpInterface::open(&self.interface, &self.xdp)?;
         let ports: Vec<u32> = interface.ports().iter().map(|port| port.index).collect();
         let mut resolver = Resolver::open(&ports)?;
-        let host =
-            Host { addresses: resolver.host_addresses()?, tunnel_sources: self.tunnel_sources };
-        crate::config::check(&self.config, &host, &self.limits)?;
+        let probe_sources = probe_sources(self.probe_sources, &resolver.own_addresses()?);
+        let host = Host {
+            addresses: resolver.host_addresses()?,
+            tunnel_sources: self.tunnel_sources,
+            probe_sources,
+        };
+        let mut config = self.config;
+        config.with_default(self.monitor.as_ref());
+        crate::config::check(&config, &host, &self.limits)?;
 
         let sources = resolver.preferred_host_routes()?;
-        let mut warnings = source_warnings(&self.interface, &self.config, &sources);
+        let mut warnings = source_warnings(&self.interface, &config, &sources);
         warnings.extend(tunnel_warnings(&host));
 
         let queues = interface.take_queues();
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
-        let (announce, outbox) = channel();
+        let waker = queues.first().map(XdpQueue::waker);
+        let (mail, mailbox) = Mailbox::new(move || waker.iter().for_each(Waker::wake));
         let site = Site {
             ports: interface.ports().iter().map(|port| (port.mac, port.mtu)).collect(),
             answers: self.answers,
             tunnel_sources: self.tunnel_sources,
             errors: self.errors,
+            probe_sources,
         };
         let settings = Settings { host, limits: self.limits, monitor: self.monitor, warnings };
-        let control = Control::new(interface, site, settings, announce);
+        let control = Control::new(interface, site, settings, mail.clone());
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
-        let config = shared.update(|config| {
-            *config = self.config;
+        let config = shared.update(|all| {
+            *all = config;
             Ok(())
         });
-        let config = config.map_err(|error| match error {
-            super::UpdateError::Config(error) => StartError::Config(error),
-            super::UpdateError::Xdp(error) => StartError::Xdp(error),
-        })?;
+        let (config, _) = config?;
         resolve_first(&mut resolver, &addresses(&config), &shared)?;
 
-        // From here on an early return drops the director, which undoes what there is.
-        let mut director = Director {
-            health: None,
-            feedback: None,
-            resolver: None,
-            workers: Vec::new(),
-            shared: Arc::clone(&shared),
-        };
-        let mut outbox = Some(outbox);
+        // From here on an early return drops what there is, and so undoes it.
+        let mut workers = Workers::new(&shared);
+        let prober = Prober::start(&shared, probe_sources, mail).map_err(StartError::Probing)?;
+        if config.probes_through_vips() {
+            prober.prepare().map_err(StartError::Probing)?;
+        }
+        let mut mailbox = Some(mailbox);
         for (queue, counters) in queues.into_iter().zip(counters) {
+            let number = queue.queue();
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
             let pipeline = Pipeline::with_options((self.balancer)(), counters, &options);
-            let mail = outbox.take().unwrap_or_else(|| channel().1);
-            let worker = start_worker(queue, pipeline, mail, &shared);
-            director
-                .workers
-                .push(worker.map_err(|source| StartError::Thread { thread: "worker", source })?);
+            let mailbox = mailbox.take().unwrap_or_else(Mailbox::empty);
+            let worker = Worker::new(queue, pipeline, shared.snapshots(), mailbox);
+            workers.start(number, worker.prober(prober.receiver()))?;
         }
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {
             Ok(event) => report.neighbour(event),
             Err(error) => report.emit(Event::ResolverFailed(error.to_string())),
         });
-        director.resolver =
-            Some(resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?);
+        let resolver =
+            resolver.map_err(|source| StartError::Thread { thread: "neighbour", source })?;
         // Without a source there is no tunnel, and nothing that could be said about one.
-        if self.tunnel_sources.iter().next().is_some() {
-            let feedback = FeedbackListener::start(&shared);
-            director.feedback = Some(feedback.map_err(StartError::Feedback)?);
-        }
-        director.health = Some(Health::start(&config, &shared)?);
+        let has_tunnels = self.tunnel_sources.iter().next().is_some();
+        let feedback = has_tunnels.then(|| FeedbackListener::start(&shared)).transpose();
+        let feedback = feedback.map_err(StartError::Feedback)?;
+        let health = Health::start(&config, &shared, prober)?;
+        let updater = Arc::new(Updater::new(Arc::clone(&shared), resolver, health));
         shared.attach()?;
-        Ok(director)
+        let source = self.source.map(|source| SourceThread::start(source, &updater, &shared));
+        let source = source.transpose();
+        let source = source.map_err(|source| StartError::Thread { thread: "config", source })?;
+        Ok(Director { workers, source, feedback, updater, shared })
+    }
+}
+
+/// The configuration to begin with.
+fn first(source: &mut Box<dyn ConfigSource>) -> Result<Config, StartError> {
+    match source.next(FIRST_CONFIGURATION).map_err(StartError::Source)? {
+        Some(config) => Ok(config),
+        None => {
+            let text = format!("the source gave none within {FIRST_CONFIGURATION:?}");
+            Err(StartError::Source(SourceError::Unreadable(text)))
+        }
     }
 }
 
@@ -268,6 +315,19 @@ fn secret() -> [u8; 16] {
     let mut secret = [0; 16];
     secret.iter_mut().zip(halves.as_flattened()).for_each(|(to, from)| *to = *from);
     secret
+}
+
+/// What has been set, and for the rest the first address of each family.
+fn probe_sources(set: ProbeSources, own: &[IpNet]) -> ProbeSources {
+    let ipv4 = own.iter().find_map(|own| match own {
+        IpNet::V4(own) => Some(own.addr()),
+        IpNet::V6(_) => None,
+    });
+    let ipv6 = own.iter().find_map(|own| match own {
+        IpNet::V6(own) => Some(own.addr()),
+        IpNet::V4(_) => None,
+    });
+    ProbeSources { ipv4: set.ipv4.or(ipv4), ipv6: set.ipv6.or(ipv6) }
 }
 
 /// Sources of tunnels that this host does not seem to hold.
@@ -307,25 +367,4 @@ fn resolve_first(
         }
     }
     Ok(())
-}
-
-fn start_worker(
-    queue: XdpQueue,
-    pipeline: Pipeline<Box<dyn Balancer>>,
-    outbox: Receiver<Vec<u8>>,
-    shared: &Arc<Shared>,
-) -> io::Result<JoinHandle<()>> {
-    let shared = Arc::clone(shared);
-    let number = queue.queue();
-    let work = move || {
-        let mut worker = Worker::new(queue, pipeline, shared.snapshots(), outbox);
-        // A balancer is the embedder's code too. If it panics, traffic goes back to the kernel.
-        let error = match catch_unwind(AssertUnwindSafe(|| worker.run(shared.stop_flag()))) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
-        };
-        shared.worker_failed(number, error);
-    };
-    std::thread::Builder::new().name(format!("dsrlb-queue-{number}")).spawn(work)
 }

@@ -1,16 +1,20 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
-use super::board::{HealthBoard, Observation};
+use super::board::{AdminBoard, HealthBoard, Observation};
+use super::difference::{all_down_changes, changes, moved};
 use super::error::UpdateError;
-use super::status::{BackendStatus, Event, Stats};
-use crate::balancer::{Backend, VipKey};
-use crate::config::{Config, Host, Limits, check};
+use super::status::{Applied, BackendStatus, Event, Stats};
+use super::through::Way;
+use crate::balancer::{AdminState, Backend, VipKey};
+use crate::config::{Changes, Config, Host, Limits, check};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{LinkState, NeighbourEvent, NeighbourState, Path};
 use crate::dataplane::{
-    Counts, Idle, Member, Observed, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
+    Counts, Idle, MailSender, Member, Observed, PathMtus, Planner, Port, Site, Snapshot,
+    WorkerCounters,
 };
 use crate::error::ConfigError;
+use crate::forwarding::{Forwarding, ProbeSources};
 use crate::health::{HealthState, MonitorBinding};
 use crate::packet::icmp::TunnelFeedback;
 use crate::packet::{MacAddress, arp, neighbor_discovery};
@@ -21,9 +25,11 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+/// When a backend's drain is over.
+type Deadline = (VipKey, String, Instant);
 
 /// What is called with each event.
 pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
@@ -112,28 +118,26 @@ impl Shared {
     pub(super) fn update(
         &self,
         change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
-    ) -> Result<Config, UpdateError> {
+    ) -> Result<(Config, Applied), UpdateError> {
         let mut control = self.lock();
+        let before = self.snapshots.load_full();
         let mut config = control.config.clone();
         change(&mut config)?;
-        for bound in &mut config.services {
-            if bound.monitor.is_none() {
-                bound.monitor.clone_from(&control.settings.monitor);
-            }
-        }
+        config.with_default(control.settings.monitor.as_ref());
         check(&config, &control.settings.host, &control.settings.limits)?;
         let (old, new) = (vip_set(&control.config), vip_set(&config));
+        let changes = Changes::between(&control.config, &config);
         // What goes is no longer redirected before it is unknown to the workers, what comes is
         // known to them before it is redirected: no packet falls between.
         let mut applied = control.redirect(&old.intersection(&new).copied().collect());
         if applied.is_ok() {
-            let before = (control.config.clone(), control.health.clone());
+            let unchanged = (control.config.clone(), control.health.clone());
             control.health.adopt(&config);
             control.config = config;
             self.publish(&mut control);
             applied = control.redirect(&new);
             if applied.is_err() {
-                (control.config, control.health) = before;
+                (control.config, control.health) = unchanged;
                 self.publish(&mut control);
             }
         }
@@ -142,14 +146,77 @@ impl Shared {
             let _ = control.redirect(&old);
             return Err(error.into());
         }
+        control.hear_probes()?;
         for vip in new.difference(&old) {
             control.announce(*vip);
         }
         // What was known of a backend that left must not greet it when it comes back.
-        let Control { config, neighbours, .. } = &mut *control;
+        let Control { config, neighbours, admin, .. } = &mut *control;
         let wanted = addresses(config);
         neighbours.retain(|address, _| wanted.contains(address));
-        Ok(config.clone())
+        admin.adopt(config);
+        let config = config.clone();
+        let after = self.snapshots.load();
+        let generation = after.generation;
+        let applied = Applied { generation, changes, moved: moved(&before, &after) };
+        control.note([Event::ConfigApplied(applied.clone())]);
+        Ok((config, applied))
+    }
+
+    /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
+    /// configuration says. Returns its index and the snapshot that this is in force with, or nothing
+    /// if there is no such backend.
+    pub(super) fn set_admin(
+        &self,
+        service: VipKey,
+        id: &str,
+        admin: Option<AdminState>,
+        until: Option<Instant>,
+    ) -> Option<(BackendIndex, u64)> {
+        let mut control = self.lock();
+        let index = control.member(service, id)?.index;
+        control.admin.set(service, id, admin);
+        let is_other = |(of, name, _): &Deadline| (*of, name.as_str()) != (service, id);
+        control.deadlines.retain(is_other);
+        control.deadlines.extend(until.map(|until| (service, id.to_owned(), until)));
+        self.publish(&mut control);
+        drop(control);
+        self.tell();
+        Some((index, self.snapshots.load().generation))
+    }
+
+    /// Cuts what is left of drains whose time is over; returns when the next one's is.
+    pub(super) fn end_drains(&self, now: Instant) -> Option<Instant> {
+        let mut control = self.lock();
+        let Control { deadlines, admin, .. } = &mut *control;
+        let before = deadlines.len();
+        deadlines.retain(|(service, id, until)| {
+            let is_over = *until <= now;
+            if is_over {
+                admin.set(*service, id, Some(AdminState::Disabled));
+            }
+            !is_over
+        });
+        let next = deadlines.iter().map(|(.., until)| *until).min();
+        if deadlines.len() < before {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
+        next
+    }
+
+    /// What the operator wants of a backend, and its index; none if there is no such backend.
+    pub(super) fn admin_of(&self, service: VipKey, id: &str) -> Option<(BackendIndex, AdminState)> {
+        let control = self.lock();
+        let member = control.member(service, id)?;
+        Some((member.index, control.admin.of(service, member.backend.as_ref())))
+    }
+
+    /// How many flows a backend has that takes no new ones, once all workers have counted them in
+    /// this snapshot or a later one.
+    pub(super) fn flows_of(&self, index: BackendIndex, generation: u64) -> Option<u64> {
+        self.counters.iter().map(|counters| counters.leaving(index, generation)).sum()
     }
 
     /// Takes in what the resolver found.
@@ -208,6 +275,22 @@ impl Shared {
         self.tell();
     }
 
+    /// The way that probes through a service's VIP take to a backend, or why there is none.
+    pub(super) fn way_to(&self, service: VipKey, id: &str) -> Result<Way, String> {
+        let control = self.lock();
+        let member = control.member(service, id);
+        let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
+        if self.snapshots.load().next_hop(member.index).is_none() {
+            let why = member.idle.as_ref().map(ToString::to_string);
+            return Err(why.unwrap_or_else(|| "not looked for yet".to_owned()));
+        }
+        Ok(Way {
+            index: member.index,
+            address: member.backend.address(),
+            is_tunnel: matches!(member.backend.forwarding(), Forwarding::Tunnel(_)),
+        })
+    }
+
     pub(super) fn worker_failed(&self, queue: u32, error: String) {
         let mut control = self.lock();
         control.interface.detach();
@@ -241,7 +324,8 @@ impl Shared {
         let (snapshot, members) = control.plan();
         self.snapshots.store(Arc::new(snapshot));
         let events = changes(&control.members, &members);
-        control.note(events);
+        let services = all_down_changes(&control.config, &control.members, &members);
+        control.note(events.into_iter().chain(services));
         // Slots are used again: what a backend has been sent counts from when it came.
         let known: HashMap<BackendIndex, (u64, u64)> = std::mem::take(&mut control.baselines);
         for member in &members {
@@ -280,7 +364,7 @@ impl Shared {
                 id: member.backend.id().to_owned(),
                 address: member.backend.address(),
                 weight: member.backend.weight(),
-                admin: member.backend.admin(),
+                admin: control.admin.of(member.service, member.backend.as_ref()),
                 health: control.health.of(member.service, member.backend.id()).map(|known| known.0),
                 idle: member.idle.clone(),
                 last_resort: member.last_resort,
@@ -313,11 +397,13 @@ pub(super) struct Settings {
 pub(super) struct Control {
     interface: XdpInterface,
     settings: Settings,
-    announcements: Sender<Vec<u8>>,
+    mail: MailSender,
     site: Site,
     config: Config,
     neighbours: HashMap<IpAddr, NeighbourState>,
     health: HealthBoard,
+    admin: AdminBoard,
+    deadlines: Vec<Deadline>,
     path_mtus: PathMtus,
     planner: Planner,
     members: Vec<Member>,
@@ -336,17 +422,19 @@ impl Control {
         interface: XdpInterface,
         site: Site,
         settings: Settings,
-        announcements: Sender<Vec<u8>>,
+        mail: MailSender,
     ) -> Self {
         Self {
             interface,
             site,
             planner: Planner::new(settings.limits.backends),
             settings,
-            announcements,
+            mail,
             config: Config::default(),
             neighbours: HashMap::new(),
             health: HealthBoard::default(),
+            admin: AdminBoard::default(),
+            deadlines: Vec::new(),
             path_mtus: PathMtus::default(),
             members: Vec::new(),
             baselines: HashMap::new(),
@@ -394,12 +482,17 @@ impl Control {
         self.health.awaits_probes()
     }
 
+    fn member(&self, service: VipKey, id: &str) -> Option<&Member> {
+        let mut members = self.members.iter();
+        members.find(|member| (member.service, member.backend.id()) == (service, id))
+    }
+
     fn has_backend(&self, address: IpAddr) -> bool {
         self.members.iter().any(|member| member.backend.address() == address)
     }
 
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
-        let (neighbours, health, path_mtus) = (&self.neighbours, &self.health, &self.path_mtus);
+        let Self { config, site, planner, neighbours, health, admin, path_mtus, .. } = self;
         let now = Instant::now();
         let observe = |service: VipKey, backend: &dyn Backend| Observed {
             path: match neighbours.get(&backend.address()) {
@@ -418,10 +511,10 @@ impl Control {
                 Some((HealthState::Unknown, _)) => Err("not probed yet".to_owned()),
                 Some((HealthState::Down, reason)) => Err(reason.clone().unwrap_or_default()),
             },
-            admin: backend.admin(),
+            admin: admin.of(service, backend),
         };
-        let services = self.config.services.iter().map(|bound| &bound.service);
-        let plan = self.planner.plan(services, &self.site, observe);
+        let services = config.services.iter().map(|bound| &bound.service);
+        let plan = planner.plan(services, site, observe);
         (plan.snapshot, plan.members)
     }
 
@@ -429,6 +522,15 @@ impl Control {
         let answer = if self.site.answers { Answer::Handler } else { Answer::Kernel };
         let addresses: Vec<_> = vips.iter().map(|vip| (*vip, answer)).collect();
         self.interface.redirect(&addresses)
+    }
+
+    /// Has the answers to probes through VIPs come to the workers, if there are such probes.
+    fn hear_probes(&mut self) -> Result<(), XdpError> {
+        let sources = match self.config.probes_through_vips() {
+            true => self.site.probe_sources,
+            false => ProbeSources::default(),
+        };
+        self.interface.set_probe_sources(sources)
     }
 
     /// Follows a change of an interface's own MAC address or MTU.
@@ -462,8 +564,7 @@ impl Control {
             IpAddr::V4(vip) => arp::announcement(self.station(), vip).to_vec(),
             IpAddr::V6(vip) => neighbor_discovery::unsolicited(self.station(), vip).to_vec(),
         };
-        // The receiver is gone only when its worker is, and that has been reported.
-        let _ = self.announcements.send(frame);
+        self.mail.send(Port::INGRESS, frame);
     }
 }
 
@@ -475,21 +576,4 @@ fn vip_set(config: &Config) -> HashSet<IpNet> {
 pub(super) fn addresses(config: &Config) -> BTreeSet<IpAddr> {
     let backends = config.services.iter().flat_map(|bound| bound.service.all_backends());
     backends.map(|backend| backend.address()).collect()
-}
-
-/// Which backends began or ceased to take new flows.
-fn changes(before: &[Member], after: &[Member]) -> Vec<Event> {
-    let was: HashMap<BackendIndex, &Option<Idle>> =
-        before.iter().map(|member| (member.index, &member.idle)).collect();
-    let changed =
-        after.iter().filter(|member| was.get(&member.index).copied() != Some(&member.idle));
-    changed
-        .map(|member| {
-            let (service, id) = (member.service, member.backend.id().to_owned());
-            match member.idle.clone() {
-                Some(why) => Event::BackendIdle { service, id, why },
-                None => Event::BackendActive { service, id },
-            }
-        })
-        .collect()
 }

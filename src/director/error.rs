@@ -1,5 +1,6 @@
 //! What can go wrong when a director starts or changes.
 
+use crate::config::SourceError;
 use crate::dataplane::af_xdp::XdpError;
 use crate::dataplane::neighbour::ResolverError;
 use crate::error::ConfigError;
@@ -21,6 +22,12 @@ pub enum StartError {
     /// What routers say about tunnels cannot be listened to.
     #[error("cannot listen to ICMP about the tunnels: {0}; run as root or with CAP_NET_RAW")]
     Feedback(#[source] io::Error),
+    /// Probes cannot go through VIPs.
+    #[error(transparent)]
+    Probing(io::Error),
+    /// The configuration source has none to begin with.
+    #[error("there is no configuration to begin with: {0}")]
+    Source(SourceError),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {
@@ -41,4 +48,13 @@ pub enum UpdateError {
     /// The XDP program could not be told about the new VIPs. The old services are in force.
     #[error(transparent)]
     Xdp(#[from] XdpError),
+}
+
+impl From<UpdateError> for StartError {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Config(error) => Self::Config(error),
+            UpdateError::Xdp(error) => Self::Xdp(error),
+        }
+    }
 }

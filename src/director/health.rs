@@ -2,12 +2,15 @@
 
 use super::control::Shared;
 use super::error::StartError;
+use super::through::{Prober, ThroughVip};
 use crate::balancer::VipKey;
 use crate::config::Config;
 use crate::dataplane::neighbour::join;
-use crate::health::{HealthEvent, HealthState, ProbeTarget, Runner};
+use crate::health::{
+    HealthEvent, HealthState, Monitor, MonitorBinding, ProbeTarget, Runner, Through,
+};
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,11 +28,17 @@ pub(super) struct Health {
     resets: Option<Sender<HealthEvent>>,
     /// By service and backend, the state that each began in.
     known: Mutex<BTreeMap<(String, String), HealthState>>,
+    /// For services that are probed through their VIP.
+    prober: Arc<Prober>,
 }
 
 impl Health {
     /// Starts probing, and waits for the first results, which decide who takes traffic.
-    pub(super) fn start(config: &Config, shared: &Arc<Shared>) -> Result<Self, StartError> {
+    pub(super) fn start(
+        config: &Config,
+        shared: &Arc<Shared>,
+        prober: Arc<Prober>,
+    ) -> Result<Self, StartError> {
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
@@ -44,12 +53,21 @@ impl Health {
             listener: Some(listener),
             resets,
             known: Mutex::default(),
+            prober,
         };
         health.set_targets(config);
         let monitors = config.services.iter().filter_map(|bound| bound.monitor.as_ref());
         let longest = monitors.map(|monitor| monitor.policy.timeout).max();
         wait_for_first(shared, longest.unwrap_or_default() + PATIENCE);
         Ok(health)
+    }
+
+    /// Has the listener look when the next drain is over.
+    pub(super) fn look_at_deadlines(&self) {
+        // An event about nobody: all that matters is that it looks up.
+        let (service, id, state) = (String::new(), String::new(), HealthState::Unknown);
+        let nudge = HealthEvent { service, id, from: state, to: state, reason: None };
+        let _ = self.resets.as_ref().map(|resets| resets.send(nudge));
     }
 
     /// Replaces the set of backends. What is known of those that stay is kept.
@@ -67,7 +85,7 @@ impl Health {
                     service,
                     id,
                     address: backend.address(),
-                    monitor: Arc::clone(&binding.monitor),
+                    monitor: self.monitor(bound.service.key, binding),
                     policy: binding.policy,
                 });
             }
@@ -85,6 +103,19 @@ impl Health {
             // The configuration has been checked.
             let set = runner.set_targets(targets);
             debug_assert!(set.is_ok(), "{set:?}");
+        }
+    }
+}
+
+impl Health {
+    /// The monitor as the runner is to call it.
+    fn monitor(&self, service: VipKey, binding: &MonitorBinding) -> Arc<dyn Monitor> {
+        let monitor = Arc::clone(&binding.monitor);
+        match binding.through {
+            Through::Backend => monitor,
+            Through::Vip => {
+                Arc::new(ThroughVip { prober: Arc::clone(&self.prober), service, monitor })
+            }
         }
     }
 }
@@ -108,8 +139,19 @@ impl Drop for Health {
     }
 }
 
+/// Takes in what monitors find out, and in between ends the drains whose time is over.
 fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
-    for event in events {
+    loop {
+        let now = Instant::now();
+        let event = match shared.end_drains(now) {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(next) => events.recv_timeout(next.saturating_duration_since(now)),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if let Ok(service) = event.service.parse::<VipKey>() {
             let reason = event.reason.map(|reason| reason.to_string());
             shared.health(service, &event.id, (event.to, reason));

@@ -27,37 +27,45 @@
 mod board;
 mod builder;
 mod control;
+mod difference;
+mod drain;
 mod error;
 mod feedback;
 mod health;
 mod neighbour_monitor;
+mod source;
 mod status;
+mod through;
+mod updater;
+mod workers;
 
 pub use builder::DirectorBuilder;
+pub use drain::{Drain, DrainEnd};
 pub use error::{StartError, UpdateError};
 pub use neighbour_monitor::NeighbourReachable;
-pub use status::{BackendStatus, Event, Stats};
+pub use status::{Applied, BackendStatus, Event, Stats};
 
-use crate::balancer::{Backend, VipKey, VirtualService};
+use crate::balancer::{AdminState, Backend, VipKey, VirtualService};
 use crate::config::Config;
 use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
-use crate::dataplane::neighbour::{ResolverThread, join};
 use crate::error::{ConfigError, ConfigProblem};
-use control::{Shared, addresses};
+use control::Shared;
 use feedback::FeedbackListener;
-use health::Health;
+use source::SourceThread;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use updater::Updater;
+use workers::Workers;
 
 /// A running load balancer. Dropping it stops it.
 #[derive(Debug)]
 pub struct Director {
-    // Declared in the order of dropping: first nobody reports any more, then the workers end.
-    health: Option<Health>,
+    // Declared in the order of dropping: traffic goes back to the kernel first.
+    workers: Workers,
+    source: Option<SourceThread>,
     feedback: Option<FeedbackListener>,
-    resolver: Option<ResolverThread>,
-    workers: Vec<JoinHandle<()>>,
+    updater: Arc<Updater>,
     shared: Arc<Shared>,
 }
 
@@ -99,12 +107,12 @@ impl Director {
     }
 
     /// Replaces the whole configuration at once. Backends that stay keep their flows' places and
-    /// what is known of them; services that stay are served without a gap.
+    /// what is known of them; services that stay are served without a gap. Returns what that came to.
     ///
     /// # Errors
     ///
     /// Every problem found in the new configuration; nothing has changed then.
-    pub fn apply(&self, config: Config) -> Result<(), UpdateError> {
+    pub fn apply(&self, config: Config) -> Result<Applied, UpdateError> {
         self.update(|all| {
             *all = config;
             Ok(())
@@ -120,7 +128,7 @@ impl Director {
         &self,
         service: VipKey,
         backend: impl Backend + 'static,
-    ) -> Result<(), UpdateError> {
+    ) -> Result<Applied, UpdateError> {
         self.update(|all| {
             find(all, service)?.backends.push(Arc::new(backend));
             Ok(())
@@ -132,7 +140,7 @@ impl Director {
     /// # Errors
     ///
     /// If there is no such service, or no such backend in it.
-    pub fn remove_backend(&self, service: VipKey, id: &str) -> Result<(), UpdateError> {
+    pub fn remove_backend(&self, service: VipKey, id: &str) -> Result<Applied, UpdateError> {
         self.update(|all| {
             let backends = &mut find(all, service)?.backends;
             let position = backends.iter().position(|backend| backend.id() == id);
@@ -144,50 +152,70 @@ impl Director {
         })
     }
 
+    /// Sets what the operator wants of a backend from now on, whatever the configuration says and
+    /// will say of it, until it is set to `None`. Draining, it takes no new flows; disabled, nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or no such backend in it.
+    pub fn set_admin(
+        &self,
+        service: VipKey,
+        id: &str,
+        admin: impl Into<Option<AdminState>>,
+    ) -> Result<(), ConfigError> {
+        let set = self.shared.set_admin(service, id, admin.into(), None);
+        set.map(drop).ok_or_else(|| no_backend(service, id))
+    }
+
+    /// Drains a backend: from now on it takes no new flows and keeps those it has, until they end
+    /// or its time is over; what it then still has is cut.
+    ///
+    /// Old flows are kept by a balancer that remembers flows; [`HashBalancer`] does not.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or no such backend in it.
+    ///
+    /// [`HashBalancer`]: crate::balancer::HashBalancer
+    pub fn drain(
+        &self,
+        service: VipKey,
+        id: &str,
+        deadline: Duration,
+    ) -> Result<Drain, ConfigError> {
+        let until = Instant::now() + deadline;
+        let draining = Some(AdminState::Draining);
+        let begun = self.shared.set_admin(service, id, draining, Some(until));
+        let begun = begun.ok_or_else(|| no_backend(service, id))?;
+        self.updater.watch_deadlines();
+        Ok(Drain::new(&self.shared, service, id, begun, until))
+    }
+
+    /// Cuts all flows of a backend at once: it is disabled.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or no such backend in it.
+    pub fn flush(&self, service: VipKey, id: &str) -> Result<(), ConfigError> {
+        self.set_admin(service, id, AdminState::Disabled)
+    }
+
     fn update(
         &self,
         change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
-    ) -> Result<(), UpdateError> {
-        let changing = self.shared.changing();
-        let changed = self.shared.update(change);
-        if let Ok(config) = &changed {
-            if let Some(resolver) = &self.resolver {
-                resolver.want(addresses(config));
-            }
-            if let Some(health) = &self.health {
-                health.set_targets(config);
-            }
-        }
-        // The handler may want to change something as well.
-        drop(changing);
-        self.shared.tell();
-        changed.map(drop)
+    ) -> Result<Applied, UpdateError> {
+        self.updater.update(change)
     }
 
     /// Stops: gives the traffic back to the kernel first, then ends the threads and closes the
     /// sockets. Returns the final counters. An event handler that is running is waited for, a
     /// monitor for a second.
-    pub fn shutdown(mut self) -> Stats {
-        self.stop();
-        self.stats()
-    }
-
-    fn stop(&mut self) {
-        // The order is what matters here. While frames are redirected somebody polls for them.
-        self.shared.detach();
-        self.shared.stop_workers();
-        for worker in self.workers.drain(..) {
-            join(worker);
-        }
-        self.resolver = None;
-        self.feedback = None;
-        self.health = None;
-    }
-}
-
-impl Drop for Director {
-    fn drop(&mut self) {
-        self.stop();
+    pub fn shutdown(self) -> Stats {
+        let Self { workers, source, feedback, updater, shared } = self;
+        drop(workers);
+        drop((source, feedback, updater));
+        shared.stats()
     }
 }
 
@@ -195,6 +223,11 @@ fn find(config: &mut Config, key: VipKey) -> Result<&mut VirtualService, ConfigE
     let mut services = config.services.iter_mut().map(|bound| &mut bound.service);
     let service = services.find(|service| service.key == key);
     service.ok_or_else(|| missing(format!("service {key}"), key.to_string(), "is not configured"))
+}
+
+fn no_backend(service: VipKey, id: &str) -> ConfigError {
+    let expected = "is not in it; the status names its backends";
+    missing(format!("service {service}"), format!("backend {id:?}"), expected)
 }
 
 fn missing(path: String, value: String, expected: &str) -> ConfigError {

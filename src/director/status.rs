@@ -1,6 +1,7 @@
 //! What a director tells about itself.
 
 use crate::balancer::{AdminState, VipKey};
+use crate::config::Changes;
 use crate::dataplane::af_xdp::RedirectStats;
 use crate::dataplane::{Counts, Idle};
 use crate::health::HealthState;
@@ -19,6 +20,30 @@ pub struct Stats {
     pub redirect: Option<RedirectStats>,
     /// Every backend of every service, in the order of the configuration.
     pub backends: Vec<BackendStatus>,
+}
+
+/// What a change of the configuration came to.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Applied {
+    /// The number of the snapshot that it is in force with.
+    pub generation: u64,
+    /// What came, went and changed.
+    pub changes: Changes,
+    /// By service that was there before, the share of new flows, from 0 to 1, that go to another
+    /// backend at once; those of which none does are left out. Backends that have come take theirs
+    /// later, when they are known to be well.
+    pub moved: Vec<(VipKey, f64)>,
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.changes)?;
+        let each = |(service, share): &(VipKey, f64)| {
+            write!(f, "; {service}: {:.1} % of new flows moved", share * 100.0)
+        };
+        self.moved.iter().try_for_each(each)
+    }
 }
 
 /// How one backend of one service is.
@@ -68,6 +93,24 @@ pub enum Event {
         /// Why.
         why: Idle,
     },
+    /// Another configuration is in force.
+    ConfigApplied(Applied),
+    /// What a configuration source came up with was refused as a whole; the configuration before
+    /// it stays in force.
+    ConfigRefused(String),
+    /// No backend of a service may take new flows by right: what
+    /// [`WhenAllDown`](crate::balancer::WhenAllDown) says holds from now on.
+    AllDown {
+        /// The service.
+        service: VipKey,
+        /// What becomes of its packets.
+        what: &'static str,
+    },
+    /// A backend of the service may take new flows again.
+    Recovered {
+        /// The service.
+        service: VipKey,
+    },
     /// The interface came up or went down, or changed its MAC address.
     LinkChanged {
         /// Which: zero for the one that packets come in by, then those of
@@ -96,6 +139,14 @@ impl fmt::Display for Event {
             Self::BackendIdle { service, id, why } => {
                 write!(f, "{service}: backend {id} takes no new flows: {why}")
             }
+            Self::ConfigApplied(applied) => write!(f, "configuration applied: {applied}"),
+            Self::ConfigRefused(why) => {
+                write!(f, "configuration refused, the one before stays in force: {why}")
+            }
+            Self::AllDown { service, what } => {
+                write!(f, "{service}: every backend is down: {what}")
+            }
+            Self::Recovered { service } => write!(f, "{service}: no longer are all backends down"),
             Self::LinkChanged { port, up } => {
                 let state = if *up { "up" } else { "down" };
                 match port {

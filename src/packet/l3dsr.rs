@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IPv6 routing header (RFC 8200 section 4.4).
 const ROUTING: u8 = 43;
+/// RFC 4340 section 9 and RFC 3828 section 3.1: their checksums cover the addresses.
+const DCCP: Protocol = Protocol(33);
+const UDP_LITE: Protocol = Protocol(136);
 
 /// Rewrites the destination of an IP packet to `backend` and its DSCP to `dscp`; the ECN field stays
 /// (RFC 3168 section 5), and the checksums follow by RFC 1624.
@@ -48,10 +51,11 @@ pub fn rewrite_l3dsr(
     let checksum = field.and_then(|field| packet.get_mut(field..)?.first_chunk_mut::<2>());
     if let Some(checksum) = checksum {
         let old = u16::from_be_bytes(*checksum);
-        // Zero is "no checksum" of UDP, and has to stay that (RFC 768; over IPv6, RFC 6935).
+        // Zero is "no checksum" of UDP, and has to stay that (RFC 768; over IPv6, RFC 6935). UDP-Lite
+        // has one always, but writes it as UDP does (RFC 3828 section 3.1).
         if old != 0 || protocol != Protocol::UDP {
             let new = checksum::update(old, change.old, change.new);
-            let is_none = new == 0 && protocol == Protocol::UDP;
+            let is_none = new == 0 && matches!(protocol, Protocol::UDP | UDP_LITE);
             *checksum = if is_none { 0xffff } else { new }.to_be_bytes();
         }
     }
@@ -61,9 +65,6 @@ pub fn rewrite_l3dsr(
 /// Where in the upper-layer header the checksum is, if it covers the destination address. That of
 /// SCTP (RFC 9260) and of ICMPv4 do not.
 fn checksum_offset(protocol: Protocol, is_ipv6: bool) -> Option<usize> {
-    /// RFC 4340 section 9 and RFC 3828 section 3.1.
-    const DCCP: Protocol = Protocol(33);
-    const UDP_LITE: Protocol = Protocol(136);
     match protocol {
         Protocol::TCP => Some(16),
         Protocol::UDP | UDP_LITE | DCCP => Some(6),

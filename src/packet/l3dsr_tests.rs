@@ -150,6 +150,61 @@ fn udp_checksums_never_become_none_and_none_stays_none() {
     }
 }
 
+/// Zero is a checksum like others where it does not mean that there is none.
+#[test]
+fn a_tcp_checksum_of_zero_is_updated() {
+    for is_ipv6 in [false, true] {
+        let at = if is_ipv6 { 56 } else { 36 };
+        let mut packets = (0..=u16::MAX).map(|word| packet(is_ipv6, 6, 0, &word.to_be_bytes()));
+        let mut zero = packets.find(|packet| packet[at..at + 2] == [0, 0]).unwrap();
+        rewrite(&mut zero, 1).unwrap();
+        let (found, calculated) = checksums(&zero);
+        assert_eq!(found, calculated);
+        assert_ne!(found, 0);
+    }
+}
+
+/// Of these no other library here knows the checksum: as a receiver sums it up (RFC 3828 section
+/// 3.1, RFC 4340 section 9.1), over all values.
+#[test]
+fn checksums_of_udp_lite_and_dccp_follow_as_well() {
+    for (protocol, zero_is_sent) in [(UDP_LITE, false), (DCCP, true)] {
+        for is_ipv6 in [false, true] {
+            let at = if is_ipv6 { 40 } else { 20 };
+            let mut packet = packet(is_ipv6, 17, 0, b"word");
+            packet[if is_ipv6 { 6 } else { 9 }] = protocol.0;
+            let sum = |packet: &[u8]| {
+                let (flow, rest) = (parsed(packet).info.flow, &packet[at..]);
+                let pseudo_header = match (flow.source, flow.destination) {
+                    (IpAddr::V4(from), IpAddr::V4(to)) => {
+                        checksum::pseudo_header_v4(from, to, protocol.0, rest.len() as u16)
+                    }
+                    (IpAddr::V6(from), IpAddr::V6(to)) => {
+                        checksum::pseudo_header_v6(from, to, protocol.0, rest.len() as u32)
+                    }
+                    other => panic!("{other:?}"),
+                };
+                checksum::finish(pseudo_header + checksum::sum(rest))
+            };
+            let mut zeros = 0;
+            for filling in 0..=u16::MAX {
+                let mut packet = packet.clone();
+                packet[at + 8..at + 10].copy_from_slice(&filling.to_be_bytes());
+                packet[at + 6..at + 8].fill(0);
+                let before = match sum(&packet) {
+                    0 if protocol == UDP_LITE => 0xffff,
+                    before => before,
+                };
+                packet[at + 6..at + 8].copy_from_slice(&before.to_be_bytes());
+                rewrite(&mut packet, 1).unwrap();
+                assert_eq!(sum(&packet), 0, "{protocol} {filling:04x}");
+                zeros += u32::from(packet[at + 6..at + 8] == [0, 0]);
+            }
+            assert_eq!(zeros > 0, zero_is_sent, "{protocol}");
+        }
+    }
+}
+
 #[test]
 fn of_fragments_the_first_has_the_checksum_and_later_ones_have_data_there() {
     let whole = packet(false, 17, 0, &[7; 100]);
@@ -166,6 +221,35 @@ fn of_fragments_the_first_has_the_checksum_and_later_ones_have_data_there() {
     let data = later[20..].to_vec();
     rewrite(&mut later, 1).unwrap();
     assert_eq!(later[20..], data);
+}
+
+/// The transport header is behind options and extension headers, however long they are.
+#[test]
+fn checksums_are_found_behind_options_and_extension_headers() {
+    for protocol in [6, 17] {
+        for words in 0..=10 {
+            let mut packet = packet(false, protocol, 0, b"data");
+            packet.splice(20..20, vec![1; words * 4]);
+            (packet[0], packet[3]) = (0x45 + words as u8, packet[3] + words as u8 * 4);
+            packet[10..12].fill(0);
+            let sum = checksum::checksum(&packet[..20 + words * 4]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            rewrite(&mut packet, 10).unwrap();
+            let (found, calculated) = checksums(&packet);
+            assert_eq!(found, calculated, "{protocol} {words}");
+            assert_eq!(checksum::checksum(&packet[..20 + words * 4]), 0);
+        }
+        for units in 1..=8 {
+            let mut packet = packet(true, protocol, 0, b"data");
+            let mut options = vec![0; units * 8];
+            options[..4].copy_from_slice(&[protocol, units as u8 - 1, 1, units as u8 * 8 - 4]);
+            (packet[6], packet[5]) = (60, packet[5] + options.len() as u8);
+            packet.splice(40..40, options);
+            rewrite(&mut packet, 10).unwrap();
+            let (found, calculated) = checksums(&packet);
+            assert_eq!(found, calculated, "{protocol} {units}");
+        }
+    }
 }
 
 #[test]
@@ -189,7 +273,20 @@ fn what_cannot_be_rewritten_is_left_alone() {
     assert_eq!(routed, before);
     // With none left the destination is the last one.
     routed[43] = 0;
+    assert_eq!(rewrite(&mut routed.clone(), 1), Ok(()));
+    // In other extension headers there is something else.
+    (routed[6], routed[43]) = (60, 1);
     assert_eq!(rewrite(&mut routed, 1), Ok(()));
+}
+
+/// RFC 8200 section 4.5: the second byte of a fragment header is reserved, no length.
+#[test]
+fn a_routing_header_behind_a_fragment_header_is_found() {
+    let mut routed = packet(true, 6, 0, b"");
+    let routing = [6, 2, 4, 1, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+    routed.splice(40..40, [&[43, 0xff, 0, 0, 0, 0, 0, 9][..], &routing].concat());
+    (routed[6], routed[5]) = (44, routed[5] + 32);
+    assert_eq!(rewrite(&mut routed, 1), Err(DropReason::SourceRouted));
 }
 
 proptest! {

@@ -191,6 +191,8 @@ fn flows_differ_in_what_is_hashed_on_the_way() {
     let over_v6 = path(V6, gue(GueVariant::One, false), TunnelDscp::Uniform);
     let (a, b) = (wrap(&over_v6, &inner, 0x1111_2222, 0), wrap(&over_v6, &inner, 0x3333_4444, 0));
     assert_ne!(a[..4], b[..4], "flow label");
+    // A label of zero would be none (RFC 6437 section 2).
+    assert_eq!(wrap(&over_v6, &inner, 0x0010_0000, 0)[..4], [0x60, 0, 0, 1]);
     assert_ne!(a[40..42], b[40..42], "source port");
     assert!(over_v6.uses_entropy());
     assert!(path(V6, Encapsulation::IpIp, TunnelDscp::Uniform).uses_entropy());

@@ -2,12 +2,10 @@
 //! over the committed corpus.
 
 use super::frames::{CLIENT_MAC, DIRECTOR_MAC};
-use super::pool::STATION;
+use super::pool::{STATION, send};
 use dsrlb::balancer::{HashBalancer, RealServer, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
-use dsrlb::dataplane::{
-    Counts, Frame, HEADROOM, Observed, Pipeline, Plan, Planner, Port, Site, WorkerCounters,
-};
+use dsrlb::dataplane::{Counts, Observed, Pipeline, Plan, Planner, Site, WorkerCounters};
 use dsrlb::flow::{Fragment, Timestamp};
 use dsrlb::forwarding::{Forwarding, TunnelSources};
 use dsrlb::packet::icmp::{self, ErrorKind};
@@ -24,6 +22,7 @@ const MODES: [(&str, &str); 6] = [
     ("l2", "10.1.0.11"),
     ("l3dsr:9", "10.1.0.11"),
 ];
+const SOURCES: [&str; 2] = ["10.9.0.0/24", "fd09::/64"];
 const MTU: u32 = 1300;
 const VIP4: [u8; 4] = [10, 0, 0, 100];
 const VIP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
@@ -31,13 +30,22 @@ const VIP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 /// For each mode two backends for every protocol of the VIPs, by a path that takes 1,300 bytes.
 fn plans() -> &'static [Plan] {
     static PLANS: OnceLock<Vec<Plan>> = OnceLock::new();
-    PLANS.get_or_init(|| MODES.iter().map(|(mode, address)| plan(mode, address)).collect())
+    PLANS.get_or_init(|| {
+        MODES
+            .iter()
+            .map(|(mode, address)| plan(mode.parse().unwrap(), address, SOURCES, MTU))
+            .collect()
+    })
 }
 
-fn plan(mode: &str, address: &str) -> Plan {
-    let forwarding: Forwarding = mode.parse().unwrap();
-    let vips =
-        if mode.starts_with("l3dsr") { &["10.0.0.100"][..] } else { &["10.0.0.100", "fd00::100"] };
+/// Two backends at this address for every protocol of the VIPs, by a path that takes `mtu` bytes.
+pub fn plan(forwarding: Forwarding, address: &str, sources: [&str; 2], mtu: u32) -> Plan {
+    let vips = match (forwarding, address.contains(':')) {
+        // It does not cross families.
+        (Forwarding::L3Dsr(_), false) => &["10.0.0.100"][..],
+        (Forwarding::L3Dsr(_), true) => &["fd00::100"],
+        _ => &["10.0.0.100", "fd00::100"],
+    };
     let services: Vec<_> = vips
         .iter()
         .map(|vip| {
@@ -50,37 +58,14 @@ fn plan(mode: &str, address: &str) -> Plan {
         .collect();
     let mut site = Site::new(STATION);
     site.ports = vec![(STATION, 1500)];
-    let sources = ["10.9.0.0/24", "fd09::/64"].map(|source| source.parse().unwrap());
+    let sources = sources.map(|source| source.parse().unwrap());
     site.tunnel_sources = sources.into_iter().fold(TunnelSources::default(), TunnelSources::with);
-    let path = Path { mtu: MTU, ..Path::on_link(MacAddress([2, 0, 0, 0, 1, 1])) };
+    let path = Path { mtu, ..Path::on_link(MacAddress([2, 0, 0, 0, 1, 1])) };
     Planner::new(8).plan(&services, &site, |_, _| Observed::well(path))
 }
 
 fn pipeline() -> Pipeline<HashBalancer> {
     Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(8)))
-}
-
-/// What comes of one frame: its verdict and all that is sent.
-fn send(
-    pipeline: &mut Pipeline<HashBalancer>,
-    plan: &Plan,
-    now: u64,
-    frame: &[u8],
-) -> (Verdict, Vec<Vec<u8>>) {
-    let mut memory = [&[0; HEADROOM], frame].concat();
-    let end = memory.len();
-    let mut frame = Frame::in_memory(&mut memory, HEADROOM..end);
-    let verdict = pipeline.process_one(&plan.snapshot, Timestamp(now), &mut frame);
-    let mut sent = Vec::new();
-    if let dsrlb::dataplane::Action::Transmit(_) = frame.action() {
-        sent.push(frame.bytes().to_vec());
-    }
-    let drained: Result<(), ()> = pipeline.drain(|_: Port, bytes| {
-        sent.push(bytes.to_vec());
-        Ok(())
-    });
-    assert_eq!(drained, Ok(()));
-    (verdict, sent)
 }
 
 fn ethernet(packet: &[u8]) -> Vec<u8> {
@@ -95,7 +80,8 @@ pub fn check_encapsulate(data: &[u8]) {
     let Some((choice, packet)) = data.split_first() else {
         return;
     };
-    let mut packet = packet.to_vec();
+    // No link brings more than it takes, trailing bytes included.
+    let mut packet = packet.get(..1500).unwrap_or(packet).to_vec();
     let vip: (usize, &[u8]) = match packet.first().map(|first| first >> 4) {
         Some(4) => (16, &VIP4),
         Some(6) => (24, &VIP6),

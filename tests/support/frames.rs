@@ -132,11 +132,27 @@ pub fn with_extensions(frame: &[u8], extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Sets the IPv4 fragment field of an untagged frame and mends the header checksum.
-pub fn fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
-    let field = (offset / 8) | if more { 0x2000 } else { 0 };
-    frame[20..22].copy_from_slice(&field.to_be_bytes());
+pub fn fragment(frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+    with_ipv4(frame, |header| {
+        header.dont_fragment = false;
+        header.fragment_offset = (offset / 8).try_into().unwrap();
+        header.more_fragments = more;
+    })
+}
+
+/// Changes the IPv4 header of an untagged frame and mends its checksum.
+pub fn with_ipv4(mut frame: Vec<u8>, change: impl FnOnce(&mut etherparse::Ipv4Header)) -> Vec<u8> {
     let (mut header, _) = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap();
+    change(&mut header);
     header.header_checksum = header.calc_header_checksum();
     frame[14..14 + header.header_len()].copy_from_slice(&header.to_bytes());
+    frame
+}
+
+/// Changes the IPv6 header of an untagged frame.
+pub fn with_ipv6(mut frame: Vec<u8>, change: impl FnOnce(&mut etherparse::Ipv6Header)) -> Vec<u8> {
+    let (mut header, _) = etherparse::Ipv6Header::from_slice(&frame[14..]).unwrap();
+    change(&mut header);
+    frame[14..54].copy_from_slice(&header.to_bytes());
     frame
 }

@@ -3,8 +3,10 @@
 use super::frames::DIRECTOR_MAC;
 use dsrlb::balancer::{Backend, HashBalancer, RealServer, VipKey, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
-use dsrlb::dataplane::{Idle, Observed, Pipeline, Plan, Planner, Site, WorkerCounters};
-use dsrlb::flow::HashInput;
+use dsrlb::dataplane::{
+    Action, Frame, HEADROOM, Idle, Observed, Pipeline, Plan, Planner, Port, Site, WorkerCounters,
+};
+use dsrlb::flow::{HashInput, Timestamp};
 use dsrlb::packet::MacAddress;
 use dsrlb::verdict::{BackendIndex, Verdict};
 use std::sync::{Arc, OnceLock};
@@ -64,6 +66,29 @@ pub fn pipeline() -> Pipeline<HashBalancer> {
     Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(64)))
 }
 
+/// What comes of one frame: its verdict and all that is sent.
+pub fn send(
+    pipeline: &mut Pipeline<HashBalancer>,
+    plan: &Plan,
+    now: u64,
+    frame: &[u8],
+) -> (Verdict, Vec<Vec<u8>>) {
+    let mut memory = [&[0; HEADROOM], frame].concat();
+    let end = memory.len();
+    let mut frame = Frame::in_memory(&mut memory, HEADROOM..end);
+    let verdict = pipeline.process_one(&plan.snapshot, Timestamp(now), &mut frame);
+    let mut sent = Vec::new();
+    if let Action::Transmit(_) = frame.action() {
+        sent.push(frame.bytes().to_vec());
+    }
+    let drained: Result<(), ()> = pipeline.drain(|_: Port, bytes| {
+        sent.push(bytes.to_vec());
+        Ok(())
+    });
+    assert_eq!(drained, Ok(()));
+    (verdict, sent)
+}
+
 /// `forward 10.0.0.12`, `drop no-service`, `pass`.
 pub fn describe(plan: &Plan, verdict: Verdict) -> String {
     let name = |index: BackendIndex| {
@@ -75,6 +100,7 @@ pub fn describe(plan: &Plan, verdict: Verdict) -> String {
         Verdict::Answer(kind) => format!("answer {}", kind.as_str()),
         Verdict::Hold => "hold".into(),
         Verdict::Pass => "pass".into(),
+        Verdict::Probe => "probe".into(),
         Verdict::Drop(reason) => format!("drop {reason}"),
     }
 }

@@ -108,6 +108,10 @@ impl Policy for Maglev {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         Box::new(self.table(candidates))
     }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(format!("dsrlb maglev {}", self.table_size))
+    }
 }
 
 /// One candidate's way through the filling of the table.

@@ -45,17 +45,30 @@ pub trait Policy: Debug + Send + Sync {
     /// configuration cannot matter. Everything else that decides must be the same on every
     /// director too: no randomness, no clock, no floating-point functions of the platform.
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector>;
+
+    /// What the selectors depend on besides the candidates, as a text that no other policy has: two
+    /// policies with the same text build the same. So one that is configured anew, with nothing
+    /// changed, need not build again. None: nothing can be said.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<T: Policy + ?Sized> Policy for Box<T> {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         (**self).build(candidates)
     }
+    fn fingerprint(&self) -> Option<String> {
+        (**self).fingerprint()
+    }
 }
 
 impl<T: Policy + ?Sized> Policy for Arc<T> {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         (**self).build(candidates)
+    }
+    fn fingerprint(&self) -> Option<String> {
+        (**self).fingerprint()
     }
 }
 

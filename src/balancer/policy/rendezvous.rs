@@ -57,6 +57,10 @@ impl Policy for Rendezvous {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         Box::new(self.table(candidates))
     }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some("dsrlb rendezvous".to_owned())
+    }
 }
 
 struct Entrant {

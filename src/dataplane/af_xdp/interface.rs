@@ -7,6 +7,7 @@ use super::program::{MapSizes, Program, ProgramLink, RedirectStats};
 use super::queue::XdpQueue;
 use super::socket::{self, SocketError, XskSocket};
 use super::{ethtool, link};
+use crate::forwarding::ProbeSources;
 use crate::packet::MacAddress;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
@@ -91,6 +92,7 @@ pub struct XdpInterface {
     program: Program,
     addresses: AddressSet,
     station: MacAddress,
+    probers: ProbeSources,
     name: String,
     index: u32,
     ports: Vec<XdpPort>,
@@ -143,6 +145,7 @@ impl XdpInterface {
             program,
             addresses: AddressSet::default(),
             station: link.mac,
+            probers: ProbeSources::default(),
             name: name.to_owned(),
             index: link.index,
             ports,
@@ -194,6 +197,17 @@ impl XdpInterface {
     /// [`XdpError::Map`].
     pub fn set_station(&mut self, mac: MacAddress) -> Result<(), XdpError> {
         self.station = mac;
+        self.write_station()
+    }
+
+    /// Sets to which addresses of this host answers to probes come: what a redirected address sends
+    /// there is redirected as well. At first there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Map`].
+    pub fn set_probe_sources(&mut self, sources: ProbeSources) -> Result<(), XdpError> {
+        self.probers = sources;
         self.write_station()
     }
 
@@ -288,9 +302,8 @@ impl XdpInterface {
     }
 
     fn write_station(&self) -> Result<(), XdpError> {
-        let (prefixes4, prefixes6) =
-            (self.addresses.has_prefixes4(), self.addresses.has_prefixes6());
-        let written = self.program.set_station(self.station, prefixes4, prefixes6);
+        let prefixes = [self.addresses.has_prefixes4(), self.addresses.has_prefixes6()];
+        let written = self.program.set_station(self.station, prefixes, &self.probers);
         written.map_err(|error| self.map_error("set the station", &error))
     }
 

@@ -1,6 +1,7 @@
 //! The XDP program: loading it, its maps, attaching it.
 
 use super::error::XdpError;
+use crate::forwarding::ProbeSources;
 use crate::packet::MacAddress;
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
 use libbpf_rs::{
@@ -106,16 +107,19 @@ impl Program {
         self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY)
     }
 
-    /// Sets whose frames are redirected, and in which families there are prefixes to try.
+    /// Sets whose frames are redirected, in which families there are prefixes to try, and where
+    /// answers to probes come to.
     pub(super) fn set_station(
         &self,
         mac: MacAddress,
-        has_prefixes4: bool,
-        has_prefixes6: bool,
+        has_prefixes: [bool; 2],
+        probers: &ProbeSources,
     ) -> libbpf_rs::Result<()> {
         // The layout of `struct station`.
-        let [a, b, c, d, e, f] = mac.0;
-        let value = [a, b, c, d, e, f, has_prefixes4.into(), has_prefixes6.into()];
+        let mut value = mac.0.to_vec();
+        value.extend(has_prefixes.map(u8::from));
+        value.extend(probers.ipv4.map_or([0; 4], |address| address.octets()));
+        value.extend(probers.ipv6.map_or([0; 16], |address| address.octets()));
         self.station.update(&ONLY, &value, MapFlags::ANY)
     }
 

@@ -3,6 +3,7 @@
 use super::rings::{Batch, OwnedFrame, Rings};
 use super::socket::XskSocket;
 use super::tx_port::TxPort;
+use crate::dataplane::Waker;
 use crate::dataplane::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 use arrayvec::ArrayVec;
 use socket2::SockRef;
@@ -46,6 +47,7 @@ const CHECK_EVERY: u32 = 1024;
 #[derive(Debug)]
 pub struct XdpQueue {
     rings: Rings,
+    waker: Waker,
     /// The interface that frames come in by, then the others that they can leave by.
     ports: Vec<TxPort>,
     /// Frames in no ring; the first [`XdpQueue::reserve`] stay here for [`PacketIo::send`].
@@ -83,6 +85,7 @@ impl XdpQueue {
         let total = free.len();
         let mut this = Self {
             rings,
+            waker: Waker::new()?,
             ports: vec![port],
             free,
             lent: Batch::new(),
@@ -123,6 +126,11 @@ impl XdpQueue {
         let free = self.free.len() + self.lent.len() + outgoing;
         let transmitting = self.ports.iter().map(TxPort::transmitting).sum::<u64>() as usize;
         FrameCensus { receiving: self.total - free - transmitting, transmitting, free }
+    }
+
+    /// What ends a wait of [`PacketIo::poll`] before its time.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     pub(super) fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -171,12 +179,12 @@ impl XdpQueue {
             let slice = if pending { left.min(retry) } else { left };
             retry = (retry * 2).min(LONGEST_RETRY);
             let started = Instant::now();
-            if self.rings.wait_readable(slice)? {
+            if self.rings.wait_readable(slice, &self.waker)? {
                 return Ok(());
             }
             self.recycle();
             self.kick()?;
-            // Before its time: a signal, which is the caller's to look at.
+            // Before its time: a signal or the waker, which is the caller's to look at.
             let interrupted = started.elapsed() < slice;
             if interrupted || left <= slice {
                 return self.wake_receive();
@@ -211,7 +219,7 @@ impl XdpQueue {
 }
 
 impl PacketIo for XdpQueue {
-    /// Waits are rounded up to milliseconds and end early on a signal. While it waits, the thread
+    /// Waits are rounded up to milliseconds and end early on a signal, or by [`XdpQueue::waker`]. While it waits, the thread
     /// sleeps.
     fn poll(&mut self, wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
         self.recycle();

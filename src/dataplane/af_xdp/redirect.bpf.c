@@ -51,11 +51,17 @@ struct neighbour_solicitation {
 	struct in6_addr target;
 };
 
-/* Written by user space only. The prefix counts spare the common case two trie lookups. */
+/*
+ * Written by user space only. The prefix counts spare the common case two trie lookups. What the
+ * addresses above send to one of the last two is redirected as well: it answers a probe, and the
+ * kernel would take its source for one of its own addresses. Zero: no such address.
+ */
 struct station {
 	__u8 mac[ETH_ALEN];
 	__u8 has_prefixes4;
 	__u8 has_prefixes6;
+	__u32 prober4;
+	__u32 prober6[4];
 };
 
 struct counters {
@@ -177,7 +183,17 @@ static __always_inline int wants_ipv4(const struct station *us, const struct iph
 {
 	if ((const void *)(ip + 1) > end || !to_us)
 		return 0;
-	return find4(us, ip->daddr) != 0;
+	if (find4(us, ip->daddr))
+		return 1;
+	return us->prober4 && ip->daddr == us->prober4 && find4(us, ip->saddr);
+}
+
+static __always_inline int is_prober6(const struct station *us, const struct in6_addr *address)
+{
+	const __u32 *own = us->prober6, *to = address->in6_u.u6_addr32;
+
+	return (own[0] | own[1] | own[2] | own[3]) && own[0] == to[0] && own[1] == to[1] &&
+	       own[2] == to[2] && own[3] == to[3];
 }
 
 static __always_inline int wants_ipv6(const struct station *us, const struct ipv6hdr *ip,
@@ -199,7 +215,11 @@ static __always_inline int wants_ipv6(const struct station *us, const struct ipv
 			return 0;
 		return is_answered(find6(us, &nd->target));
 	}
-	return to_us && find6(us, &ip->daddr) != 0;
+	if (!to_us)
+		return 0;
+	if (find6(us, &ip->daddr))
+		return 1;
+	return is_prober6(us, &ip->daddr) && find6(us, &ip->saddr);
 }
 
 static __always_inline int wants(const struct xdp_md *ctx)

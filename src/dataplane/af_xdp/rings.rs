@@ -2,8 +2,11 @@
 
 use super::memory::Memory;
 use super::options::PACKET_HEADROOM;
+use crate::dataplane::Waker;
 use crate::dataplane::io::{Frame, MAX_BATCH};
 use arrayvec::ArrayVec;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -154,12 +157,23 @@ impl Rings {
     }
 
     /// Waits until something has been received or `timeout` is over, rounded up to milliseconds;
-    /// returns whether there is something. A signal ends the wait.
+    /// returns whether there is something. A signal ends the wait, and so does `waker`.
     ///
     /// In copy mode poll(2) also transmits what is in the TX ring, and does not say how that went.
-    pub(super) fn wait_readable(&mut self, timeout: Duration) -> io::Result<bool> {
+    pub(super) fn wait_readable(&self, timeout: Duration, waker: &Waker) -> io::Result<bool> {
         let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
-        self.rx.poll(i32::try_from(milliseconds).unwrap_or(i32::MAX))
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+        let mut awaited = [self.socket(), waker.descriptor()]
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        match poll(&mut awaited, timeout) {
+            Err(Errno::EINTR) => return Ok(false),
+            polled => polled?,
+        };
+        let [readable, woken] = awaited.map(|descriptor| descriptor.any().unwrap_or_default());
+        if woken {
+            waker.clear();
+        }
+        Ok(readable)
     }
 
     /// What the kernel has counted for the socket.

@@ -193,6 +193,31 @@ impl Resolver {
             .map_err(while_doing("reading the addresses"))
     }
 
+    /// The addresses of the interface that packets come in by that have a subnet and are no
+    /// link-local ones: what others reach it by.
+    ///
+    /// # Errors
+    ///
+    /// When netlink fails.
+    pub fn own_addresses(&mut self) -> Result<Vec<IpNet>, ResolverError> {
+        let ours = self.ingress;
+        let address = |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewAddress(message) if message.header.index == ours => {
+                decode::address(message).filter(|own| {
+                    let is_link_local = match own.addr() {
+                        IpAddr::V4(address) => address.is_link_local(),
+                        IpAddr::V6(address) => address.is_unicast_link_local(),
+                    };
+                    own.prefix_len() < own.max_prefix_len() && !is_link_local
+                })
+            }
+            _ => None,
+        };
+        self.requests
+            .dump(decode::list_addresses(), address)
+            .map_err(while_doing("reading the addresses"))
+    }
+
     /// The IPv6 addresses of the interface that have no subnet and that the kernel may nevertheless
     /// send from (RFC 6724 section 5: they are the longest match).
     ///

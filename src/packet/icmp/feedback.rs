@@ -24,24 +24,40 @@ pub struct TunnelFeedback {
     pub mtu: u32,
 }
 
-/// Reads an ICMP or ICMPv6 message, from its type on, that says that a packet was too large; none
-/// if it says something else, or an MTU below what every link takes (RFC 791: 68 bytes; RFC 8200:
-/// 1,280).
-pub fn tunnel_feedback(message: &[u8], is_ipv6: bool) -> Option<TunnelFeedback> {
+/// What a message says would have passed, in bytes, if it says that a packet was too large; zero is
+/// what routers from before RFC 1191 say.
+fn claimed_mtu(message: &[u8], is_ipv6: bool) -> Option<u32> {
     let &[kind, code, _, _, m0, m1, m2, m3] = message.first_chunk::<HEADER>()?;
-    let quoted = Quoted::read(message.get(HEADER..)?, is_ipv6)?;
-    let mtu = match (is_ipv6, kind, code) {
-        (true, v6::PACKET_TOO_BIG, _) => {
-            Some(u32::from_be_bytes([m0, m1, m2, m3])).filter(|mtu| *mtu >= 1280)
-        }
+    match (is_ipv6, kind, code) {
+        (true, v6::PACKET_TOO_BIG, _) => Some(u32::from_be_bytes([m0, m1, m2, m3])),
         (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => {
-            match u16::from_be_bytes([m2, m3]) {
-                // A router from before RFC 1191 (section 5).
-                0 => PLATEAUS.into_iter().find(|mtu| (*mtu as usize) < quoted.total_length),
-                mtu => Some(u32::from(mtu)).filter(|mtu| *mtu >= 68),
-            }
+            Some(u16::from_be_bytes([m2, m3]).into())
         }
         _ => None,
+    }
+}
+
+/// What every link takes (RFC 791 section 3.2, RFC 8200 section 5).
+const fn least_mtu(is_ipv6: bool) -> u32 {
+    if is_ipv6 { 1280 } else { 68 }
+}
+
+/// Whether an ICMP or ICMPv6 message, from its type on, says that less would have passed than every
+/// link takes: a mistake or an attack, which hosts ignore (RFC 8201 section 4).
+pub fn claims_too_little(message: &[u8], is_ipv6: bool) -> bool {
+    claimed_mtu(message, is_ipv6)
+        .is_some_and(|mtu| mtu < least_mtu(is_ipv6) && (is_ipv6 || mtu != 0))
+}
+
+/// Reads an ICMP or ICMPv6 message, from its type on, that says that a packet was too large; none
+/// if it says something else, or an MTU below what every link takes.
+pub fn tunnel_feedback(message: &[u8], is_ipv6: bool) -> Option<TunnelFeedback> {
+    let claimed = claimed_mtu(message, is_ipv6)?;
+    let quoted = Quoted::read(message.get(HEADER..)?, is_ipv6)?;
+    let mtu = match claimed {
+        // A router from before RFC 1191 (section 5).
+        0 if !is_ipv6 => PLATEAUS.into_iter().find(|mtu| (*mtu as usize) < quoted.total_length),
+        mtu => Some(mtu).filter(|mtu| *mtu >= least_mtu(is_ipv6)),
     }?;
     Some(TunnelFeedback {
         source: quoted.source,

@@ -12,7 +12,9 @@ mod token_bucket;
 
 pub use echo::answer_echo;
 pub use error::{ErrorKind, longest_quote, may_be_answered, room_for_error, write_error};
-pub use feedback::{TunnelFeedback, tunnel_feedback};
+pub use feedback::{TunnelFeedback, claims_too_little, tunnel_feedback};
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub(crate) use quote::quoted_destination;
 pub use token_bucket::TokenBucket;
 
 use crate::flow::{Fragment, PacketInfo, PacketKind, Protocol};

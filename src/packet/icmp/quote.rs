@@ -59,6 +59,12 @@ impl<'a> Quoted<'a> {
     }
 }
 
+/// Whom the packet was for that an ICMP or ICMPv6 error is about, given from its type on.
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub(crate) fn quoted_destination(message: &[u8], is_ipv6: bool) -> Option<IpAddr> {
+    Quoted::read(message.get(super::HEADER..)?, is_ipv6).map(|quoted| quoted.destination)
+}
+
 impl Quote {
     /// None if the quotation is too short to tell the flow.
     pub(super) fn read(quotation: &[u8], is_ipv6: bool) -> Option<Self> {

@@ -396,6 +396,9 @@ fn feedback_names_the_tunnel_and_what_fits() {
     let mut large = outer.clone();
     large[2..4].copy_from_slice(&1500_u16.to_be_bytes());
     assert_eq!(tunnel_feedback(&message(0, &large), false).unwrap().mtu, 1492);
+    large[2..4].copy_from_slice(&1492_u16.to_be_bytes());
+    assert_eq!(tunnel_feedback(&message(0, &large), false).unwrap().mtu, 1006);
+    assert_eq!(tunnel_feedback(&message(68, &outer), false).unwrap().mtu, 68);
     let mut other = message(1400, &outer);
     other[1] = 3;
     assert_eq!(tunnel_feedback(&other, false), None, "another code");

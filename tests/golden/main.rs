@@ -1,11 +1,14 @@
 //! The golden packet table: what goes in, what becomes of it, what comes out, byte for byte.
 //!
-//! `tests/golden/l2.txt` is meant to be read by people. After an intended change write it anew with
-//! `DSRLB_GOLDEN=write cargo test --test golden` and review the difference.
+//! The tables in `tests/golden/` are meant to be read by people. After an intended change write them
+//! anew with `DSRLB_GOLDEN=write cargo test --test golden` and review the difference.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod table;
+mod tunnels;
 
-use dsrlb::dataplane::{Frame, MAX_BATCH, MemoryIo, PacketIo, Plan};
+use dsrlb::dataplane::{Frame, MAX_BATCH, MemoryIo, PacketIo};
 use dsrlb::flow::Timestamp;
 use etherparse::{Icmpv6Header, Icmpv6Type};
 use std::fmt::Write;
@@ -70,6 +73,10 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("TCP to a service by port", tcp()),
         ("the same, padded to 60 bytes by Ethernet", padded(tcp())),
         ("the same from another port", ipv4(CLIENT, VIP, Protocol::Tcp(40_001, 80), b"")),
+        (
+            "TCP with one hop left, which the link does not take",
+            frames::with_ipv4(tcp(), |header| header.time_to_live = 1),
+        ),
         ("TCP, one VLAN tag", tagged(&tcp(), &[100])),
         ("TCP, two VLAN tags", tagged(&tcp(), &[200, 100])),
         ("three VLAN tags", tagged(&tcp(), &[300, 200, 100])),
@@ -120,6 +127,10 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             fragment(ipv4(CLIENT, ANY_VIP, Protocol::Echo, &[7; 16]), 64, false),
         ),
         (
+            "the first fragment of it, so both are answered",
+            fragment(ipv4(CLIENT, ANY_VIP, Protocol::Echo, &[7; 56]), 0, true),
+        ),
+        (
             "a tiny first fragment without its ports",
             fragment(ipv4(CLIENT, VIP, Protocol::Other(6), &[7; 8]), 0, true),
         ),
@@ -153,6 +164,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("a martian source: multicast", ipv4([224, 0, 0, 1], VIP, HTTP, b"")),
         ("a martian source: loopback", ipv4([127, 0, 0, 1], VIP, HTTP, b"")),
         ("source and destination are the VIP", ipv4(VIP, VIP, HTTP, b"")),
+        ("a ping from a multicast address", ipv4([224, 0, 0, 1], VIP, Protocol::Echo, b"")),
+        ("a ping of the VIP to itself", ipv4(VIP, VIP, Protocol::Echo, b"")),
         (
             "flooded by a bridge: for another station",
             from_to(tcp(), CLIENT_MAC, [2, 0, 0, 0, 0, 11]),
@@ -165,13 +178,6 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             [&DIRECTOR_MAC[..], &CLIENT_MAC, &[0, 46], &[0; 46]].concat(),
         ),
     ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
 }
 
 /// What asks for the MAC address of a VIP, for a director that answers.
@@ -226,50 +232,19 @@ fn solicitation(source: [u8; 16], target: [u8; 16], option: &[u8]) -> Vec<u8> {
     [&mac[..], &CLIENT_MAC, &[0x86, 0xdd], &ip.to_bytes(), &icmp.to_bytes(), &body[4..]].concat()
 }
 
-/// What becomes of each packet, as text.
-fn decide(plan: &Plan, rows: Vec<(&'static str, Vec<u8>)>) -> String {
-    let mut text = String::new();
-    let mut pipeline = pool::pipeline();
-    for (description, input) in rows {
-        let mut output = input.clone();
-        let mut frame = Frame::new(&mut output);
-        let verdict = pipeline.process_one(&plan.snapshot, Timestamp(0), &mut frame);
-        writeln!(text, "\n{description}\nin       {}", hex(&input)).unwrap();
-        writeln!(text, "verdict  {}", pool::describe(plan, verdict)).unwrap();
-        if output != input {
-            writeln!(text, "out      {}", hex(&output)).unwrap();
-        }
-        let drained: Result<(), ()> = pipeline.drain(|_, reply| {
-            writeln!(text, "reply    {}", hex(reply)).unwrap();
-            Ok(())
-        });
-        assert_eq!(drained, Ok(()));
-    }
-    text
-}
-
 #[test]
-fn table() {
+fn beside_the_director() {
     let mut text = String::from("# configuration: 10.0.0.11 to 10.0.0.13 behind, with maglev,\n");
     for (key, input) in pool::SERVICES {
         writeln!(text, "#   {key} by {input:?}").unwrap();
     }
     text.push_str("# and 10.0.0.102:80/tcp with a backend that does not resolve\n");
-    text += &decide(&pool::plan(), rows());
+    text += &table::decide(&pool::plan(), rows(), |_, _, _| {});
     text.push_str(
         "\n# the same, and ARP and neighbour discovery for the VIPs are ours to answer\n",
     );
-    text += &decide(&pool::plan_with(true), questions());
-
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/l2.txt");
-    if std::env::var("DSRLB_GOLDEN").is_ok_and(|mode| mode == "write") {
-        std::fs::write(path, &text).unwrap();
-    }
-    let golden = std::fs::read_to_string(path).expect("tests/golden/l2.txt is in the tree");
-    for (ours, theirs) in text.split("\n\n").zip(golden.split("\n\n")) {
-        assert_eq!(ours, theirs);
-    }
-    assert_eq!(text, golden);
+    text += &table::decide(&pool::plan_with(true), questions(), |_, _, _| {});
+    table::compare("l2.txt", &text);
 }
 
 /// The same packets through a driver, in batches: the same frames come out, in the same order.

@@ -1,0 +1,181 @@
+//! Tests of plans: who takes traffic, and what is built anew.
+
+use super::*;
+use crate::balancer::{Echo, Maglev, Policy, RealServer, Rendezvous};
+use crate::flow::{HashInput, HashKey};
+
+const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+
+fn services() -> Vec<VirtualService> {
+    ["10.0.0.100:80/tcp", "10.0.0.101:80/tcp"]
+        .map(|key| {
+            VirtualService::new(key.parse().unwrap())
+                .policy(Rendezvous)
+                .backend(RealServer::new("10.0.0.11".parse().unwrap()))
+                .backend(RealServer::new("10.0.0.12".parse().unwrap()).with_weight(0))
+        })
+        .to_vec()
+}
+
+fn site() -> Site {
+    Site::new(STATION)
+}
+
+fn at(mac: MacAddress) -> Observed {
+    Observed::well(Path::on_link(mac))
+}
+
+fn well(mac: u8) -> Observed {
+    at(MacAddress([2, 0, 0, 0, 1, mac]))
+}
+
+#[test]
+fn only_the_service_that_changed_is_built_again() {
+    let mut planner = Planner::new(16);
+    let mut services = services();
+    let first = planner.plan(&services, &site(), |_, _| well(1));
+    let again = planner.plan(&services, &site(), |_, _| well(2));
+    let [a, b] = first.snapshot.services.services() else { panic!() };
+    let [c, d] = again.snapshot.services.services() else { panic!() };
+    assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
+    assert_eq!(again.snapshot.generation, 2);
+
+    services[1].backends.pop();
+    services[1].backends.push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
+    let changed = planner.plan(&services, &site(), |_, _| well(2));
+    let [e, f] = changed.snapshot.services.services() else { panic!() };
+    assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
+    assert_eq!(changed.members[0].index, first.members[0].index);
+}
+
+#[test]
+fn another_hash_policy_or_weight_is_another_table() {
+    let changes: [fn(VirtualService) -> VirtualService; 5] = [
+        |service| service.hash_key(HashKey::new([7; 16])),
+        |service| service.hash_input(HashInput::SourceIp),
+        |service| service.policy(Maglev::default()),
+        |service| service.echo(Echo::Drop),
+        |mut service| {
+            let heavier = RealServer::new("10.0.0.11".parse().unwrap()).with_weight(2);
+            service.backends[0] = Arc::new(heavier);
+            service
+        },
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut planner = Planner::new(16);
+        let [before, _] = services().try_into().unwrap();
+        let old = planner.plan(std::slice::from_ref(&before), &site(), |_, _| well(1));
+        let new = planner.plan(&[change(before)], &site(), |_, _| well(1));
+        let [old, new] = [old, new].map(|plan| Arc::clone(&plan.snapshot.services.services()[0]));
+        assert!(!Arc::ptr_eq(&old, &new), "change {number}");
+    }
+}
+
+/// As when a file is read again: new objects, nothing changed.
+#[test]
+fn the_same_policy_made_anew_is_the_same_table() {
+    let policies: [fn() -> Arc<dyn Policy>; 2] =
+        [|| Arc::new(Rendezvous), || Arc::new(Maglev::default())];
+    for policy in policies {
+        let mut planner = Planner::new(16);
+        let [service, _] = services().try_into().unwrap();
+        let mut plan = || {
+            let service = service.clone().policy(policy());
+            planner.plan(&[service], &site(), |_, _| well(1)).snapshot
+        };
+        let tables = [plan(), plan()].map(|plan| Arc::clone(&plan.services.services()[0]));
+        assert!(Arc::ptr_eq(&tables[0], &tables[1]));
+    }
+}
+
+/// Who takes new flows while some, and while all of a service's backends are down.
+#[test]
+fn when_all_are_down_what_the_service_says_holds() {
+    let sorry = RealServer::new("10.0.0.99".parse().unwrap()).with_id("sorry");
+    for (what, taken) in [
+        (WhenAllDown::Drop, [&["b"][..], &[]]),
+        (WhenAllDown::SendToAll, [&["b"], &["a", "b"]]),
+        (WhenAllDown::KeepLast, [&["b"], &["b"]]),
+        (WhenAllDown::Fallback(Arc::new(sorry)), [&["b"], &["sorry"]]),
+    ] {
+        let name = what.as_str();
+        let server = |id: &str| RealServer::new("10.0.0.11".parse().unwrap()).with_id(id);
+        let service = VirtualService::new("10.0.0.100".parse().unwrap())
+            .when_all_down(what)
+            .backend(server("a"))
+            .backend(server("b"))
+            .backend(server("drained").with_admin(AdminState::Draining))
+            .backend(server("off").with_admin(AdminState::Disabled))
+            .backend(server("light").with_weight(0));
+        let mut planner = Planner::new(16);
+        let mut taking = |down: &[&str]| {
+            let plan = planner.plan([&service], &site(), |_, backend| Observed {
+                health: if down.contains(&backend.id()) { Err("ill".into()) } else { Ok(()) },
+                admin: backend.admin(),
+                ..well(1)
+            });
+            let takes = |m: &&Member| m.idle.is_none() || m.last_resort;
+            let ids = plan.members.iter().filter(takes).map(|m| m.backend.id().to_owned());
+            let ids: Vec<_> = ids.collect();
+            let built = plan.snapshot.services.services()[0].members().len();
+            assert_eq!(built, ids.len(), "{name}");
+            ids
+        };
+        assert_eq!(taking(&[]), ["a", "b"], "{name}");
+        for (down, expected) in [&["a"][..], &["a", "b", "drained", "light"]].iter().zip(taken) {
+            assert_eq!(taking(down), expected, "{name}");
+        }
+        assert_eq!(taking(&[]), ["a", "b"], "{name}");
+    }
+}
+
+#[test]
+fn what_is_removed_makes_room_and_leaves_nothing_behind() {
+    let mut planner = Planner::new(4);
+    let services = services();
+    let old = planner.plan(&services, &site(), |_, _| well(1));
+    let table = Arc::downgrade(&old.snapshot.services.services()[1]);
+    let index = old.members[2].index;
+    drop(old);
+    let less = planner.plan(&services[..1], &site(), |_, _| well(1));
+    assert!(table.upgrade().is_none() && less.snapshot.next_hop(index).is_none());
+    // The same backends come back: to the same slots, but the old indices stay void.
+    let again = planner.plan(&services, &site(), |_, _| well(1));
+    assert_eq!(again.members[2].index.slot(), index.slot());
+    assert!(again.snapshot.next_hop(again.members[2].index).is_some());
+    assert!(again.snapshot.next_hop(index).is_none());
+}
+
+#[test]
+fn who_takes_no_traffic_says_why() {
+    let with = |observed: Observed| {
+        let mut planner = Planner::new(16);
+        let plan = planner.plan(&services(), &site(), |_, _| observed.clone());
+        let index = plan.members[0].index;
+        let why = plan.members[0].idle.as_ref().map(ToString::to_string);
+        (why.unwrap_or_default(), plan.snapshot.next_hop(index).is_some())
+    };
+    assert_eq!(with(well(1)), (String::new(), true));
+    let ill = Observed { health: Err("no reply".into()), ..well(1) };
+    assert_eq!(with(ill), ("unhealthy: no reply".into(), true));
+    let unknown = Observed { path: Err(Idle::Unresolved("incomplete".into())), ..well(1) };
+    assert_eq!(with(unknown), ("neighbour unresolved: incomplete".into(), false));
+    for (mac, says) in [
+        (STATION, "director's own"),
+        (MacAddress::ZERO, "zero"),
+        (MacAddress::BROADCAST, "multicast"),
+    ] {
+        let (why, hop) = with(at(mac));
+        assert!(why.contains(says) && why.contains(&mac.to_string()), "{why}");
+        assert!(!hop);
+    }
+}
+
+#[test]
+fn a_weightless_backend_keeps_its_next_hop() {
+    let mut planner = Planner::new(16);
+    let plan = planner.plan(&services(), &site(), |_, _| well(1));
+    assert_eq!(plan.members[1].idle, Some(Idle::NoWeight));
+    assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
+    assert_eq!(plan.snapshot.services.services()[0].members(), [plan.members[0].index]);
+}

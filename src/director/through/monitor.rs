@@ -1,0 +1,52 @@
+//! Any monitor, through the VIP.
+
+use super::evidence::{Evidence, explain};
+use super::prober::{Prober, Session};
+use crate::balancer::VipKey;
+use crate::health::{Monitor, ProbeFailure, Target};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Has a monitor probe a service's VIP at one backend after the other.
+pub(in crate::director) struct ThroughVip {
+    pub(in crate::director) prober: Arc<Prober>,
+    pub(in crate::director) service: VipKey,
+    pub(in crate::director) monitor: Arc<dyn Monitor>,
+}
+
+impl Monitor for ThroughVip {
+    fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+        let start = Instant::now();
+        let way = self.prober.shared.way_to(self.service, target.id);
+        let way = way.map_err(ProbeFailure::NeighbourUnresolved)?;
+        let vip = self.vip();
+        let session = Session {
+            vip,
+            way,
+            // Late enough not to trouble who is well, early enough to be answered in time.
+            ask_at: Some(start + timeout / 2),
+            evidence: Evidence::default(),
+        };
+        let running = self.prober.begin(session, timeout)?;
+        let left = timeout.saturating_sub(start.elapsed());
+        let at_vip = Target::new(target.service, target.id, vip);
+        let result = running.lane.inside(|| self.monitor.probe(&at_vip, left));
+        result.map_err(ProbeFailure::from)?.map_err(|failure| {
+            // What the configuration says, and not what was left of it.
+            let failure = match failure {
+                ProbeFailure::Timeout(_) => ProbeFailure::Timeout(timeout),
+                failure => failure,
+            };
+            explain(failure, &running.evidence(), way.address, way.is_tunnel)
+        })
+    }
+}
+
+impl ThroughVip {
+    /// Of a prefix, its first address: they are all served alike.
+    fn vip(&self) -> IpAddr {
+        let prefix = self.service.prefix();
+        prefix.hosts().next().unwrap_or_else(|| prefix.addr())
+    }
+}
