@@ -78,6 +78,8 @@ impl Health {
             let Some(binding) = &bound.monitor else {
                 continue;
             };
+            // One for all backends, so that it is given its news once.
+            let monitor = self.monitor(bound.service.key, binding);
             for backend in &bound.service.backends {
                 let (service, id) = (bound.service.key.to_string(), backend.id().to_owned());
                 wanted.insert((service.clone(), id.clone()), binding.policy.initial);
@@ -85,7 +87,7 @@ impl Health {
                     service,
                     id,
                     address: backend.address(),
-                    monitor: self.monitor(bound.service.key, binding),
+                    monitor: Arc::clone(&monitor),
                     policy: binding.policy,
                 });
             }
