@@ -48,6 +48,7 @@
 //!
 //! * `af-xdp` (default): the AF_XDP driver and the director. Linux only; building it takes `clang`,
 //!   `m4`, `pkg-config` and libelf's headers.
+//! * `http`: the HTTP and HTTPS monitor, with its client and TLS.
 //! * `pcap`: a driver that reads and writes capture files.
 
 #![deny(unsafe_code)]

@@ -42,7 +42,7 @@ impl Health {
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
-        let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
+        let runner = Runner::start(Runner::MOST_THREADS, events).map_err(thread)?;
         let report = Arc::clone(shared);
         let listener = std::thread::Builder::new()
             .name("dsrlb-health-events".to_owned())
@@ -78,6 +78,8 @@ impl Health {
             let Some(binding) = &bound.monitor else {
                 continue;
             };
+            // One for all backends, so that it is given its news once.
+            let monitor = self.monitor(bound.service.key, binding);
             for backend in &bound.service.backends {
                 let (service, id) = (bound.service.key.to_string(), backend.id().to_owned());
                 wanted.insert((service.clone(), id.clone()), binding.policy.initial);
@@ -85,7 +87,7 @@ impl Health {
                     service,
                     id,
                     address: backend.address(),
-                    monitor: self.monitor(bound.service.key, binding),
+                    monitor: Arc::clone(&monitor),
                     policy: binding.policy,
                 });
             }

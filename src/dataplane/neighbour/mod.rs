@@ -7,6 +7,7 @@
 //!
 //! - [`NeighbourTable`] is the pure part: what is wanted, what is known, when to ask again.
 //! - `Resolver` is the I/O: netlink sockets and, if wanted, a thread.
+//! - `verify` asks for one neighbour now, for a monitor.
 
 mod state;
 mod table;
@@ -17,6 +18,8 @@ mod decode;
 mod resolver;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod thread;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod verify;
 
 pub use state::{
     Entry, Freshness, Link, LinkState, NeighbourEvent, NeighbourState, Observation, Path,
@@ -30,3 +33,5 @@ pub use resolver::{Resolver, ResolverError};
 pub use thread::ResolverThread;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub(crate) use thread::join;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub use verify::{Unverified, verify};

@@ -3,7 +3,7 @@
 use super::evidence::{Evidence, explain};
 use super::prober::{Prober, Session};
 use crate::balancer::VipKey;
-use crate::health::{Monitor, ProbeFailure, Target};
+use crate::health::{Monitor, News, ProbeFailure, Target};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +40,10 @@ impl Monitor for ThroughVip {
             };
             explain(failure, &running.evidence(), way.address, way.is_tunnel)
         })
+    }
+
+    fn subscribe(&self, news: News) {
+        self.monitor.subscribe(news);
     }
 }
 
