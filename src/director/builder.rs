@@ -271,9 +271,10 @@ impl DirectorBuilder {
         let has_tunnels = self.tunnel_sources.iter().next().is_some();
         let feedback = has_tunnels.then(|| FeedbackListener::start(&shared)).transpose();
         let feedback = feedback.map_err(StartError::Feedback)?;
+        shared.attach()?;
         let health = Health::start(&config, &shared, prober)?;
         let updater = Arc::new(Updater::new(Arc::clone(&shared), resolver, health));
-        shared.attach()?;
+        shared.serve()?;
         let source = self.source.map(|source| SourceThread::start(source, &updater, &shared));
         let source = source.transpose();
         let source = source.map_err(|source| StartError::Thread { thread: "config", source })?;

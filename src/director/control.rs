@@ -305,10 +305,18 @@ impl Shared {
         self.tell();
     }
 
-    /// The last step of the start: traffic comes from now on, and events are told.
+    /// Attaches the program, for the answers to the first probes alone: who is well is known before
+    /// there is traffic.
     pub(super) fn attach(&self) -> Result<(), XdpError> {
         let mut control = self.lock();
-        control.interface.attach()?;
+        control.interface.set_serving(false)?;
+        control.interface.attach()
+    }
+
+    /// The last step of the start: traffic comes from now on, and events are told.
+    pub(super) fn serve(&self) -> Result<(), XdpError> {
+        let mut control = self.lock();
+        control.interface.set_serving(true)?;
         for vip in vip_set(&control.config) {
             control.announce(vip);
         }
