@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use support::flow_model::check_flow_table;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn agrees_with_the_model(data in prop::collection::vec(any::<u8>(), 1..1600)) {
+    fn agrees_with_the_model(data in prop::collection::vec(any::<u8>(), 1..1200)) {
         check_flow_table(&data);
     }
 

@@ -164,12 +164,9 @@ impl Model {
         if backend.slot() >= SLOTS {
             return Inserted::NotKept;
         }
-        // Set by set, as the second is not looked at if the first has the flow.
-        for set in self.sets_of(key) {
-            self.purge(set);
-            if let Some(item) = self.flows.get(&key).filter(|item| item.set == set) {
-                return Inserted::Known(item.backend);
-            }
+        self.sets_of(key).iter().for_each(|set| self.purge(*set));
+        if let Some(item) = self.flows.get(&key) {
+            return Inserted::Known(item.backend);
         }
         // What each of the two sets would cost: (0, proven flows in it, -), or (1, rank, end) of the
         // flow that would have to go.

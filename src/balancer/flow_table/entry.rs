@@ -32,6 +32,17 @@ impl Entry {
         end.min(MAX_TICK) << STATE_BITS | state as u32
     }
 
+    #[inline]
+    pub(super) const fn is_used(&self) -> bool {
+        self.life != 0
+    }
+
+    #[inline]
+    pub(super) const fn is_unproven(&self) -> bool {
+        let state = self.life & ((1 << STATE_BITS) - 1);
+        (state == State::Opening as u32) | (state == State::Single as u32)
+    }
+
     /// None if it is free.
     #[inline]
     pub(super) const fn state(&self) -> Option<State> {
@@ -62,12 +73,17 @@ pub(super) struct Set(pub(super) [Entry; WAYS]);
 impl Set {
     pub(super) const FREE: Self = Self([Entry::FREE; WAYS]);
 
-    /// The entry of this flow, alive or not.
+    /// A bit for each entry of which this is true.
     #[inline]
-    pub(super) fn find(&mut self, key: u64) -> Option<(&mut Entry, State)> {
-        let same = self.0.iter_mut().find(|entry| entry.key == key && entry.state().is_some())?;
-        let state = same.state()?;
-        Some((same, state))
+    pub(super) fn mask(&self, is: impl Fn(&Entry) -> bool) -> u32 {
+        let [a, b, c, d] = self.0.each_ref().map(|entry| u32::from(is(entry)));
+        a | b << 1 | c << 2 | d << 3
+    }
+
+    /// A bit for the entry of this flow, alive or not.
+    #[inline]
+    pub(super) fn holding(&self, key: u64) -> u32 {
+        self.mask(|entry| (entry.key == key) & entry.is_used())
     }
 }
 

@@ -7,9 +7,11 @@
 //! A flow may be in either of two sets: number `hash * n >> 64` of `n`, and, with `low` the hash
 //! turned by 32 bits, `1 + (low * (n - 1) >> 64)` further on, round about. A new one goes where fewer
 //! proven flows are. That is what makes full sets rare while there is room elsewhere: of random flows
-//! that are three quarters of the entries, less than one in a hundred finds no place; with one choice
-//! it would be one in seven. A look-up reads two lines, both known from the hash, so that
-//! [`FlowTable::touch`] can fetch those of a whole batch at a time.
+//! as many as three quarters of the entries, one in 180 finds no place, and of half as many as there
+//! are entries none; with one choice it would be one in ten, and one in 25 (`cargo test --test
+//! flow_table full -- --nocapture`). So ask for twice the flows that must not be forgotten: 32 bytes a
+//! flow. A look-up reads two lines, both known from the hash, so that [`FlowTable::touch`] can fetch
+//! those of a whole batch at a time.
 //!
 //! # Who may stay
 //!
@@ -219,32 +221,27 @@ impl FlowTable {
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Found {
         let now = self.clock.ticks(now);
-        for number in self.sets_of(key) {
-            let Some((entry, state)) = self.sets.get_mut(number).and_then(|set| set.find(key.0))
-            else {
-                continue;
-            };
-            let (backend, end) = (entry.backend, entry.end());
-            let alive = end > now && usable(backend);
-            // Heard of so lately that more is left than its whole life without that time.
-            let recent =
-                end.saturating_add(lives.copy) > now.saturating_add(lives.of(state, signal));
-            let (next, end) = match state::step(state, signal, recent) {
-                Step::Keep if alive => (state, end),
-                Step::Renew(next) if alive => (next, now.saturating_add(lives.of(next, signal))),
-                Step::Shorten(next) if alive => (next, end.min(now.saturating_add(lives.closing))),
-                step => {
-                    *entry = Entry::FREE;
-                    self.tally.remove(backend, state);
-                    let reopened = alive && step == Step::Reselect;
-                    return if reopened { Found::Reopened(backend) } else { Found::Missing };
-                }
-            };
-            entry.set(next, end);
-            self.tally.change(state, next);
-            return Found::Known(backend, next);
-        }
-        Found::Missing
+        let Some((entry, state)) = self.entry(key) else {
+            return Found::Missing;
+        };
+        let (backend, end) = (entry.backend, entry.end());
+        let alive = end > now && usable(backend);
+        // Heard of so lately that more is left than its whole life without that time.
+        let recent = end.saturating_add(lives.copy) > now.saturating_add(lives.of(state, signal));
+        let (next, end) = match state::step(state, signal, recent) {
+            Step::Keep if alive => (state, end),
+            Step::Renew(next) if alive => (next, now.saturating_add(lives.of(next, signal))),
+            Step::Shorten(next) if alive => (next, end.min(now.saturating_add(lives.closing))),
+            step => {
+                *entry = Entry::FREE;
+                self.tally.remove(backend, state);
+                let reopened = alive && step == Step::Reselect;
+                return if reopened { Found::Reopened(backend) } else { Found::Missing };
+            }
+        };
+        entry.set(next, end);
+        self.tally.change(state, next);
+        Found::Known(backend, next)
     }
 
     /// Remembers that a flow which was not found, and of which this packet came, goes to this backend.
@@ -268,16 +265,28 @@ impl FlowTable {
 
     /// Forgets a flow; says where it went, if it was there.
     pub fn remove(&mut self, key: FlowKey) -> Option<BackendIndex> {
-        for number in self.sets_of(key) {
-            if let Some((entry, state)) = self.sets.get_mut(number).and_then(|set| set.find(key.0))
-            {
-                let backend = entry.backend;
-                *entry = Entry::FREE;
-                self.tally.remove(backend, state);
-                return Some(backend);
-            }
+        let (entry, state) = self.entry(key)?;
+        let backend = entry.backend;
+        *entry = Entry::FREE;
+        self.tally.remove(backend, state);
+        Some(backend)
+    }
+
+    /// The entry of a flow, alive or not. In which of eight places it is cannot be predicted, so all
+    /// are compared and nothing branches by it.
+    #[inline]
+    fn entry(&mut self, key: FlowKey) -> Option<(&mut Entry, State)> {
+        let [first, second] = self.sets_of(key);
+        let holding = |number: usize| self.sets.get(number).map_or(0, |set| set.holding(key.0));
+        let found = holding(first) | holding(second) << WAYS;
+        if found == 0 {
+            return None;
         }
-        None
+        let place = found.trailing_zeros() as usize;
+        let set = if place < WAYS { first } else { second };
+        let entry = self.sets.get_mut(set)?.0.get_mut(place % WAYS)?;
+        let state = entry.state()?;
+        Some((entry, state))
     }
 
     /// By the rules [above](self).
@@ -291,35 +300,33 @@ impl FlowTable {
             return Inserted::NotKept;
         };
         let now = self.clock.ticks(now);
-        let mut best: Option<(Place, usize)> = None;
-        for number in self.sets_of(FlowKey(new.key)) {
-            let Some(set) = self.sets.get_mut(number) else {
-                continue;
-            };
-            purge(set, now, &mut self.tally, &usable);
-            if let Some((known, _)) = set.find(new.key) {
-                return Inserted::Known(known.backend);
-            }
-            if let Some(place) = Place::offered(set, state)
-                && best.is_none_or(|(best, _)| place.is_better_than(&best))
-            {
-                best = Some((place, number));
+        let key = FlowKey(new.key);
+        let numbers = self.sets_of(key);
+        for number in numbers {
+            if let Some(set) = self.sets.get_mut(number) {
+                purge(set, now, &mut self.tally, &usable);
             }
         }
-        let taken = best.and_then(|(place, number)| {
-            let entry = self.sets.get_mut(number)?.0.get_mut(place.way)?;
-            if let Some(displaced) = entry.state() {
-                self.tally.remove(entry.backend, displaced);
-                self.tally.counts.displaced += 1;
-            }
-            *entry = new;
-            self.tally.add(new.backend, state);
-            Some(Inserted::New(state))
-        });
-        taken.unwrap_or_else(|| {
+        if let Some((known, _)) = self.entry(key) {
+            return Inserted::Known(known.backend);
+        }
+        let [Some(first), Some(second)] = numbers
+            .map(|number| self.sets.get(number).map(|set| Place::offered(number, set, state)))
+        else {
+            return Inserted::NotKept;
+        };
+        let place = first.better(second);
+        let Some(entry) = place.and_then(|place| place.entry(&mut self.sets)) else {
             self.tally.counts.refused += 1;
-            Inserted::Refused
-        })
+            return Inserted::Refused;
+        };
+        let old = std::mem::replace(entry, new);
+        if let Some(displaced) = old.state() {
+            self.tally.remove(old.backend, displaced);
+            self.tally.counts.displaced += 1;
+        }
+        self.tally.add(new.backend, state);
+        Inserted::New(state)
     }
 }
 

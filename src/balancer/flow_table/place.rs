@@ -1,61 +1,85 @@
 //! Where a flow that is not in the table may go.
+//!
+//! What a set holds is unpredictable, so nothing here branches by it: a set is read into masks of four
+//! bits, and places are compared as numbers.
 
-use super::entry::{Set, WAYS};
+use super::entry::{Entry, Set, WAYS};
 use super::state::State;
 use super::tally::Tally;
 use crate::verdict::BackendIndex;
 
-/// How many entries of a set unproven flows may hold: a quarter of the table at most, and of that
-/// only what proven flows do not need.
-const UNPROVEN_WAYS: usize = 1;
-
 /// What a place costs; the least is taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Cost {
+struct Cost(u64);
+
+impl Cost {
+    const NO_PLACE: Self = Self(u64::MAX);
+
     /// Nothing; this many proven flows are beside it. Where fewer are, more can still come.
-    Free(usize),
-    /// This unproven flow, which would be forgotten at that tick.
-    Displaces(State, u32),
+    const fn free(proven: u32) -> Self {
+        Self(proven as u64)
+    }
+
+    /// An unproven flow in this state, which would be forgotten at that tick.
+    const fn displacing(state: State, end: u32) -> Self {
+        Self(1 << 40 | (state as u64) << 32 | end as u64)
+    }
 }
 
 /// A place in a set, for a flow that is in none of its entries.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     cost: Cost,
-    pub(super) way: usize,
+    set: usize,
+    way: usize,
 }
 
 impl Place {
-    /// Whether it costs less, wherever in its set it is.
-    pub(super) fn is_better_than(&self, other: &Self) -> bool {
-        self.cost < other.cost
+    /// The best place that set number `set`, which has been [purged](purge), offers to a flow in this
+    /// state.
+    #[inline]
+    pub(super) fn offered(number: usize, set: &Set, state: State) -> Self {
+        let free = set.mask(|entry| !entry.is_used());
+        let unproven = set.mask(Entry::is_unproven);
+        let proven = WAYS as u32 - (free | unproven).count_ones();
+        let no_place = Self { cost: Cost::NO_PLACE, set: number, way: 0 };
+
+        let of_free = match free {
+            0 => no_place,
+            _ => Self { cost: Cost::free(proven), way: first(free), ..no_place },
+        };
+        // There is one at most, since another unproven one is only given its place.
+        let of_unproven = match set.0.get(first(unproven)) {
+            Some(entry) => match entry.state() {
+                Some(held) if held <= state => {
+                    let cost = Cost::displacing(held, entry.end());
+                    Self { cost, way: first(unproven), ..no_place }
+                }
+                _ => no_place,
+            },
+            None => no_place,
+        };
+        let prefers_free = free != 0 && (state.is_proven() || unproven == 0);
+        if prefers_free { of_free } else { of_unproven }
     }
 
-    /// The best place that `set`, which has been [purged](purge), offers to a flow in this state.
-    pub(super) fn offered(set: &Set, state: State) -> Option<Self> {
-        let (mut free, mut proven, mut unproven) = (None, 0, 0);
-        let mut weakest: Option<Self> = None;
-        for (way, entry) in set.0.iter().enumerate() {
-            match entry.state() {
-                None => free = free.or(Some(way)),
-                Some(held) if held.is_proven() => proven += 1,
-                Some(held) => {
-                    unproven += 1;
-                    let place = Self { cost: Cost::Displaces(held, entry.end()), way };
-                    let gives_way = held <= state;
-                    if gives_way && weakest.is_none_or(|weakest| place.is_better_than(&weakest)) {
-                        weakest = Some(place);
-                    }
-                }
-            }
-        }
-        match free {
-            Some(way) if state.is_proven() || unproven < UNPROVEN_WAYS => {
-                Some(Self { cost: Cost::Free(proven), way })
-            }
-            _ => weakest,
-        }
+    /// The cheaper one, the first if they are equal; none if neither is any.
+    #[inline]
+    pub(super) fn better(self, other: Self) -> Option<Self> {
+        let better = if other.cost < self.cost { other } else { self };
+        (better.cost != Cost::NO_PLACE).then_some(better)
     }
+
+    #[inline]
+    pub(super) fn entry<'a>(&self, sets: &'a mut [Set]) -> Option<&'a mut Entry> {
+        sets.get_mut(self.set)?.0.get_mut(self.way)
+    }
+}
+
+/// The position of the first bit; out of range if there is none.
+#[inline]
+const fn first(mask: u32) -> usize {
+    mask.trailing_zeros() as usize
 }
 
 /// Frees the entries of a set whose time is over or whose backend is gone.
@@ -66,13 +90,21 @@ pub(super) fn purge(
     tally: &mut Tally,
     usable: &impl Fn(BackendIndex) -> bool,
 ) {
-    for way in 0..WAYS {
-        if let Some(entry) = set.0.get_mut(way)
-            && let Some(state) = entry.state()
-            && (entry.end() <= now || !usable(entry.backend))
+    // What is free is over, too: one mask says whether there is anything to do.
+    let over = set.mask(|entry| entry.is_used() & ((entry.end() <= now) | !usable(entry.backend)));
+    if over != 0 {
+        free(set, over, tally);
+    }
+}
+
+#[cold]
+fn free(set: &mut Set, over: u32, tally: &mut Tally) {
+    for (way, entry) in set.0.iter_mut().enumerate() {
+        if let Some(state) = entry.state()
+            && over >> way & 1 == 1
         {
             tally.remove(entry.backend, state);
-            *entry = super::entry::Entry::FREE;
+            *entry = Entry::FREE;
         }
     }
 }
