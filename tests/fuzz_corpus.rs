@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use support::{beyond, harness};
+use support::{beyond, flow_model, harness};
 
 fn replay(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -45,4 +45,9 @@ fn icmp() {
 #[test]
 fn fragments() {
     replay("fragments", beyond::check_fragments);
+}
+
+#[test]
+fn flow_table() {
+    replay("flow_table", flow_model::check_flow_table);
 }

@@ -19,6 +19,7 @@
 
 mod assign;
 mod backend;
+mod flow_table;
 mod policy;
 mod registry;
 mod service;
@@ -26,6 +27,12 @@ mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
 pub use backend::{AdminState, Backend, RealServer};
+/// For the benchmarks and fuzz targets; no part of the API until a balancer uses it.
+#[doc(hidden)]
+pub use flow_table::{
+    CapacityError, FlowCounts, FlowKey, FlowRecord, FlowTable, FlowTimes, Found, Inserted,
+    Lifetimes, Signal, State,
+};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
 pub use service::{Echo, Scope, VipKey, VirtualService, WhenAllDown};
