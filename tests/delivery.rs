@@ -609,7 +609,7 @@ fn fragments_in_any_order_reach_one_backend() {
         assert_eq!((counts.forwarded, counts.held, counts.verdicts()), (18, 0, 18));
         // The first never comes.
         assert_eq!(world.send(fragment(1000, 2000, true, 99)).0, Verdict::Hold);
-        world.pipeline.expire(Timestamp(600_000_000));
+        world.pipeline.idle(&world.plan.snapshot, Timestamp(600_000_000));
         let counts = world.counts();
         assert_eq!((counts.held, counts.dropped(DropReason::FragmentTimeout)), (0, 1));
     }

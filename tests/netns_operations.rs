@@ -4,10 +4,13 @@
 #[path = "../examples/lab/mod.rs"]
 mod lab;
 
-use dsrlb::balancer::{AdminState, RealServer, Rendezvous, VipKey, VirtualService, WhenAllDown};
-use dsrlb::config::{Config, ConfigSource, SourceError};
+use dsrlb::balancer::{
+    AdminState, FlowBalancer, FlowTimes, RealServer, VipKey, VirtualService, WhenAllDown,
+};
+use dsrlb::config::{Config, ConfigSource, Limits, SourceError};
 use dsrlb::dataplane::Idle;
 use dsrlb::director::{Director, DirectorBuilder, DrainEnd, Event};
+use dsrlb::flow::HashKey;
 use dsrlb::health::{HealthPolicy, Monitor, MonitorBinding, ProbeFailure, Target, Through};
 use lab::{Host, HttpConnection, Lab, LabOptions, http_get};
 use std::collections::BTreeSet;
@@ -25,12 +28,17 @@ fn server(host: &Host) -> RealServer {
 }
 
 fn service<'a>(vip: SocketAddr, backends: impl IntoIterator<Item = &'a Host>) -> VirtualService {
-    let service = VirtualService::new(format!("{vip}/tcp").parse().unwrap()).policy(Rendezvous);
+    let service = VirtualService::new(format!("{vip}/tcp").parse().unwrap());
     backends.into_iter().fold(service, |service, host| service.backend(server(host)))
 }
 
 fn start(lab: &Lab, set: impl FnOnce(DirectorBuilder) -> DirectorBuilder + Send) -> Director {
     lab.director.enter(|| set(Director::builder(&lab.director.interface)).start().unwrap())
+}
+
+/// Room for more flows than any test here has.
+fn remembering() -> FlowBalancer {
+    FlowBalancer::new(1 << 16, Limits::default().backends, HashKey::new([7; 16])).unwrap()
 }
 
 /// Who answers `count` requests.
@@ -86,6 +94,64 @@ fn the_operators_word_and_what_is_observed_do_not_blur() {
     assert_eq!(answering(&lab, vip, 40), set(["b1", "b2", "b3"]));
     let error = director.drain(key, "b9", TIMEOUT).unwrap_err().to_string();
     assert!(error.contains("b9"), "{error}");
+}
+
+/// Connections to a backend that is drained go on to their end; the handle tells how many are left.
+#[test]
+fn a_drain_waits_for_the_connections_there_are() {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("drain")) else { return };
+    let _http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    let key: VipKey = format!("{vip}/tcp").parse().unwrap();
+    let times = FlowTimes { closing: Duration::from_millis(300), ..FlowTimes::default() };
+    let director = start(&lab, |builder| {
+        builder.balancer(move || remembering().times(&times)).service(service(vip, &lab.backends))
+    });
+    let open = || HttpConnection::open(vip, TIMEOUT).unwrap();
+    let mut connections: Vec<_> = lab.client.enter(|| (0..30).map(|_| open()).collect());
+    let mut of_b1 = Vec::new();
+    for mut connection in connections.drain(..) {
+        if connection.get("/").unwrap().backend() == "b1" {
+            of_b1.push(connection);
+        }
+    }
+    // Those of the others are closed, and forgotten after a moment.
+    assert!(of_b1.len() > 2, "{}", of_b1.len());
+    let drain = director.drain(key, "b1", TIMEOUT * 20).unwrap();
+    assert_eq!(answering(&lab, vip, 40), set(["b2", "b3"]));
+    until("it is counted", || drain.flows_left() == Some(of_b1.len() as u64));
+    assert_eq!(drain.end(), None);
+    for connection in &mut of_b1 {
+        assert_eq!(connection.get("/").unwrap().backend(), "b1");
+    }
+    let mut last = of_b1.pop().unwrap();
+    drop(of_b1);
+    until("the closed ones are forgotten", || drain.flows_left() == Some(1));
+    assert_eq!(last.get("/").unwrap().backend(), "b1");
+    drop(last);
+    assert_eq!(drain.wait(), DrainEnd::Empty);
+
+    // A deadline cuts what is left, and so does a flush.
+    director.set_admin(key, "b1", None).unwrap();
+    for cut in ["deadline", "flush"] {
+        let mut connection = lab.client.enter(|| {
+            loop {
+                let mut connection = open();
+                if connection.get("/").unwrap().backend() == "b1" {
+                    return connection;
+                }
+            }
+        });
+        if cut == "deadline" {
+            let drain = director.drain(key, "b1", Duration::from_millis(400)).unwrap();
+            assert_eq!(connection.get("/").unwrap().backend(), "b1");
+            assert_eq!(drain.wait(), DrainEnd::Deadline);
+        } else {
+            director.flush(key, "b1").unwrap();
+        }
+        connection.get("/").unwrap_err();
+        director.set_admin(key, "b1", None).unwrap();
+    }
 }
 
 /// Finds ill whoever is named.
@@ -185,7 +251,7 @@ fn a_hundred_configurations_under_load_break_nothing_that_stays() {
     let director = {
         let told = Arc::clone(&told);
         start(&lab, move |builder| {
-            builder.source(Scripted(receiver)).on_event(move |event| {
+            builder.balancer(remembering).source(Scripted(receiver)).on_event(move |event| {
                 if matches!(event, Event::ConfigApplied(_) | Event::ConfigRefused(_)) {
                     told.lock().unwrap().push(event.to_string());
                 }
@@ -211,7 +277,6 @@ fn a_hundred_configurations_under_load_break_nothing_that_stays() {
             })
             .collect();
         for round in 0..100 {
-            // With rendezvous hashing, whoever comes or goes moves no flow between the others.
             sender.send(Ok(with(2 + round % 2))).unwrap();
             until("applied", || told.lock().unwrap().len() == round + 1);
         }

@@ -43,6 +43,16 @@ pub trait Balancer: Send {
         }
     }
 
+    /// Whether a flow may go elsewhere than its hash says, so that a later fragment, which does not
+    /// tell its flow, has to follow the first one wherever it has ports.
+    fn remembers_flows(&self) -> bool {
+        false
+    }
+
+    /// Puts what it remembers in order: called once with every batch, and again and again while there
+    /// is no traffic, when it may take a millisecond.
+    fn tend(&mut self, _services: &ServiceTable, _now: Timestamp, _is_idle: bool) {}
+
     /// How many flows it remembers of a backend; none if it remembers no flows.
     fn flows(&self, _backend: BackendIndex) -> u64 {
         0
@@ -67,6 +77,14 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
         assigned: &mut [Assignment],
     ) {
         (**self).assign_batch(services, packets, now, assigned);
+    }
+
+    fn remembers_flows(&self) -> bool {
+        (**self).remembers_flows()
+    }
+
+    fn tend(&mut self, services: &ServiceTable, now: Timestamp, is_idle: bool) {
+        (**self).tend(services, now, is_idle);
     }
 
     fn flows(&self, backend: BackendIndex) -> u64 {

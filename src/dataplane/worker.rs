@@ -105,7 +105,8 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             pipeline.process(snapshots.load(), now, frames);
         })?;
         if count == 0 {
-            self.pipeline.expire(Timestamp(started.elapsed().as_nanos() as u64));
+            let now = Timestamp(started.elapsed().as_nanos() as u64);
+            self.pipeline.idle(snapshots.load(), now);
         }
         let Self { io, prober, pipeline, .. } = self;
         pipeline.drain(|port, frame| match port {
