@@ -5,7 +5,8 @@
 mod lab;
 
 use dsrlb::balancer::{RealServer, VirtualService};
-use dsrlb::director::{Director, NeighbourReachable};
+use dsrlb::dataplane::neighbour::NeighbourReachable;
+use dsrlb::director::Director;
 use dsrlb::health::{
     All, HealthPolicy, Http, IcmpEcho, Monitor, MonitorBinding, Push, TcpConnect, Through,
     UdpRequest, monitor_fn,

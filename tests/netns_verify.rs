@@ -6,7 +6,7 @@
 #[path = "support/pair.rs"]
 mod pair;
 
-use dsrlb::director::NeighbourReachable;
+use dsrlb::dataplane::neighbour::NeighbourReachable;
 use dsrlb::health::{Monitor, ProbeFailure, Target};
 use pair::*;
 use std::net::IpAddr;

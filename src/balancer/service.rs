@@ -113,6 +113,8 @@ impl FromStr for VipKey {
     }
 }
 
+serde_as_text!(VipKey);
+
 /// What becomes of an ICMP or ICMPv6 echo request ("ping") to a VIP.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
 pub enum Echo {
@@ -124,6 +126,13 @@ pub enum Echo {
     /// It goes to one of this service's backends, by the hash of its addresses.
     Forward,
 }
+
+named!(
+    Echo,
+    "answer to pings",
+    "answer, drop or forward",
+    ["answer" => Answer, "drop" => Drop, "forward" => Forward]
+);
 
 /// What becomes of packets to a service of which no backend may take new flows.
 #[derive(Clone, Debug, Default)]

@@ -32,7 +32,6 @@ mod drain;
 mod error;
 mod feedback;
 mod health;
-mod neighbour_monitor;
 mod source;
 mod status;
 mod through;
@@ -42,7 +41,6 @@ mod workers;
 pub use builder::DirectorBuilder;
 pub use drain::{Drain, DrainEnd};
 pub use error::{StartError, UpdateError};
-pub use neighbour_monitor::NeighbourReachable;
 pub use status::{Applied, BackendStatus, Event, Stats};
 
 use crate::balancer::{AdminState, Backend, VipKey, VirtualService};

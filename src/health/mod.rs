@@ -19,7 +19,7 @@
 //! | [`TcpConnect`] | accepts a TCP connection |
 //! | [`UdpRequest`] | answers a datagram, as [`Answer`] says |
 //! | `Http` (feature `http`) | answers an HTTP or HTTPS request with the right status and body |
-//! | `director::NeighbourReachable` (feature `af-xdp`) | answers ARP or neighbour discovery |
+//! | `dataplane::neighbour::NeighbourReachable` (feature `af-xdp`) | answers ARP or neighbour discovery |
 //! | [`Push`] | is reported to be well, by an embedder who knows |
 //! | [`All`], [`Any`], [`Not`] | is so by all of several monitors, by one of them, or not by one |
 //! | [`monitor_fn`] | a function says is well |

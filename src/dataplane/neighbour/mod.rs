@@ -15,6 +15,8 @@ mod table;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod decode;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod monitor;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod resolver;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod thread;
@@ -27,6 +29,8 @@ pub use state::{
 };
 pub use table::NeighbourTable;
 
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub use monitor::NeighbourReachable;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use resolver::{Resolver, ResolverError};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]

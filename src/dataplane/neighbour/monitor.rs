@@ -1,6 +1,6 @@
 //! The ARP and neighbour discovery monitor.
 
-use crate::dataplane::neighbour::{Unverified, verify};
+use super::verify::{Unverified, verify};
 use crate::health::{Monitor, ProbeFailure, Target};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// neighbour that has gone silent within the time of the policy, instead of within a minute.
 ///
 /// ```no_run
-/// use dsrlb::director::NeighbourReachable;
+/// use dsrlb::dataplane::neighbour::NeighbourReachable;
 /// use dsrlb::health::{MonitorBinding, Through};
 ///
 /// let binding = MonitorBinding::new(NeighbourReachable).through(Through::Backend);
