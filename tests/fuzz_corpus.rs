@@ -2,6 +2,10 @@
 
 mod support;
 
+#[cfg(feature = "file")]
+#[path = "support/config.rs"]
+mod config;
+
 use std::fs;
 use std::path::Path;
 use support::{beyond, harness};
@@ -45,4 +49,10 @@ fn icmp() {
 #[test]
 fn fragments() {
     replay("fragments", beyond::check_fragments);
+}
+
+#[cfg(feature = "file")]
+#[test]
+fn config() {
+    replay("config", config::check_config);
 }
