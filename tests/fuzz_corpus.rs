@@ -2,6 +2,10 @@
 
 mod support;
 
+#[cfg(feature = "file")]
+#[path = "support/config.rs"]
+mod config;
+
 use std::fs;
 use std::path::Path;
 use support::{beyond, flow_model, harness};
@@ -50,4 +54,10 @@ fn fragments() {
 #[test]
 fn flow_table() {
     replay("flow_table", flow_model::check_flow_table);
+}
+
+#[cfg(feature = "file")]
+#[test]
+fn config() {
+    replay("config", config::check_config);
 }

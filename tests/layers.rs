@@ -48,8 +48,21 @@ fn each_layer_names_only_those_below_it() {
         ("packet", &["error", "flow", "forwarding", "verdict"]),
         ("balancer", &["error", "flow", "forwarding", "verdict"]),
         ("health", &["error", "flow", "packet", "text"]),
-        ("config", &["balancer", "error", "flow", "forwarding", "health", "packet", "verdict"]),
         ("dataplane", &["balancer", "error", "flow", "forwarding", "health", "packet", "verdict"]),
+        (
+            "config",
+            &[
+                "balancer",
+                "dataplane",
+                "error",
+                "flow",
+                "forwarding",
+                "health",
+                "packet",
+                "text",
+                "verdict",
+            ],
+        ),
     ] {
         for (path, source) in sources_of(module) {
             for name in named(&source).into_iter().filter(|name| *name != module) {

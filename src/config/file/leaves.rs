@@ -223,6 +223,31 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
     pairs.iter().map(byte).collect::<Option<Vec<u8>>>().filter(|_| rest.is_empty())
 }
 
+/// A backend's name: 1 to 255 bytes of text without control characters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendId(String);
+
+impl BackendId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Item for BackendId {
+    const ALLOWED: &'static str = "a name: 1 to 255 bytes, without control characters";
+
+    fn read(value: &DeValue<'_>, at: &Place<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        text(value, at, reader, Self::ALLOWED, |text| {
+            let valid = (1..=255).contains(&text.len()) && !text.contains(char::is_control);
+            valid.then(|| Self(text.to_owned()))
+        })
+    }
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 })
+    }
+}
+
 /// A name that a Linux network interface can have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InterfaceName(String);

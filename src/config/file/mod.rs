@@ -36,7 +36,7 @@ mod table;
 
 pub use dataplane::{Dataplane, Mode};
 pub use forward::{ForwardTable, Gue, Ipip, L3dsr};
-pub use leaves::{InterfaceName, Payload};
+pub use leaves::{BackendId, InterfaceName, Payload};
 pub use probing::{Monitor, MonitorKind};
 pub use service::{AllDown, Backend, PolicyName, Service};
 

@@ -1,6 +1,6 @@
 //! `[[service]]` and `[[service.backend]]`.
 
-use super::leaves::names;
+use super::leaves::{BackendId, names};
 use super::probing::Monitor;
 use super::table::{Examine, Keys, table};
 use crate::balancer::{
@@ -92,7 +92,7 @@ table! {
     Backend named by "address" {
         /// A name that stays the same for as long as this is the same server; the address unless told.
         /// It decides which flows the server gets, so directors that share a VIP must agree on it.
-        "id" id: Option<String>,
+        "id" id: Option<BackendId>,
         /// The server's own address.
         "address" address: IpAddr,
         /// Its share of new flows, relative to the others; 1 unless told, 0 for none.
@@ -153,7 +153,7 @@ impl Backend {
     pub fn to_server(&self) -> RealServer {
         let mut server = RealServer::new(self.address);
         if let Some(id) = &self.id {
-            server = server.with_id(id);
+            server = server.with_id(id.as_str());
         }
         if let Some(weight) = self.weight {
             server = server.with_weight(weight);
