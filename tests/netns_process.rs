@@ -2,6 +2,8 @@
 
 #[path = "../examples/lab/mod.rs"]
 mod lab;
+#[path = "support/process.rs"]
+mod process;
 
 use dsrlb::balancer::{Assignment, Balancer, RealServer, ServiceTable, VirtualService};
 use dsrlb::dataplane::af_xdp::{AttachMode, Attached, CopyMode, XdpOptions};
@@ -9,12 +11,12 @@ use dsrlb::director::{Director, DirectorBuilder, Event};
 use dsrlb::flow::{PacketInfo, Timestamp};
 use dsrlb::health::{HealthPolicy, Monitor, MonitorBinding, ProbeFailure, Target, Through};
 use lab::{Host, Lab, LabOptions, http_get};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use process::{Example, example};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -54,49 +56,6 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The example as a process of its own in the director's namespace, killed when dropped.
-struct Example(Child);
-
-impl Example {
-    fn simple_vip(lab: &Lab, arguments: &[&str]) -> Self {
-        let interface = ["--interface", &lab.director.interface];
-        Self::start(lab, "simple_vip", &[&interface, arguments].concat())
-    }
-
-    fn start(lab: &Lab, name: &str, arguments: &[&str]) -> Self {
-        let child = Command::new("ip")
-            .args(["netns", "exec", lab.director.namespace.name()])
-            .arg(example(name))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Examples are built along with the tests, into the directory above theirs.
-fn example(name: &str) -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let path = path.join("examples").join(name);
-    assert!(path.exists(), "{} is not built; run `cargo test` without --test", path.display());
-    path
 }
 
 #[test]

@@ -1,0 +1,116 @@
+//! The reference embedder: an appliance that is driven by one file.
+//!
+//! ```text
+//! appliance --config FILE [--check]
+//! ```
+//!
+//! It follows the file (whatever is changed but `[dataplane]` is in force a moment later), has a line on standard error
+//! for each transition, and ends on SIGTERM or SIGINT, giving the traffic back first. With `--check` it says whether the
+//! file is good, and does no more; that takes no root. `schema/config.schema.json` tells editors of the keys.
+
+use clap::Parser;
+use dsrlb::balancer::FlowBalancer;
+use dsrlb::config::FileSource;
+use dsrlb::config::file::{Dataplane, Mode};
+use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
+use dsrlb::director::{Director, DirectorBuilder};
+use dsrlb::flow::HashKey;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Room for this many flows in each worker, of 16 bytes each; half of it is what can be relied upon.
+const FLOWS: usize = 1 << 20;
+
+#[derive(Parser)]
+#[command(about = "A layer-4 Direct Server Return load balancer that is driven by a file")]
+struct Options {
+    /// The configuration, in TOML
+    #[arg(long)]
+    config: PathBuf,
+    /// Say whether it is good, and do no more
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("appliance: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let source = FileSource::open(&options.config)?;
+    let Some(dataplane) = source.dataplane() else {
+        return Err("[dataplane]: is missing; it names the interface".into());
+    };
+    if options.check {
+        println!("{}: good", options.config.display());
+        return Ok(());
+    }
+    // Before the start, so that none is missed.
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let director =
+        builder(dataplane).source(source).on_event(|event| eprintln!("{event}")).start()?;
+    let granted = director.granted();
+    eprintln!("serving: {granted}");
+    for remark in granted.fallbacks.iter().chain(&director.warnings()) {
+        eprintln!("note: {remark}");
+    }
+    while signals.pending().next().is_none() {
+        std::thread::sleep(Duration::from_millis(50));
+        if let Some(failure) = director.failure() {
+            return Err(failure.into());
+        }
+    }
+    let counts = director.shutdown().counts;
+    eprintln!("ended: {} frames received, {} forwarded", counts.io.received, counts.forwarded);
+    Ok(())
+}
+
+/// What `[dataplane]` says, as a director is told it.
+fn builder(dataplane: &Dataplane) -> DirectorBuilder {
+    let usual = XdpOptions::default();
+    let (attach, copy) = match dataplane.mode.unwrap_or_default() {
+        Mode::Auto => (AttachMode::Auto, CopyMode::Auto),
+        Mode::ZeroCopy => (AttachMode::Native, CopyMode::ZeroCopy),
+        Mode::Copy => (AttachMode::Auto, CopyMode::Copy),
+        Mode::Generic => (AttachMode::Generic, CopyMode::Copy),
+    };
+    let limits = dataplane.limits();
+    let vips = u32::try_from(limits.services).unwrap_or(u32::MAX);
+    let xdp = XdpOptions {
+        attach,
+        copy,
+        queues: dataplane.queues.map(u32::from),
+        frames_per_queue: dataplane.frames_per_queue.map_or(usual.frames_per_queue, u32::from),
+        frame_size: dataplane.frame_size.map_or(usual.frame_size, u32::from),
+        max_addresses: usual.max_addresses.max(vips),
+        max_prefixes: usual.max_prefixes.max(vips),
+        ..usual
+    };
+    // The same for all workers, and for nobody else.
+    let secret = RandomState::new();
+    let key = HashKey::new(std::array::from_fn(|at| secret.hash_one(at).to_le_bytes()[0]));
+    let mut builder = Director::builder(dataplane.ingress())
+        .xdp(xdp)
+        .limits(limits)
+        .answer_for_vips(dataplane.answer_for_vips.unwrap_or(false))
+        .balancer(move || {
+            FlowBalancer::new(FLOWS, limits.backends, key).expect("a million entries are few")
+        });
+    builder = dataplane.egress().fold(builder, |builder, name| builder.egress(name));
+    let sources = dataplane.tunnel_sources();
+    builder = sources.iter().fold(builder, |builder, source| builder.tunnel_source(source));
+    let sources = dataplane.probe_sources();
+    let sources = sources.ipv4.map(Into::into).into_iter().chain(sources.ipv6.map(Into::into));
+    sources.fold(builder, |builder, source| builder.probe_source(source))
+}
