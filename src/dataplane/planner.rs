@@ -50,6 +50,9 @@ pub struct Observed {
     pub path: Result<Path, Idle>,
     /// Whether its monitor finds it well, or why not.
     pub health: Result<(), String>,
+    /// The VIP of the service that it tells the link to have, if it does: clients may then send to it
+    /// directly.
+    pub claims: Option<IpAddr>,
     /// What the operator wants of it.
     pub admin: AdminState,
 }
@@ -57,7 +60,7 @@ pub struct Observed {
 impl Observed {
     /// A backend that is well, enabled, and reached this way.
     pub fn well(path: Path) -> Self {
-        Self { path: Ok(path), health: Ok(()), admin: AdminState::Enabled }
+        Self { path: Ok(path), health: Ok(()), claims: None, admin: AdminState::Enabled }
     }
 }
 
@@ -75,6 +78,11 @@ pub enum Idle {
     Standby,
     /// Its monitor says so.
     Unhealthy(String),
+    /// It answers ARP or neighbour solicitations for a VIP of the service, which is the director's to do.
+    ClaimsVip {
+        /// The VIP.
+        vip: IpAddr,
+    },
     /// Its MAC address is not known.
     Unresolved(String),
     /// Its forwarding mode needs it on the director's link, and it is behind this router.
@@ -99,6 +107,16 @@ impl fmt::Display for Idle {
             Self::Disabled => f.write_str("disabled"),
             Self::Standby => f.write_str("a fallback that is not needed"),
             Self::Unhealthy(why) => write!(f, "unhealthy: {why}"),
+            Self::ClaimsVip { vip: vip @ IpAddr::V4(_) } => write!(
+                f,
+                "answers ARP for the VIP {vip}: clients may bypass the director; set arp_ignore=1 and \
+                 arp_announce=2 on it"
+            ),
+            Self::ClaimsVip { vip: vip @ IpAddr::V6(_) } => write!(
+                f,
+                "answers neighbour solicitations for the VIP {vip}: clients may bypass the director; \
+                 have it hold the VIP on lo alone"
+            ),
             Self::Unresolved(why) => write!(f, "neighbour unresolved: {why}"),
             Self::RoutedVia(router) => {
                 write!(f, "not on link, as its forwarding mode needs, but behind router {router}")
@@ -170,8 +188,8 @@ impl Planner {
     /// Plans for these services, which have been [checked](crate::config::check). `observe` is asked
     /// once for each backend of each.
     ///
-    /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well,
-    /// and there is a way to it that does not come back here. One that takes no new flows keeps its
+    /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well, it
+    /// claims no VIP, and there is a way to it that does not come back here. One that takes no new flows keeps its
     /// next hop, for its probes and for the flows it has. If no backend of a service may take new
     /// flows, what it says [`WhenAllDown`] holds.
     pub fn plan<'a>(
@@ -270,21 +288,25 @@ impl Planner {
 }
 
 /// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
-/// monitor says, it can be sent nothing.
+/// monitor says, it can be sent nothing. A claimed VIP comes before what its monitor says: clients reach
+/// it whether it is well or not.
 fn idle(
     backend: &dyn Backend,
     is_fallback: bool,
     no_way: Option<Idle>,
     observed: Observed,
 ) -> Option<Idle> {
-    let Observed { health, admin, .. } = observed;
+    let Observed { health, claims, admin, .. } = observed;
     match (admin, no_way, health) {
         (AdminState::Disabled, ..) => Some(Idle::Disabled),
         (_, Some(no_way), _) => Some(no_way),
         _ if is_fallback => Some(Idle::Standby),
         (AdminState::Draining, ..) => Some(Idle::Draining),
         _ if backend.weight() == 0 => Some(Idle::NoWeight),
-        (_, _, health) => health.err().map(Idle::Unhealthy),
+        (_, _, health) => {
+            let claims = claims.map(|vip| Idle::ClaimsVip { vip });
+            claims.or_else(|| health.err().map(Idle::Unhealthy))
+        }
     }
 }
 
@@ -295,8 +317,8 @@ fn is_last_resort(
     member: &Member,
 ) -> bool {
     match (what, &member.idle) {
-        (WhenAllDown::SendToAll, Some(Idle::Unhealthy(_))) => true,
-        (WhenAllDown::KeepLast, Some(Idle::Unhealthy(_))) => {
+        (WhenAllDown::SendToAll, Some(Idle::Unhealthy(_) | Idle::ClaimsVip { .. })) => true,
+        (WhenAllDown::KeepLast, Some(Idle::Unhealthy(_) | Idle::ClaimsVip { .. })) => {
             last_good.is_some_and(|good| good.contains(&member.index))
         }
         (WhenAllDown::Fallback(_), Some(Idle::Standby)) => true,
