@@ -34,7 +34,8 @@ fn start_with(
     set: impl FnOnce(DirectorBuilder) -> DirectorBuilder + Send,
 ) -> Director {
     lab.director.enter(|| {
-        let builder = Director::builder(&lab.director.interface);
+        // No frames of the director's own, so that what is sent adds up.
+        let builder = Director::builder(&lab.director.interface).claim_checks(None);
         let builder = services.into_iter().fold(builder, DirectorBuilder::service);
         set(builder).start().unwrap()
     })

@@ -141,7 +141,7 @@ pub enum WhenAllDown {
     #[default]
     Drop,
     /// They are shared out among all backends with a next hop that the operator has enabled, whatever
-    /// their monitors say: better some that may answer than none.
+    /// their monitors say and whether they claim the VIP: better some that may answer than none.
     SendToAll,
     /// They go on to the backends that took traffic last, as far as these have a next hop. Those are
     /// all that went down within the time it takes to find that out: what falls together is found to

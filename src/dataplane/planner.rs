@@ -56,6 +56,9 @@ pub struct Observed {
     /// How long its monitor may take to find out that it is ill: backends that fall together are
     /// found ill one after the other, within this time.
     pub detection: Duration,
+    /// The VIP of the service that it tells the link to have, if it does: clients may then send to it
+    /// directly.
+    pub claims: Option<IpAddr>,
     /// What the operator wants of it.
     pub admin: AdminState,
 }
@@ -68,6 +71,7 @@ impl Observed {
             health: Ok(()),
             ill_for: Duration::ZERO,
             detection: Duration::ZERO,
+            claims: None,
             admin: AdminState::Enabled,
         }
     }
@@ -87,6 +91,11 @@ pub enum Idle {
     Standby,
     /// Its monitor says so.
     Unhealthy(String),
+    /// It answers ARP or neighbour solicitations for a VIP of the service, which is the director's to do.
+    ClaimsVip {
+        /// The VIP.
+        vip: IpAddr,
+    },
     /// Its MAC address is not known.
     Unresolved(String),
     /// Its forwarding mode needs it on the director's link, and it is behind this router.
@@ -111,6 +120,16 @@ impl fmt::Display for Idle {
             Self::Disabled => f.write_str("disabled"),
             Self::Standby => f.write_str("a fallback that is not needed"),
             Self::Unhealthy(why) => write!(f, "unhealthy: {why}"),
+            Self::ClaimsVip { vip: vip @ IpAddr::V4(_) } => write!(
+                f,
+                "answers ARP for the VIP {vip}: clients may bypass the director; set arp_ignore=1 and \
+                 arp_announce=2 on it"
+            ),
+            Self::ClaimsVip { vip: vip @ IpAddr::V6(_) } => write!(
+                f,
+                "answers neighbour solicitations for the VIP {vip}: clients may bypass the director; \
+                 have it hold the VIP on lo alone"
+            ),
             Self::Unresolved(why) => write!(f, "neighbour unresolved: {why}"),
             Self::RoutedVia(router) => {
                 write!(f, "not on link, as its forwarding mode needs, but behind router {router}")
@@ -175,8 +194,8 @@ impl Planner {
     /// Plans for these services, which have been [checked](crate::config::check). `observe` is asked
     /// once for each backend of each.
     ///
-    /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well,
-    /// and there is a way to it that does not come back here. One that takes no new flows keeps its
+    /// A backend takes traffic if it is enabled, its weight is not zero, its monitor finds it well, it
+    /// claims no VIP, and there is a way to it that does not come back here. One that takes no new flows keeps its
     /// next hop, for its probes and for the flows it has. If no backend of a service may take new
     /// flows, what it says [`WhenAllDown`] holds.
     pub fn plan<'a>(
@@ -285,27 +304,32 @@ fn leaving(members: &[Member]) -> Box<[BackendIndex]> {
 }
 
 /// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
-/// monitor says, it can be sent nothing.
+/// monitor says, it can be sent nothing. A claimed VIP comes before what its monitor says: clients reach
+/// it whether it is well or not.
 fn idle(
     backend: &dyn Backend,
     is_fallback: bool,
     no_way: Option<Idle>,
     observed: Observed,
 ) -> Option<Idle> {
-    let Observed { health, admin, .. } = observed;
+    let Observed { health, claims, admin, .. } = observed;
     match (admin, no_way, health) {
         (AdminState::Disabled, ..) => Some(Idle::Disabled),
         (_, Some(no_way), _) => Some(no_way),
         _ if is_fallback => Some(Idle::Standby),
         (AdminState::Draining, ..) => Some(Idle::Draining),
         _ if backend.weight() == 0 => Some(Idle::NoWeight),
-        (_, _, health) => health.err().map(Idle::Unhealthy),
+        (_, _, health) => {
+            let claims = claims.map(|vip| Idle::ClaimsVip { vip });
+            claims.or_else(|| health.err().map(Idle::Unhealthy))
+        }
     }
 }
 
 /// Says which backends that should take no new flows do so, because nobody else should either.
 fn last_resort(what: &WhenAllDown, members: &mut [Member], illness: &[(Duration, Duration)]) {
-    let is_ill = |member: &Member| matches!(member.idle, Some(Idle::Unhealthy(_)));
+    let is_ill =
+        |member: &Member| matches!(member.idle, Some(Idle::Unhealthy(_) | Idle::ClaimsVip { .. }));
     let ill = members.iter().zip(illness).filter(|(member, _)| is_ill(member));
     let latest = ill.map(|(_, (ill_for, _))| *ill_for).min().unwrap_or_default();
     for (member, (ill_for, detection)) in members.iter_mut().zip(illness) {

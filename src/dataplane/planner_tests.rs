@@ -108,12 +108,16 @@ fn when_all_are_down_what_the_service_says_holds() {
             .backend(server("off").with_admin(AdminState::Disabled))
             .backend(server("light").with_weight(0));
         let mut planner = Planner::new(16);
+        let vip = IpAddr::from([10, 0, 0, 100]);
+        // A backend that claims the VIP is as good a last resort as one that is ill.
         let mut taking = |down: &[&str]| {
+            let is_down = |id: &str| down.contains(&id);
             let plan = planner.plan([&service], &site(), |_, backend| Observed {
-                health: if down.contains(&backend.id()) { Err("ill".into()) } else { Ok(()) },
+                health: if is_down(backend.id()) { Err("ill".into()) } else { Ok(()) },
                 // The one had fallen long before the other did.
                 ill_for: Duration::from_secs(if backend.id() == "a" { 60 } else { 1 }),
                 detection: Duration::from_secs(3),
+                claims: (is_down(backend.id()) && backend.id() == "b").then_some(vip),
                 admin: backend.admin(),
                 ..well(1)
             });
@@ -166,6 +170,21 @@ fn who_takes_no_traffic_says_why() {
     assert_eq!(with(well(1)), (String::new(), true));
     let ill = Observed { health: Err("no reply".into()), ..well(1) };
     assert_eq!(with(ill), ("unhealthy: no reply".into(), true));
+    for (vip, says) in [
+        (
+            "10.0.0.100",
+            "ARP for the VIP 10.0.0.100: clients may bypass the director; set arp_ignore=1",
+        ),
+        (
+            "fd00::1",
+            "neighbour solicitations for the VIP fd00::1: clients may bypass the director; have",
+        ),
+    ] {
+        let vip = Some(vip.parse().unwrap());
+        let (why, hop) = with(Observed { health: Err("no reply".into()), claims: vip, ..well(1) });
+        assert!(why.starts_with("answers ") && why.contains(says), "{why}");
+        assert!(hop);
+    }
     let unknown = Observed { path: Err(Idle::Unresolved("incomplete".into())), ..well(1) };
     assert_eq!(with(unknown), ("neighbour unresolved: incomplete".into(), false));
     for (mac, says) in [

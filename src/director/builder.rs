@@ -1,5 +1,6 @@
 //! From a description to a running director.
 
+use super::claims::ClaimWatch;
 use super::control::{Control, EventHandler, Settings, Shared, addresses};
 use super::error::StartError;
 use super::feedback::FeedbackListener;
@@ -33,6 +34,12 @@ const FIRST_CONFIGURATION: Duration = Duration::from_secs(5);
 /// How long the start waits for the neighbours, so that the first packet already has its way.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
 
+/// How often the link is asked who has the VIPs, unless it is set.
+const CLAIM_CHECKS: Duration = Duration::from_secs(5);
+/// The limits of that.
+const QUICKEST_CLAIM_CHECKS: Duration = Duration::from_millis(100);
+const SLOWEST_CLAIM_CHECKS: Duration = Duration::from_secs(24 * 60 * 60);
+
 type BalancerFactory = Box<dyn Fn() -> Box<dyn Balancer> + Send>;
 
 /// Describes a director. Only the interface has no default.
@@ -48,6 +55,7 @@ pub struct DirectorBuilder {
     errors: ErrorPolicy,
     pipeline: PipelineOptions,
     monitor: Option<MonitorBinding>,
+    claim_checks: Option<Duration>,
     balancer: BalancerFactory,
     on_event: EventHandler,
 }
@@ -77,6 +85,7 @@ impl DirectorBuilder {
             errors: ErrorPolicy::default(),
             pipeline: PipelineOptions::default(),
             monitor: None,
+            claim_checks: Some(CLAIM_CHECKS),
             balancer: Box::new(|| Box::new(HashBalancer)),
             on_event: Box::new(|_| {}),
         }
@@ -172,6 +181,22 @@ impl DirectorBuilder {
     #[must_use]
     pub fn monitor(mut self, monitor: MonitorBinding) -> Self {
         self.monitor = Some(monitor);
+        self
+    }
+
+    /// Sets how often the link of the director's interface is asked who has the VIPs that are single
+    /// addresses, at most 64 of them at a time; the default is every 5 seconds, the least is 100 ms, the most a day, and
+    /// with `None` it is not asked.
+    ///
+    /// A backend that answers ARP or neighbour solicitations for the VIP of its service takes clients
+    /// past the director. It takes no new flows until it is silent
+    /// ([`Idle::ClaimsVip`](crate::dataplane::Idle::ClaimsVip)), whatever its monitor says. Anybody else
+    /// who does is told of by [`Event::VipClaimed`] and [`Director::warnings`]. The questions are
+    /// untagged and touch nobody's cache (RFC 5227, RFC 4862).
+    #[must_use]
+    pub fn claim_checks(mut self, every: Option<Duration>) -> Self {
+        self.claim_checks =
+            every.map(|every| every.clamp(QUICKEST_CLAIM_CHECKS, SLOWEST_CLAIM_CHECKS));
         self
     }
 
@@ -275,10 +300,13 @@ impl DirectorBuilder {
         let health = Health::start(&config, &shared, prober)?;
         let updater = Arc::new(Updater::new(Arc::clone(&shared), resolver, health));
         shared.serve()?;
+        let claims = self.claim_checks.zip(ports.first());
+        let claims = claims.map(|(every, port)| ClaimWatch::start(&shared, *port, every));
+        let claims = claims.transpose().map_err(StartError::Claims)?;
         let source = self.source.map(|source| SourceThread::start(source, &updater, &shared));
         let source = source.transpose();
         let source = source.map_err(|source| StartError::Thread { thread: "config", source })?;
-        Ok(Director { workers, source, feedback, updater, shared })
+        Ok(Director { workers, source, feedback, claims, updater, shared })
     }
 }
 

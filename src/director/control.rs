@@ -1,6 +1,7 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
 use super::board::{AdminBoard, HealthBoard};
+use super::claims::ClaimBoard;
 use super::difference::{all_down_changes, changes, moved};
 use super::error::UpdateError;
 use super::status::{Applied, BackendStatus, Event, Stats};
@@ -17,7 +18,7 @@ use crate::error::ConfigError;
 use crate::forwarding::{Forwarding, ProbeSources};
 use crate::health::{HealthState, MonitorBinding};
 use crate::packet::icmp::TunnelFeedback;
-use crate::packet::{MacAddress, arp, neighbor_discovery};
+use crate::packet::{Claim, MacAddress, arp, neighbor_discovery, question};
 use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -151,10 +152,11 @@ impl Shared {
             control.announce(*vip);
         }
         // What was known of a backend that left must not greet it when it comes back.
-        let Control { config, neighbours, admin, .. } = &mut *control;
+        let Control { config, neighbours, admin, claims, .. } = &mut *control;
         let wanted = addresses(config);
         neighbours.retain(|address, _| wanted.contains(address));
         admin.adopt(config);
+        claims.adopt(single(new));
         let config = config.clone();
         let after = self.snapshots.load();
         let generation = after.generation;
@@ -276,6 +278,38 @@ impl Shared {
             return; // removed while it was being probed
         }
         self.publish(&mut control);
+        drop(control);
+        self.tell();
+    }
+
+    /// Asks the link who has the VIPs whose turn it is, and lets go of claims that nobody keeps up.
+    pub(super) fn ask_for_claims(&self) {
+        let mut control = self.lock();
+        let (vips, fewer) = control.claims.next_round();
+        for vip in vips {
+            let frame = question(control.station(), vip).to_vec();
+            control.mail.send(Port::INGRESS, frame);
+        }
+        if fewer {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
+    }
+
+    /// Takes in who was heard to have an address.
+    pub(super) fn claimed(&self, heard: &[Claim]) {
+        let mut control = self.lock();
+        let own = control.station();
+        let others = heard.iter().copied().filter(|claim| claim.mac != own);
+        let new = control.claims.hear(others);
+        if new.is_empty() {
+            return;
+        }
+        self.publish(&mut control);
+        let unknown: Vec<_> =
+            new.into_iter().filter(|claim| !control.explains(claim)).map(event).collect();
+        control.note(unknown);
         drop(control);
         self.tell();
     }
@@ -421,6 +455,7 @@ pub(super) struct Control {
     admin: AdminBoard,
     deadlines: Vec<Deadline>,
     path_mtus: PathMtus,
+    claims: ClaimBoard,
     planner: Planner,
     members: Vec<Member>,
     baselines: HashMap<BackendIndex, (u64, u64)>,
@@ -452,6 +487,7 @@ impl Control {
             admin: AdminBoard::default(),
             deadlines: Vec::new(),
             path_mtus: PathMtus::default(),
+            claims: ClaimBoard::default(),
             members: Vec::new(),
             baselines: HashMap::new(),
             failure: None,
@@ -482,7 +518,9 @@ impl Control {
             )
         });
         let noted = self.interface.warnings().iter().chain(&self.settings.warnings).cloned();
-        noted.chain(empty).collect()
+        let claims = self.claims.all().filter(|claim| !self.explains(claim));
+        let claims = claims.map(|claim| event(*claim).to_string());
+        noted.chain(empty).chain(claims).collect()
     }
 
     pub(super) fn failure(&self) -> Option<String> {
@@ -507,8 +545,17 @@ impl Control {
         self.members.iter().any(|member| member.backend.address() == address)
     }
 
+    /// Whether a claim is that of a backend which takes no new flows for it, and says so itself.
+    fn explains(&self, claim: &Claim) -> bool {
+        self.members.iter().any(|member| {
+            matches!(member.idle, Some(Idle::ClaimsVip { .. }))
+                && member.service.prefix().contains(&claim.address)
+                && on_link(&self.neighbours, member.backend.as_ref()) == Some(claim.mac)
+        })
+    }
+
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
-        let Self { config, site, planner, neighbours, health, admin, path_mtus, .. } = self;
+        let Self { config, site, planner, neighbours, health, admin, path_mtus, claims, .. } = self;
         let now = Instant::now();
         let detection: HashMap<VipKey, Duration> = config
             .services
@@ -544,6 +591,8 @@ impl Control {
                     .and_then(|known| known.fell)
                     .map_or(Duration::MAX, |fell| now - fell),
                 detection: detection.get(&service).copied().unwrap_or_default(),
+                claims: on_link(neighbours, backend)
+                    .and_then(|mac| claims.of(service.prefix(), mac)),
                 admin: admin.of(service, backend),
             }
         };
@@ -604,6 +653,27 @@ impl Control {
 
 fn vip_set(config: &Config) -> HashSet<IpNet> {
     config.services.iter().map(|bound| bound.service.key.prefix()).collect()
+}
+
+/// Of these VIPs those that are one address.
+fn single(vips: HashSet<IpNet>) -> BTreeSet<IpAddr> {
+    let single = vips.into_iter().filter(|vip| vip.prefix_len() == vip.max_prefix_len());
+    single.map(|vip| vip.addr()).collect()
+}
+
+fn event(claim: Claim) -> Event {
+    Event::VipClaimed { vip: claim.address, mac: claim.mac }
+}
+
+/// The MAC address of a backend, if it is its own and not that of a router.
+fn on_link(
+    neighbours: &HashMap<IpAddr, NeighbourState>,
+    backend: &dyn Backend,
+) -> Option<MacAddress> {
+    match neighbours.get(&backend.address())? {
+        NeighbourState::Resolved(path) if path.gateway.is_none() => Some(path.mac),
+        _ => None,
+    }
 }
 
 /// The addresses of all backends, whose neighbours are wanted.

@@ -22,6 +22,12 @@ pub enum StartError {
     /// What routers say about tunnels cannot be listened to.
     #[error("cannot listen to ICMP about the tunnels: {0}; run as root or with CAP_NET_RAW")]
     Feedback(#[source] io::Error),
+    /// Whether others claim the VIPs cannot be listened to.
+    #[error(
+        "cannot listen to who else claims the VIPs: {0}; run as root or with CAP_NET_RAW, or set \
+         claim_checks(None)"
+    )]
+    Claims(#[source] io::Error),
     /// Probes cannot go through VIPs.
     #[error(transparent)]
     Probing(io::Error),

@@ -17,8 +17,9 @@
 //! ```
 //!
 //! Threads: one worker for each queue, one that follows routes and neighbours, one that listens to
-//! what routers say about tunnels, if there are any, and those of the health runner. Whatever they find out goes through one lock to the [`Planner`](crate::dataplane::Planner)
-//! and comes out as one new [`Snapshot`](crate::dataplane::Snapshot); workers take no lock.
+//! what routers say about tunnels, if there are any, one that watches who else claims the VIPs, and those
+//! of the health runner. Whatever they find out goes through one lock to the
+//! [`Planner`](crate::dataplane::Planner) and comes out as one new [`Snapshot`](crate::dataplane::Snapshot); workers take no lock.
 //!
 //! Everything happens in the network namespace of the thread that calls [`DirectorBuilder::start`].
 
@@ -26,6 +27,7 @@
 
 mod board;
 mod builder;
+mod claims;
 mod control;
 mod difference;
 mod drain;
@@ -48,6 +50,7 @@ use crate::config::Config;
 use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
 use crate::error::{ConfigError, ConfigProblem};
+use claims::ClaimWatch;
 use control::Shared;
 use feedback::FeedbackListener;
 use source::SourceThread;
@@ -63,6 +66,7 @@ pub struct Director {
     workers: Workers,
     source: Option<SourceThread>,
     feedback: Option<FeedbackListener>,
+    claims: Option<ClaimWatch>,
     updater: Arc<Updater>,
     shared: Arc<Shared>,
 }
@@ -210,9 +214,9 @@ impl Director {
     /// sockets. Returns the final counters. An event handler that is running is waited for, a
     /// monitor for a second.
     pub fn shutdown(self) -> Stats {
-        let Self { workers, source, feedback, updater, shared } = self;
+        let Self { workers, source, feedback, claims, updater, shared } = self;
         drop(workers);
-        drop((source, feedback, updater));
+        drop((source, feedback, claims, updater));
         shared.stats()
     }
 }

@@ -5,6 +5,7 @@ use crate::config::Changes;
 use crate::dataplane::af_xdp::RedirectStats;
 use crate::dataplane::{Counts, Idle};
 use crate::health::HealthState;
+use crate::packet::MacAddress;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -119,6 +120,15 @@ pub enum Event {
         /// Whether it is up and has a carrier.
         up: bool,
     },
+    /// A host that is no backend which could be taken out for it tells the link to have a VIP. It is
+    /// told once, when that begins; [`Director::warnings`](super::Director::warnings) has it while it
+    /// lasts.
+    VipClaimed {
+        /// The VIP.
+        vip: IpAddr,
+        /// Where the host says it is.
+        mac: MacAddress,
+    },
     /// Neighbours cannot be followed; what is known of them stays in force.
     ResolverFailed(String),
     /// A worker ended before its time. The XDP program has been detached.
@@ -154,6 +164,11 @@ impl fmt::Display for Event {
                     _ => write!(f, "egress interface {port} is {state}"),
                 }
             }
+            Self::VipClaimed { vip, mac } => write!(
+                f,
+                "{mac} answers for the VIP {vip}: clients may bypass the director; take the VIP from that \
+                 host, or have it not answer"
+            ),
             Self::ResolverFailed(error) => write!(f, "neighbours cannot be followed: {error}"),
             Self::WorkerFailed { queue, error } => write!(
                 f,

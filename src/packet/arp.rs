@@ -1,4 +1,4 @@
-//! Answering ARP (RFC 826) for a VIP that the host itself does not hold.
+//! Answering ARP (RFC 826) for a VIP that the host itself does not hold, and asking who else does.
 //!
 //! Only Ethernet and IPv4 are spoken. The functions take the whole frame and the offset of the ARP
 //! payload, so they do not care how many VLAN tags lie before it: tags stay as they are. No bytes
@@ -105,13 +105,48 @@ pub fn answer_in_place(frame: &mut [u8], payload_offset: usize, own: MacAddress)
 ///
 /// It has the form of a request, which RFC 5944 section 4.6 and RFC 5227 section 3 prefer since
 /// all stations update their caches by it, and the target hardware address they leave unused is
-/// zero. Padded to 60 bytes, the least an Ethernet frame has without its check sequence.
+/// zero.
 pub fn announcement(own: MacAddress, vip: Ipv4Addr) -> [u8; 60] {
+    to_everyone(own, (own, vip), (MacAddress::ZERO, vip))
+}
+
+/// The question who has `address`: a whole untagged frame for everyone on the link, padded.
+///
+/// Its sender address is zero, so that nobody's cache is touched (RFC 5227 section 2.1.1).
+pub fn probe(own: MacAddress, address: Ipv4Addr) -> [u8; 60] {
+    let unspecified = Ipv4Addr::UNSPECIFIED;
+    to_everyone(own, (own, unspecified), (MacAddress::ZERO, address))
+}
+
+/// The address that the ARP packet at `offset` says its sender has, and the sender's MAC address: that of
+/// a reply or an announcement (RFC 5227 section 3).
+///
+/// `None` for anything else, and if no station can have that MAC address.
+pub fn claimed(frame: &[u8], offset: usize) -> Option<(Ipv4Addr, MacAddress)> {
+    let packet = frame.get(offset..)?.first_chunk::<LENGTH>()?;
+    let sender = Ipv4Addr::from_octets(packet[field::SENDER_IP].try_into().ok()?);
+    let announces = match packet[field::OPERATION].try_into().ok()? {
+        OPERATION_REPLY => true,
+        OPERATION_REQUEST => packet[field::TARGET_IP] == packet[field::SENDER_IP],
+        _ => false,
+    };
+    let mac = MacAddress(packet[field::SENDER_MAC].try_into().ok()?);
+    let valid = packet[field::FORMAT] == ETHERNET_IPV4 && !sender.is_unspecified();
+    (valid && announces && !mac.is_multicast() && !mac.is_zero()).then_some((sender, mac))
+}
+
+/// A request for all stations: an untagged frame, padded to 60 bytes, the least an Ethernet frame has
+/// without its check sequence.
+fn to_everyone(
+    own: MacAddress,
+    sender: (MacAddress, Ipv4Addr),
+    target: (MacAddress, Ipv4Addr),
+) -> [u8; 60] {
     let mut frame = [0; 60];
     rewrite_mac(&mut frame, MacAddress::BROADCAST, own);
     frame[12..14].copy_from_slice(&[0x08, 0x06]);
     if let Some(packet) = frame[14..].first_chunk_mut() {
-        write(packet, OPERATION_REQUEST, (own, vip), (MacAddress::ZERO, vip));
+        write(packet, OPERATION_REQUEST, sender, target);
     }
     frame
 }
@@ -246,10 +281,48 @@ mod tests {
         assert!(etherparse::SlicedPacket::from_ethernet(&frame).is_ok());
     }
 
+    #[test]
+    fn a_probe_tells_nothing_of_us_and_its_answer_is_a_claim() {
+        let mut frame = probe(ASKER, VIP);
+        let arp = ArpPacket::new(&frame[14..]).unwrap();
+        assert_eq!(frame[..6], [0xff; 6]);
+        assert_eq!(arp.get_operation(), ArpOperations::Request);
+        assert_eq!(arp.get_sender_hw_addr().octets(), ASKER.0);
+        assert_eq!(arp.get_sender_proto_addr(), Ipv4Addr::UNSPECIFIED);
+        assert_eq!(arp.get_target_hw_addr().octets(), [0; 6]);
+        assert_eq!(arp.get_target_proto_addr(), VIP);
+        assert!(etherparse::SlicedPacket::from_ethernet(&frame).is_ok());
+
+        assert_eq!(claimed(&frame, 14), None);
+        assert!(answer_in_place(&mut frame, 14, OWN));
+        assert_eq!(claimed(&frame, 14), Some((VIP, OWN)));
+        assert_eq!(claimed(&announcement(OWN, VIP), 14), Some((VIP, OWN)));
+    }
+
+    #[test]
+    fn what_claims_nothing_is_no_claim() {
+        let good = announcement(OWN, VIP);
+        for (name, at, value) in [
+            ("hardware type", 14 + 1, 6),
+            ("operation", 14 + 7, 3),
+            ("a request of another address", 14 + 27, 1),
+            ("multicast sender", 14 + 8, 3),
+        ] {
+            let mut frame = good;
+            frame[at] = value;
+            assert_eq!(claimed(&frame, 14), None, "{name}");
+        }
+        assert_eq!(claimed(&announcement(MacAddress::ZERO, VIP), 14), None);
+        assert_eq!(claimed(&announcement(OWN, Ipv4Addr::UNSPECIFIED), 14), None);
+        assert_eq!(claimed(&good[..14 + 27], 14), None);
+        assert_eq!(claimed(&good, usize::MAX), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_at_any_offset_are_survived(mut frame: Vec<u8>, offset in 0usize..80) {
             let before = frame.clone();
+            claimed(&frame, offset);
             if !answer_in_place(&mut frame, offset, OWN) {
                 prop_assert_eq!(frame, before);
             }

@@ -14,6 +14,7 @@
 
 pub mod arp;
 pub mod checksum;
+mod claim;
 mod cut;
 mod ethernet;
 mod hop_limit;
@@ -27,6 +28,7 @@ mod parse;
 mod transport;
 mod tunnel;
 
+pub use claim::{Claim, MAX_QUESTION, claim, question};
 pub use cut::Cut;
 pub use ethernet::{EtherType, EthernetHeader, MAX_ETHERNET_HEADER, MAX_VLAN_TAGS, Tags};
 pub use hop_limit::{decrement_hop_limit, hop_limit};

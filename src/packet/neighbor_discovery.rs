@@ -4,6 +4,11 @@
 //! as they are. A solicitation counts only if it passes every check of RFC 4861 section 7.1.1, the
 //! checksum included. No bytes make them panic.
 
+mod duplicates;
+
+pub(super) use duplicates::PROBE_LENGTH;
+pub use duplicates::{advertised, probe};
+
 use super::checksum;
 use super::mac::{MacAddress, is_for, rewrite_mac};
 use arrayvec::ArrayVec;
@@ -67,7 +72,7 @@ impl Solicitation {
         if kind != TYPE_SOLICITATION || code != 0 || target.is_multicast() {
             return None;
         }
-        let source_mac = source_address_option(options).ok()?;
+        let source_mac = address_option(options, OPTION_SOURCE_ADDRESS).ok()?;
         if source.is_unspecified()
             && (destination != solicited_node(target) || source_mac.is_some())
         {
@@ -96,8 +101,8 @@ fn address(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
 /// that does not fit.
 struct BadOptions;
 
-/// The first source link-layer address among `options`, all of which are checked.
-fn source_address_option(mut options: &[u8]) -> Result<Option<MacAddress>, BadOptions> {
+/// The first link-layer address of this kind among `options`, all of which are checked.
+fn address_option(mut options: &[u8], wanted: u8) -> Result<Option<MacAddress>, BadOptions> {
     let mut found = None;
     // At most (65535 - 24) / 8 turns, since every option takes eight bytes or more.
     while let [kind, units, ..] = *options {
@@ -106,7 +111,7 @@ fn source_address_option(mut options: &[u8]) -> Result<Option<MacAddress>, BadOp
         }
         let (option, rest) =
             options.split_at_checked(usize::from(units) * OPTION_LENGTH).ok_or(BadOptions)?;
-        if kind == OPTION_SOURCE_ADDRESS && units == 1 && found.is_none() {
+        if kind == wanted && units == 1 && found.is_none() {
             found = option.last_chunk().map(|&bytes| MacAddress(bytes));
         }
         options = rest;
