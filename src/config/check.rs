@@ -336,6 +336,32 @@ mod tests {
     }
 
     #[test]
+    fn a_fallback_takes_traffic() {
+        for (weight, refused) in [(0, true), (1, false)] {
+            let sorry = RealServer::new("10.0.0.99".parse().unwrap()).with_weight(weight);
+            let mut service = service("10.0.0.200", &["10.0.0.11"]);
+            service.when_all_down = WhenAllDown::Fallback(Arc::new(sorry));
+            let problems = problems(&[service]);
+            assert_eq!(!problems.is_empty(), refused, "{problems:?}");
+            assert!(problems.iter().all(|says| says.contains("fallback 10.0.0.99: weight: 0")));
+        }
+    }
+
+    #[cfg(feature = "file")]
+    #[test]
+    fn without_a_host_only_what_depends_on_it_is_left_out() {
+        let with = |mode: &str| {
+            let server = RealServer::new("10.0.0.1".parse().unwrap());
+            let server = server.with_forwarding(mode.parse().unwrap());
+            service("10.0.0.200", &[]).backend(server)
+        };
+        assert_eq!(problems(&[with("ipip")]).len(), 2);
+        assert_eq!(without_host(&Config::from_iter([with("ipip")])), []);
+        let twice = [with("l2"), with("l2")];
+        assert_eq!(without_host(&twice.into_iter().collect()).len(), 1);
+    }
+
+    #[test]
     fn keys_and_ids_that_text_cannot_make_are_refused_too() {
         let vip = "10.0.0.200".parse().unwrap();
         for (protocol, port, refused) in

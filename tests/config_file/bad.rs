@@ -237,6 +237,8 @@ fn what_is_no_toml_is_said_with_line_and_column() {
         let problems = problems(text);
         assert!(problems.iter().any(|problem| problem.starts_with(place)), "{problems:#?}");
     }
+    let secret = problems("hash-key = \"0123456789abcdef");
+    assert!(secret.iter().all(|problem| !problem.contains("0123")), "{secret:?}");
     let two = problems("a = \nb = 1\nc = [1,, 2]\n");
     assert!(two.len() >= 2, "{two:#?}");
     check(&[("service = 5".into(), &["service (line 1): 5: expected an array of items"])]);
