@@ -73,11 +73,12 @@ pub(super) struct Set(pub(super) [Entry; WAYS]);
 impl Set {
     pub(super) const FREE: Self = Self([Entry::FREE; WAYS]);
 
-    /// A bit for each entry of which this is true.
-    #[inline]
+    /// A bit for each entry of which this is true. Without iterators or `map`: those are calls.
+    #[inline(always)]
     pub(super) fn mask(&self, is: impl Fn(&Entry) -> bool) -> u32 {
-        let [a, b, c, d] = self.0.each_ref().map(|entry| u32::from(is(entry)));
-        a | b << 1 | c << 2 | d << 3
+        let [a, b, c, d] = &self.0;
+        let bit = |entry| u32::from(is(entry));
+        bit(a) | bit(b) << 1 | bit(c) << 2 | bit(d) << 3
     }
 
     /// A bit for the entry of this flow, alive or not.

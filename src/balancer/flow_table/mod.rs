@@ -301,8 +301,8 @@ impl FlowTable {
         };
         let now = self.clock.ticks(now);
         let key = FlowKey(new.key);
-        let numbers = self.sets_of(key);
-        for number in numbers {
+        let [first, second] = self.sets_of(key);
+        for number in [first, second] {
             if let Some(set) = self.sets.get_mut(number) {
                 purge(set, now, &mut self.tally, &usable);
             }
@@ -310,12 +310,12 @@ impl FlowTable {
         if let Some((known, _)) = self.entry(key) {
             return Inserted::Known(known.backend);
         }
-        let [Some(first), Some(second)] = numbers
-            .map(|number| self.sets.get(number).map(|set| Place::offered(number, set, state)))
-        else {
-            return Inserted::NotKept;
+        let place = match (self.sets.get(first), self.sets.get(second)) {
+            (Some(set), Some(other)) => {
+                Place::offered(first, set, state).better(Place::offered(second, other, state))
+            }
+            _ => None,
         };
-        let place = first.better(second);
         let Some(entry) = place.and_then(|place| place.entry(&mut self.sets)) else {
             self.tally.counts.refused += 1;
             return Inserted::Refused;
