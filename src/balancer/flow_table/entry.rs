@@ -37,16 +37,21 @@ impl Entry {
         self.life != 0
     }
 
+    /// The state as a number, 0 of what is free.
+    #[inline]
+    pub(super) const fn rank(&self) -> u32 {
+        self.life & ((1 << STATE_BITS) - 1)
+    }
+
     #[inline]
     pub(super) const fn is_unproven(&self) -> bool {
-        let state = self.life & ((1 << STATE_BITS) - 1);
-        (state == State::Opening as u32) | (state == State::Single as u32)
+        (self.rank() == State::Opening as u32) | (self.rank() == State::Single as u32)
     }
 
     /// None if it is free.
     #[inline]
     pub(super) const fn state(&self) -> Option<State> {
-        State::from_bits(self.life & ((1 << STATE_BITS) - 1))
+        State::from_bits(self.rank())
     }
 
     /// The first tick at which the flow is forgotten.
