@@ -9,7 +9,8 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dsrlb::balancer::{
-    Backend, Candidate, HashBalancer, Maglev, RealServer, Rendezvous, Selector, VirtualService,
+    Backend, Candidate, FlowKey, FlowTable, FlowTimes, Found, HashBalancer, Inserted, Lifetimes,
+    Maglev, RealServer, Rendezvous, Selector, Signal, State, VirtualService,
 };
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
@@ -18,7 +19,7 @@ use dsrlb::dataplane::{
 use dsrlb::flow::{FlowHash, HashInput, HashKey, Timestamp};
 use dsrlb::forwarding::TunnelSources;
 use dsrlb::packet::{MacAddress, Parse, Parsed, parse};
-use dsrlb::verdict::Verdict;
+use dsrlb::verdict::{BackendIndex, Verdict};
 use etherparse::PacketBuilder;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -242,5 +243,89 @@ fn snapshot_of(mode: &str, first: IpAddr) -> Snapshot {
     Planner::new(1024).plan(&[service], &site, observe).snapshot
 }
 
-criterion_group!(benches, parsing, hashing, selecting, pipeline, forwarding);
+/// A flow table half full of proven flows, which packets come for in scattered order, in batches; with
+/// and without a touch of all sets of the batch before. What is inserted are SYNs of flows that come
+/// once, which soon displace each other, after each was looked for in vain.
+fn flows(c: &mut Criterion) {
+    let lives = Lifetimes::from(&FlowTimes::default());
+    let generations = [0; 1024];
+    let usable = |index: BackendIndex| generations.get(index.slot()) == Some(&index.generation());
+    let now = Timestamp(0);
+    // Keys are hashes: SplitMix64 makes some that cost next to nothing.
+    let key = |number: u64| {
+        let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        FlowKey(z ^ z >> 31)
+    };
+    for (count, label) in [(1000, "1 k"), (65_536, "64 k"), (524_288, "512 k")] {
+        let new = || FlowTable::new(2 * count, generations.len(), HashKey::default(), now).unwrap();
+        let mut table = new();
+        let mut known: Vec<FlowKey> = (0..count as u64).map(key).collect();
+        known.retain(|key| {
+            let backend = BackendIndex::new(key.0 as usize % generations.len(), 0);
+            table.insert(*key, backend, Signal::Syn, &lives, now, usable);
+            let found = table.lookup(*key, Signal::Data, &lives, now, usable);
+            found == Found::Known(backend, State::Established)
+        });
+        assert_eq!(table.counts().proven, known.len() as u64);
+        assert!(known.len() >= count - count / 10_000, "at half load next to none is refused");
+        println!("{label}: {} bytes for each flow", table.bytes() / count);
+
+        let mut group = c.benchmark_group(format!("flow table, {label} flows"));
+        group.throughput(Throughput::Elements(MAX_BATCH as u64));
+        // None comes twice, or it would be proven.
+        let mut fresh = (1 << 32..).map(key);
+        for (touch, how) in [(true, "touch"), (false, "no touch")] {
+            let mut batches = known.chunks_exact(MAX_BATCH).cycle();
+            group.bench_function(format!("hit, {how}"), |b| {
+                b.iter(|| {
+                    let batch = batches.next().unwrap_or_default();
+                    if touch {
+                        table.touch(batch.iter().copied());
+                    }
+                    for key in batch {
+                        black_box(table.lookup(*key, Signal::Data, &lives, now, usable));
+                    }
+                });
+            });
+            let mut next = || -> [FlowKey; MAX_BATCH] {
+                std::array::from_fn(|_| fresh.next().unwrap_or(FlowKey(0)))
+            };
+            group.bench_function(format!("miss, {how}"), |b| {
+                b.iter(|| {
+                    let batch = next();
+                    if touch {
+                        table.touch(batch);
+                    }
+                    for key in batch {
+                        black_box(table.lookup(key, Signal::Data, &lives, now, usable));
+                    }
+                });
+            });
+            group.bench_function(format!("insert, {how}"), |b| {
+                b.iter(|| {
+                    let batch = next();
+                    if touch {
+                        table.touch(batch);
+                    }
+                    for key in batch {
+                        let found = table.lookup(key, Signal::Syn, &lives, now, usable);
+                        if found == Found::Missing {
+                            let to = BackendIndex::new(key.0 as usize % 1024, 0);
+                            let inserted = table.insert(key, to, Signal::Syn, &lives, now, usable);
+                            assert_ne!(inserted, Inserted::NotKept);
+                        }
+                    }
+                });
+            });
+        }
+        group.bench_function("sweep of 4 sets a batch", |b| {
+            b.iter(|| table.sweep(now, 4, usable));
+        });
+        assert_eq!(table.counts().proven, known.len() as u64);
+    }
+}
+
+criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, forwarding);
 criterion_main!(benches);

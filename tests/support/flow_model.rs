@@ -89,7 +89,7 @@ impl Model {
         if self.sets == 1 {
             return [0, 0];
         }
-        let low = key << 32 | key >> 32;
+        let low = key.rotate_right(32);
         [first, (first + 1 + share(low, self.sets - 1)) % self.sets]
     }
 

@@ -37,16 +37,21 @@ impl Entry {
         self.life != 0
     }
 
+    /// The state as a number, 0 of what is free.
+    #[inline]
+    pub(super) const fn rank(&self) -> u32 {
+        self.life & ((1 << STATE_BITS) - 1)
+    }
+
     #[inline]
     pub(super) const fn is_unproven(&self) -> bool {
-        let state = self.life & ((1 << STATE_BITS) - 1);
-        (state == State::Opening as u32) | (state == State::Single as u32)
+        (self.rank() == State::Opening as u32) | (self.rank() == State::Single as u32)
     }
 
     /// None if it is free.
     #[inline]
     pub(super) const fn state(&self) -> Option<State> {
-        State::from_bits(self.life & ((1 << STATE_BITS) - 1))
+        State::from_bits(self.rank())
     }
 
     /// The first tick at which the flow is forgotten.
@@ -73,11 +78,12 @@ pub(super) struct Set(pub(super) [Entry; WAYS]);
 impl Set {
     pub(super) const FREE: Self = Self([Entry::FREE; WAYS]);
 
-    /// A bit for each entry of which this is true.
-    #[inline]
+    /// A bit for each entry of which this is true. Without iterators or `map`: those are calls.
+    #[inline(always)]
     pub(super) fn mask(&self, is: impl Fn(&Entry) -> bool) -> u32 {
-        let [a, b, c, d] = self.0.each_ref().map(|entry| u32::from(is(entry)));
-        a | b << 1 | c << 2 | d << 3
+        let [a, b, c, d] = &self.0;
+        let bit = |entry| u32::from(is(entry));
+        bit(a) | bit(b) << 1 | bit(c) << 2 | bit(d) << 3
     }
 
     /// A bit for the entry of this flow, alive or not.

@@ -57,7 +57,7 @@ pub use upkeep::FlowRecord;
 use crate::flow::{FiveTuple, FlowHash, HashInput, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Set, WAYS};
-use place::{Place, purge};
+use place::{Place, Survey, purge};
 use state::Step;
 use tally::Tally;
 use times::Clock;
@@ -301,21 +301,29 @@ impl FlowTable {
         };
         let now = self.clock.ticks(now);
         let key = FlowKey(new.key);
-        let numbers = self.sets_of(key);
-        for number in numbers {
-            if let Some(set) = self.sets.get_mut(number) {
-                purge(set, now, &mut self.tally, &usable);
-            }
-        }
-        if let Some((known, _)) = self.entry(key) {
-            return Inserted::Known(known.backend);
-        }
-        let [Some(first), Some(second)] = numbers
-            .map(|number| self.sets.get(number).map(|set| Place::offered(number, set, state)))
-        else {
-            return Inserted::NotKept;
+        let [first, second] = self.sets_of(key);
+        let survey = |sets: &[Set], number: usize| {
+            sets.get(number).map_or(Survey::NOTHING, |set| Survey::of(set, key.0, now, &usable))
         };
-        let place = first.better(second);
+        let (mut held, mut other) = (survey(&self.sets, first), survey(&self.sets, second));
+        if held.over | other.over != 0 {
+            for number in [first, second] {
+                if let Some(set) = self.sets.get_mut(number) {
+                    purge(set, now, &mut self.tally, &usable);
+                }
+            }
+            (held, other) = (survey(&self.sets, first), survey(&self.sets, second));
+        }
+        if held.same | other.same != 0 {
+            return self.entry(key).map_or(Inserted::NotKept, |(e, _)| Inserted::Known(e.backend));
+        }
+        let offered = |number: usize, survey| {
+            self.sets.get(number).map(|set| Place::offered(number, set, survey, state))
+        };
+        let place = match (offered(first, held), offered(second, other)) {
+            (Some(one), Some(other)) => one.better(other),
+            _ => None,
+        };
         let Some(entry) = place.and_then(|place| place.entry(&mut self.sets)) else {
             self.tally.counts.refused += 1;
             return Inserted::Refused;

@@ -1,12 +1,42 @@
 //! Where a flow that is not in the table may go.
 //!
-//! What a set holds is unpredictable, so nothing here branches by it: a set is read into masks of four
-//! bits, and places are compared as numbers.
+//! What a set holds is unpredictable, so nothing here branches by it: a set is read once, into masks of
+//! four bits, and places are compared as numbers.
 
 use super::entry::{Entry, Set, WAYS};
 use super::state::State;
 use super::tally::Tally;
 use crate::verdict::BackendIndex;
+
+/// What is in a set, a bit for each entry.
+#[derive(Clone, Copy)]
+pub(super) struct Survey {
+    /// The flow that is asked for.
+    pub(super) same: u32,
+    /// What [`purge`] would free.
+    pub(super) over: u32,
+    free: u32,
+    unproven: u32,
+}
+
+impl Survey {
+    pub(super) const NOTHING: Self = Self { same: 0, over: 0, free: 0, unproven: 0 };
+
+    #[inline]
+    pub(super) fn of(
+        set: &Set,
+        key: u64,
+        now: u32,
+        usable: &impl Fn(BackendIndex) -> bool,
+    ) -> Self {
+        Self {
+            same: set.holding(key),
+            over: over(set, now, usable),
+            free: set.mask(|entry| !entry.is_used()),
+            unproven: set.mask(Entry::is_unproven),
+        }
+    }
+}
 
 /// What a place costs; the least is taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,13 +46,15 @@ impl Cost {
     const NO_PLACE: Self = Self(u64::MAX);
 
     /// Nothing; this many proven flows are beside it. Where fewer are, more can still come.
+    #[inline]
     const fn free(proven: u32) -> Self {
         Self(proven as u64)
     }
 
-    /// An unproven flow in this state, which would be forgotten at that tick.
-    const fn displacing(state: State, end: u32) -> Self {
-        Self(1 << 40 | (state as u64) << 32 | end as u64)
+    /// An unproven flow: a SYN before others, then what would be forgotten first.
+    #[inline]
+    const fn displacing(entry: &Entry) -> Self {
+        Self(1 << 40 | (entry.rank() as u64) << 32 | entry.end() as u64)
     }
 }
 
@@ -35,32 +67,21 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The best place that set number `set`, which has been [purged](purge), offers to a flow in this
-    /// state.
+    /// The best place that set number `number`, in which nothing is over, offers to a flow in this state.
     #[inline]
-    pub(super) fn offered(number: usize, set: &Set, state: State) -> Self {
-        let free = set.mask(|entry| !entry.is_used());
-        let unproven = set.mask(Entry::is_unproven);
+    pub(super) fn offered(number: usize, set: &Set, survey: Survey, state: State) -> Self {
+        let Survey { free, unproven, .. } = survey;
+        // An unproven flow is never given a place beside another one, so there is one at most.
+        let weakest = unproven.trailing_zeros() as usize % WAYS;
+        let gives_way = |entry: &Entry| (unproven != 0) & (entry.rank() <= state as u32);
+        let of_unproven = match set.0.get(weakest) {
+            Some(entry) if gives_way(entry) => Cost::displacing(entry),
+            _ => Cost::NO_PLACE,
+        };
         let proven = WAYS as u32 - (free | unproven).count_ones();
-        let no_place = Self { cost: Cost::NO_PLACE, set: number, way: 0 };
-
-        let of_free = match free {
-            0 => no_place,
-            _ => Self { cost: Cost::free(proven), way: first(free), ..no_place },
-        };
-        // There is one at most, since another unproven one is only given its place.
-        let of_unproven = match set.0.get(first(unproven)) {
-            Some(entry) => match entry.state() {
-                Some(held) if held <= state => {
-                    let cost = Cost::displacing(held, entry.end());
-                    Self { cost, way: first(unproven), ..no_place }
-                }
-                _ => no_place,
-            },
-            None => no_place,
-        };
-        let prefers_free = free != 0 && (state.is_proven() || unproven == 0);
-        if prefers_free { of_free } else { of_unproven }
+        let takes_free = (free != 0) & (state.is_proven() | (unproven == 0));
+        let way = if takes_free { free.trailing_zeros() as usize } else { weakest };
+        Self { cost: if takes_free { Cost::free(proven) } else { of_unproven }, set: number, way }
     }
 
     /// The cheaper one, the first if they are equal; none if neither is any.
@@ -76,10 +97,10 @@ impl Place {
     }
 }
 
-/// The position of the first bit; out of range if there is none.
+/// What is used, and over or without its backend.
 #[inline]
-const fn first(mask: u32) -> usize {
-    mask.trailing_zeros() as usize
+fn over(set: &Set, now: u32, usable: &impl Fn(BackendIndex) -> bool) -> u32 {
+    set.mask(|entry| entry.is_used() & ((entry.end() <= now) | !usable(entry.backend)))
 }
 
 /// Frees the entries of a set whose time is over or whose backend is gone.
@@ -90,8 +111,7 @@ pub(super) fn purge(
     tally: &mut Tally,
     usable: &impl Fn(BackendIndex) -> bool,
 ) {
-    // What is free is over, too: one mask says whether there is anything to do.
-    let over = set.mask(|entry| entry.is_used() & ((entry.end() <= now) | !usable(entry.backend)));
+    let over = over(set, now, usable);
     if over != 0 {
         free(set, over, tally);
     }
