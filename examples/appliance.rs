@@ -6,7 +6,7 @@
 //!
 //! It follows the file (whatever is changed but `[dataplane]` is in force a moment later), has a line on standard error
 //! for each transition, and ends on SIGTERM or SIGINT, giving the traffic back first. With `--check` it says whether the
-//! file is good, and does no more; that takes no root. `schema/config.schema.json` tells editors of the keys.
+//! file is good, and does no more; that takes no root. `docs/config.schema.json` tells editors of the keys.
 
 use clap::Parser;
 use dsrlb::balancer::FlowBalancer;

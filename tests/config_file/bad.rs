@@ -271,9 +271,42 @@ fn control_characters_do_not_reach_the_terminal() {
     assert!(found.iter().all(|problem| !problem.contains(char::is_control)), "{found:#?}");
 }
 
+/// What only the monitor itself can refuse, and what this program was built without.
 #[test]
-fn monitors_that_are_not_built_in_are_said() {
-    let text = format!("{SERVICE}monitor = {{ kind = \"tcp\" }}");
-    let error = ConfigFile::parse(&text).unwrap().to_config().unwrap_err().to_string();
-    assert_eq!(error, "service 10.0.0.100:80/tcp: monitor: kind: tcp: not built in yet; ping is");
+fn what_a_monitor_cannot_be_is_said() {
+    let refused = |monitor: &str| {
+        let text = format!("[[service]]\nvip = \"10.0.0.100\"\nmonitor = {{ {monitor} }}\n");
+        let parsed = ConfigFile::parse(&text).and_then(|file| file.to_config());
+        parsed.map(drop).unwrap_err().to_string()
+    };
+    let error = refused("kind = \"tcp\"");
+    assert!(error.contains("monitor") && error.contains("port"), "{error}");
+    let http = "kind = \"http\", port = 80";
+    if cfg!(feature = "http") {
+        let error = refused(&format!("{http}, method = \"DELETE\""));
+        assert!(error.contains("method") && error.contains("DELETE"), "{error}");
+        let error = refused("kind = \"https\", port = 443, authorities = \"none\"");
+        assert!(error.contains("authorities") && error.contains("PEM"), "{error}");
+    } else {
+        assert!(refused(http).contains("feature `http`"), "{}", refused(http));
+    }
+}
+
+/// Every kind there is becomes a monitor, where it is built in.
+#[test]
+fn every_kind_of_monitor_is_one() {
+    for monitor in [
+        "kind = \"ping\"",
+        "kind = \"tcp\", port = 80",
+        "kind = \"udp\", port = 53, request = \"?\", response = \"!\"",
+        "kind = \"http\", port = 80, path = \"/\", host = \"www.example.com\", status = \"200-299\", body = \"ok\"",
+        "kind = \"https\", port = 443, verify = false",
+        "kind = \"neighbour\"",
+    ] {
+        let missing = monitor.contains("http") && !cfg!(feature = "http")
+            || monitor.contains("neighbour") && !cfg!(feature = "af-xdp");
+        let text = format!("[[service]]\nvip = \"10.0.0.100\"\nmonitor = {{ {monitor} }}\n");
+        let config = ConfigFile::parse(&text).and_then(|file| file.to_config());
+        assert_eq!(config.is_err(), missing, "{monitor}: {config:?}");
+    }
 }
