@@ -5,7 +5,8 @@
 mod lab;
 
 use dsrlb::balancer::{
-    AdminState, FlowBalancer, FlowTimes, RealServer, VipKey, VirtualService, WhenAllDown,
+    AdminState, FlowBalancer, FlowTimes, HashBalancer, RealServer, VipKey, VirtualService,
+    WhenAllDown,
 };
 use dsrlb::config::{Config, ConfigSource, Limits, SourceError};
 use dsrlb::dataplane::Idle;
@@ -65,7 +66,9 @@ fn the_operators_word_and_what_is_observed_do_not_blur() {
     let _http = lab.start_http(80).unwrap();
     let vip = lab.vip4_port(80);
     let key: VipKey = format!("{vip}/tcp").parse().unwrap();
-    let director = start(&lab, |builder| builder.service(service(vip, &lab.backends)));
+    let director = start(&lab, |builder| {
+        builder.balancer(|| HashBalancer).service(service(vip, &lab.backends))
+    });
     assert_eq!(answering(&lab, vip, 40), set(["b1", "b2", "b3"]));
 
     director.set_admin(key, "b1", AdminState::Disabled).unwrap();

@@ -10,7 +10,7 @@ use super::through::Prober;
 use super::updater::Updater;
 use super::workers::Workers;
 use super::{Director, Event};
-use crate::balancer::{Balancer, HashBalancer};
+use crate::balancer::{Balancer, FlowBalancer};
 use crate::config::{Config, ConfigSource, Host, Limits, ServiceConfig, SourceError};
 use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
@@ -19,6 +19,7 @@ use crate::dataplane::neighbour::{
 use crate::dataplane::{
     ErrorPolicy, Mailbox, Pipeline, PipelineOptions, Site, Waker, Worker, WorkerCounters,
 };
+use crate::flow::HashKey;
 use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::health::MonitorBinding;
 use ipnet::IpNet;
@@ -56,7 +57,8 @@ pub struct DirectorBuilder {
     pipeline: PipelineOptions,
     monitor: Option<MonitorBinding>,
     claim_checks: Option<Duration>,
-    balancer: BalancerFactory,
+    /// None: the usual one, with as much room as the limits ask for.
+    balancer: Option<BalancerFactory>,
     on_event: EventHandler,
 }
 
@@ -72,6 +74,10 @@ impl fmt::Debug for DirectorBuilder {
 }
 
 impl DirectorBuilder {
+    /// For how many flows each worker has room unless told otherwise, at 16 bytes each; half of them
+    /// is what can be relied upon.
+    pub const FLOWS: usize = 1 << 18;
+
     pub(super) fn new(interface: String) -> Self {
         Self {
             interface,
@@ -86,7 +92,7 @@ impl DirectorBuilder {
             pipeline: PipelineOptions::default(),
             monitor: None,
             claim_checks: Some(CLAIM_CHECKS),
-            balancer: Box::new(|| Box::new(HashBalancer)),
+            balancer: None,
             on_event: Box::new(|_| {}),
         }
     }
@@ -200,13 +206,14 @@ impl DirectorBuilder {
         self
     }
 
-    /// Sets how each worker's balancer is made; the default is [`HashBalancer`].
+    /// Sets how each worker's balancer is made; the default is a [`FlowBalancer`] with room for
+    /// [`DirectorBuilder::FLOWS`]. [`HashBalancer`](crate::balancer::HashBalancer) remembers nothing.
     #[must_use]
     pub fn balancer<B: Balancer + 'static>(
         mut self,
         make: impl Fn() -> B + Send + 'static,
     ) -> Self {
-        self.balancer = Box::new(move || Box::new(make()));
+        self.balancer = Some(Box::new(move || Box::new(make())));
         self
     }
 
@@ -280,7 +287,11 @@ impl DirectorBuilder {
         for (queue, counters) in queues.into_iter().zip(counters) {
             let number = queue.queue();
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
-            let pipeline = Pipeline::with_options((self.balancer)(), counters, &options);
+            let balancer = match &self.balancer {
+                Some(make) => make(),
+                None => usual_balancer(&self.limits)?,
+            };
+            let pipeline = Pipeline::with_options(balancer, counters, &options);
             let mailbox = mailbox.take().unwrap_or_else(Mailbox::empty);
             let worker = Worker::new(queue, pipeline, shared.snapshots(), mailbox);
             workers.start(number, worker.prober(prober.receiver()))?;
@@ -308,6 +319,13 @@ impl DirectorBuilder {
         let source = source.map_err(|source| StartError::Thread { thread: "config", source })?;
         Ok(Director { workers, source, feedback, claims, updater, shared })
     }
+}
+
+/// Each worker's own, with a secret of its own: they share no flows.
+fn usual_balancer(limits: &Limits) -> Result<Box<dyn Balancer>, StartError> {
+    let key = HashKey::new(secret());
+    let balancer = FlowBalancer::new(DirectorBuilder::FLOWS, limits.backends, key);
+    Ok(Box::new(balancer.map_err(StartError::Flows)?))
 }
 
 /// The configuration to begin with.

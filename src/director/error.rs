@@ -1,5 +1,6 @@
 //! What can go wrong when a director starts or changes.
 
+use crate::balancer::CapacityError;
 use crate::config::SourceError;
 use crate::dataplane::af_xdp::XdpError;
 use crate::dataplane::neighbour::ResolverError;
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The configuration source has none to begin with.
     #[error("there is no configuration to begin with: {0}")]
     Source(SourceError),
+    /// There is no room for the flows.
+    #[error(transparent)]
+    Flows(#[from] CapacityError),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {

@@ -173,7 +173,8 @@ impl Director {
     /// Drains a backend: from now on it takes no new flows and keeps those it has, until they end
     /// or its time is over; what it then still has is cut.
     ///
-    /// Old flows are kept by a balancer that remembers flows; [`HashBalancer`] does not.
+    /// Old flows are kept by a balancer that remembers flows, as the usual one does;
+    /// [`HashBalancer`] does not.
     ///
     /// # Errors
     ///
