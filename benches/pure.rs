@@ -270,7 +270,7 @@ fn flows(c: &mut Criterion) {
         });
         assert_eq!(table.counts().proven, known.len() as u64);
         assert!(known.len() >= count - count / 10_000, "at half load next to none is refused");
-        println!("{label}: {} bytes for each flow", table.bytes() / count);
+        println!("{label}: {} bytes for each of {} flows", table.bytes() / count, known.len());
 
         let mut group = c.benchmark_group(format!("flow table, {label} flows"));
         group.throughput(Throughput::Elements(MAX_BATCH as u64));

@@ -8,7 +8,7 @@
 //! turned by 32 bits, `1 + (low * (n - 1) >> 64)` further on, round about. A new one goes where fewer
 //! proven flows are. That is what makes full sets rare while there is room elsewhere: of random flows
 //! as many as three quarters of the entries, one in 180 finds no place, and of half as many as there
-//! are entries none; with one choice it would be one in ten, and one in 25 (`cargo test --test
+//! are entries one in 100,000 or fewer; with one choice it would be one in ten, and one in 25 (`cargo test --test
 //! flow_table full -- --nocapture`). So ask for twice the flows that must not be forgotten: 32 bytes a
 //! flow. A look-up reads two lines, both known from the hash, so that [`FlowTable::touch`] can fetch
 //! those of a whole batch at a time.
