@@ -60,6 +60,9 @@ struct Options {
     hash: HashInput,
     #[arg(long, default_value = "ping", value_parser = ["ping", "none"])]
     monitor: String,
+    /// Which way pings take: vip, to the VIP as a client's packets would, or backend, to its own address
+    #[arg(long, default_value = "vip", value_parser = ["vip", "backend"])]
+    through: String,
     /// Where the XDP program runs: auto, native, generic
     #[arg(long, default_value = "auto")]
     mode: AttachMode,
@@ -163,7 +166,8 @@ fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
         builder = builder.service(options.backend.iter().fold(service, add));
     }
     if options.monitor == "ping" {
-        builder = builder.monitor(MonitorBinding::new(IcmpEcho::new()).through(Through::Backend));
+        let through = if options.through == "vip" { Through::Vip } else { Through::Backend };
+        builder = builder.monitor(MonitorBinding::new(IcmpEcho::new()).through(through));
     }
     let director = builder.start()?;
     let granted = director.granted();

@@ -17,6 +17,18 @@ impl ParseError {
         let text = text.chars().take(80).collect();
         Self { what, text, expected }
     }
+
+    /// The text, or the beginning of it.
+    #[cfg(feature = "file")]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What is allowed.
+    #[cfg(feature = "file")]
+    pub(crate) fn expected(&self) -> &str {
+        self.expected
+    }
 }
 
 /// One thing wrong with a configuration.

@@ -17,6 +17,11 @@ use std::str::FromStr;
 /// in the end, the VIP are what they were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum Forwarding {
     /// By rewriting the destination MAC address: the backend is on the director's own link.
     #[default]
@@ -25,6 +30,7 @@ pub enum Forwarding {
     Tunnel(Tunnel),
     /// By rewriting the destination IP address; this DSCP value tells the backend which VIP it was,
     /// and is not zero. The backend needs a map from values to VIPs.
+    #[cfg_attr(feature = "serde", serde(rename = "l3dsr"))]
     L3Dsr(Dscp),
 }
 
@@ -45,6 +51,11 @@ impl Forwarding {
 
 /// The settings of a tunnel to a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", deny_unknown_fields)
+)]
 pub struct Tunnel {
     /// What is put in front of the packet.
     pub encapsulation: Encapsulation,
@@ -76,8 +87,14 @@ impl Tunnel {
 
 /// What is put in front of a packet besides an IP header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum Encapsulation {
     /// Nothing: protocol 4 or 41 follows.
+    #[cfg_attr(feature = "serde", serde(rename = "ipip"))]
     IpIp,
     /// UDP and perhaps a GUE header (draft-ietf-intarea-gue-09); the UDP source port is from a hash
     /// of the flow, so that routers and NICs spread flows.
@@ -95,6 +112,11 @@ pub enum Encapsulation {
 
 /// The variants of GUE, told apart by their first two bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum GueVariant {
     /// Four bytes of GUE header.
     Zero,
@@ -104,6 +126,11 @@ pub enum GueVariant {
 
 /// What the outer header of a tunnel has as its DSCP (RFC 2983).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum TunnelDscp {
     /// What the packet has.
     Uniform,
@@ -113,6 +140,11 @@ pub enum TunnelDscp {
 
 /// A differentiated services code point (RFC 2474 section 3): 0 to 63.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "u8", into = "u8")
+)]
 pub struct Dscp(u8);
 
 impl Dscp {
@@ -137,6 +169,11 @@ impl Dscp {
 /// What routers have to say about the tunnel ("packet too big") is sent to these addresses, so the
 /// host has to hold them. Of a prefix: `ip route add local 192.0.2.0/24 dev lo`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", default, deny_unknown_fields)
+)]
 pub struct TunnelSources {
     /// For backends with an IPv4 address.
     pub ipv4: Option<Ipv4Net>,
@@ -172,6 +209,11 @@ impl TunnelSources {
 /// What probes through the VIP are sent from, and so where their answers come to: addresses of this
 /// host, one for each family that is probed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", default, deny_unknown_fields)
+)]
 pub struct ProbeSources {
     /// For VIPs of IPv4.
     pub ipv4: Option<Ipv4Addr>,
@@ -191,6 +233,20 @@ impl ProbeSources {
     /// Whether this address is one of them.
     pub fn includes(&self, address: IpAddr) -> bool {
         self.towards(address) == Some(address)
+    }
+}
+
+impl TryFrom<u8> for Dscp {
+    type Error = ParseError;
+
+    fn try_from(value: u8) -> Result<Self, Self::Error> {
+        Self::new(value).ok_or_else(|| ParseError::new("DSCP", &value.to_string(), "0 to 63"))
+    }
+}
+
+impl From<Dscp> for u8 {
+    fn from(dscp: Dscp) -> Self {
+        dscp.0
     }
 }
 

@@ -48,11 +48,17 @@
 //!
 //! * `af-xdp` (default): the AF_XDP driver and the director. Linux only; building it takes `clang`,
 //!   `m4`, `pkg-config` and libelf's headers.
+//! * `http`: the HTTP and HTTPS monitor, with its client and TLS.
 //! * `pcap`: a driver that reads and writes capture files.
+//! * `serde`: the types that configurations are made of are written and read with serde.
+//! * `file`: configuration files, see [`config`].
 
 #![deny(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[macro_use]
+mod text;
 
 pub mod balancer;
 pub mod config;

@@ -2,9 +2,13 @@
 
 mod support;
 
+#[cfg(feature = "file")]
+#[path = "support/config.rs"]
+mod config;
+
 use std::fs;
 use std::path::Path;
-use support::{beyond, harness};
+use support::{beyond, flow_model, harness};
 
 fn replay(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -45,4 +49,15 @@ fn icmp() {
 #[test]
 fn fragments() {
     replay("fragments", beyond::check_fragments);
+}
+
+#[test]
+fn flow_table() {
+    replay("flow_table", flow_model::check_flow_table);
+}
+
+#[cfg(feature = "file")]
+#[test]
+fn config() {
+    replay("config", config::check_config);
 }

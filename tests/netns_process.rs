@@ -261,7 +261,7 @@ fn without_root_it_says_what_is_missing() {
     let Some(lab) = lab("rootless") else { return };
     let vip = format!("{}/tcp", lab.vip4_port(80));
     let program = Copied::readable("simple_vip");
-    let output = as_nobody(&lab, "", None, &program.0, &vip).output().unwrap();
+    let output = as_nobody(&lab, "", None, &program.0, &vip, "backend").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("CAP_NET_ADMIN") && error.contains("root"), "{error}");
@@ -276,7 +276,7 @@ fn three_capabilities_are_enough_and_none_can_be_spared() {
     let vip = format!("{}/tcp", lab.vip4_port(80));
     let program = Copied::readable("simple_vip");
     let spawn = |capabilities, memory| {
-        let mut command = as_nobody(&lab, capabilities, memory, &program.0, &vip);
+        let mut command = as_nobody(&lab, capabilities, memory, &program.0, &vip, "backend");
         Example(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     };
     let running = spawn("+bpf,+net_admin,+net_raw", None);
@@ -300,6 +300,20 @@ fn three_capabilities_are_enough_and_none_can_be_spared() {
     until("serving", || serves(&lab, lab.vip4_port(80)));
 }
 
+#[test]
+fn probing_through_the_vip_needs_one_more_and_says_so() {
+    let Some(lab) = lab("lanes") else { return };
+    let vip = format!("{}/tcp", lab.vip4_port(80));
+    let program = Copied::readable("simple_vip");
+    let capabilities = "+bpf,+net_admin,+net_raw";
+    let mut command = as_nobody(&lab, capabilities, None, &program.0, &vip, "vip");
+    let output = command.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("CAP_SYS_ADMIN") && error.contains("own addresses"), "{error}");
+    assert_eq!(self::program(&lab.director), None);
+}
+
 /// The example in the director's namespace, as a user who has these capabilities and no others.
 fn as_nobody(
     lab: &Lab,
@@ -307,6 +321,7 @@ fn as_nobody(
     memory: Option<&str>,
     program: &Path,
     vip: &str,
+    through: &str,
 ) -> Command {
     let set = format!("-all,{capabilities}").trim_end_matches(',').to_owned();
     let mut command = Command::new("ip");
@@ -323,7 +338,8 @@ fn as_nobody(
         .arg(format!("--inh-caps={set}"))
         .arg(format!("--ambient-caps={set}"))
         .arg(program)
-        .args(["--interface", &lab.director.interface, "--vip", vip, "--backend", "10.77.0.11"]);
+        .args(["--interface", &lab.director.interface, "--vip", vip, "--backend", "10.77.0.11"])
+        .args(["--through", through]);
     command
 }
 

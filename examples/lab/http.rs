@@ -29,6 +29,7 @@ struct Shared {
     name: String,
     listener: TcpListener,
     stopping: AtomicBool,
+    failing: AtomicBool,
     // Kept so that stopping can end connections that wait for their client.
     connections: Mutex<HashMap<u64, TcpStream>>,
 }
@@ -47,6 +48,7 @@ impl HttpServer {
             name: name.to_owned(),
             listener,
             stopping: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             connections: Mutex::default(),
         });
         let acceptor = {
@@ -61,6 +63,11 @@ impl HttpServer {
     /// Refuses new connections, cuts the open ones and waits until every thread has ended.
     pub fn stop(mut self) {
         self.end();
+    }
+
+    /// From now on answers with status 500, or no longer does.
+    pub fn set_failing(&self, failing: bool) {
+        self.shared.failing.store(failing, Ordering::Relaxed);
     }
 
     fn end(&mut self) {
@@ -136,7 +143,11 @@ impl Shared {
                 }
                 None => {
                     let body = format!("backend={} client={client} received={received}", self.name);
-                    stream.write_all(format!("{}{body}", head(body.len() as u64)).as_bytes())?;
+                    let mut head = head(body.len() as u64);
+                    if self.failing.load(Ordering::Relaxed) {
+                        head = head.replacen("200 OK", "500 Internal Server Error", 1);
+                    }
+                    stream.write_all(format!("{head}{body}").as_bytes())?;
                 }
             }
             if request.close {

@@ -1,6 +1,6 @@
 //! From a packet to a backend.
 
-use super::table::{Lookup, ServiceTable};
+use super::table::{Lookup, Service, ServiceTable};
 use crate::flow::{Fragment, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 
@@ -42,6 +42,21 @@ pub trait Balancer: Send {
             *assigned = self.assign(services, packet, now);
         }
     }
+
+    /// Whether a flow may go elsewhere than its hash says, so that a later fragment, which does not
+    /// tell its flow, has to follow the first one wherever it has ports.
+    fn remembers_flows(&self) -> bool {
+        false
+    }
+
+    /// Puts what it remembers in order: called once with every batch, and again and again while there
+    /// is no traffic, when it may take a millisecond.
+    fn tend(&mut self, _services: &ServiceTable, _now: Timestamp, _is_idle: bool) {}
+
+    /// How many flows it remembers of a backend; none if it remembers no flows.
+    fn flows(&self, _backend: BackendIndex) -> u64 {
+        0
+    }
 }
 
 impl<T: Balancer + ?Sized> Balancer for Box<T> {
@@ -63,6 +78,18 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
     ) {
         (**self).assign_batch(services, packets, now, assigned);
     }
+
+    fn remembers_flows(&self) -> bool {
+        (**self).remembers_flows()
+    }
+
+    fn tend(&mut self, services: &ServiceTable, now: Timestamp, is_idle: bool) {
+        (**self).tend(services, now, is_idle);
+    }
+
+    fn flows(&self, backend: BackendIndex) -> u64 {
+        (**self).flows(backend)
+    }
 }
 
 /// Decides every packet by hashing alone, without memory: NetScaler's sessionless mode.
@@ -81,26 +108,39 @@ impl Balancer for HashBalancer {
         packet: &PacketInfo,
         _now: Timestamp,
     ) -> Assignment {
-        let service = match services.lookup(packet) {
-            Lookup::Service(service) => service,
-            Lookup::NoService => return Assignment::Drop(DropReason::NoService),
-            Lookup::PortUnknown => return Assignment::Drop(DropReason::FragmentWithoutPorts),
-            Lookup::NotVip => return Assignment::NotVip,
+        let service = match find(services, packet) {
+            Ok(service) => service,
+            Err(assignment) => return assignment,
         };
-        let flow = &packet.flow;
-        if flow.has_martian_source() {
-            return Assignment::Drop(DropReason::MartianSource);
-        }
-        if flow.source == flow.destination {
-            return Assignment::Drop(DropReason::SourceIsVip);
-        }
-        let portless = packet.fragment == Fragment::Later && flow.protocol.has_ports();
-        if portless && service.needs_ports() {
-            return Assignment::Drop(DropReason::FragmentWithoutPorts);
-        }
         match service.select(service.hash(packet)) {
             Some(backend) => Assignment::Backend(backend),
             None => Assignment::Drop(DropReason::NoBackend),
         }
     }
+}
+
+/// The service that a packet belongs to, if it may be forwarded at all; else what becomes of it.
+#[inline]
+pub(super) fn find<'a>(
+    services: &'a ServiceTable,
+    packet: &PacketInfo,
+) -> Result<&'a Service, Assignment> {
+    let service = match services.lookup(packet) {
+        Lookup::Service(service) => service,
+        Lookup::NoService => return Err(Assignment::Drop(DropReason::NoService)),
+        Lookup::PortUnknown => return Err(Assignment::Drop(DropReason::FragmentWithoutPorts)),
+        Lookup::NotVip => return Err(Assignment::NotVip),
+    };
+    let flow = &packet.flow;
+    if flow.has_martian_source() {
+        return Err(Assignment::Drop(DropReason::MartianSource));
+    }
+    if flow.source == flow.destination {
+        return Err(Assignment::Drop(DropReason::SourceIsVip));
+    }
+    let portless = packet.fragment == Fragment::Later && flow.protocol.has_ports();
+    if portless && service.needs_ports() {
+        return Err(Assignment::Drop(DropReason::FragmentWithoutPorts));
+    }
+    Ok(service)
 }

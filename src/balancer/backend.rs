@@ -17,6 +17,13 @@ pub enum AdminState {
     Disabled,
 }
 
+named!(
+    AdminState,
+    "administrative state",
+    "enabled, draining or disabled",
+    ["enabled" => Enabled, "draining" => Draining, "disabled" => Disabled]
+);
+
 /// A server that holds the VIP on a loopback interface and answers clients directly.
 pub trait Backend: Debug + Send + Sync {
     /// A name that stays the same for as long as this is the same server. It seeds the hashing, so

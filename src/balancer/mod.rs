@@ -7,7 +7,8 @@
 //! * [`Policy`]: builds, off the packet path, an immutable [`Selector`] from the backends that may
 //!   take traffic. Stock: [`Maglev`] and [`Rendezvous`].
 //! * [`Balancer`]: assigns packets to backends, one per worker, without locks. Stock:
-//!   [`HashBalancer`], which decides every packet by hashing alone.
+//!   [`HashBalancer`], which decides every packet by hashing alone, and [`FlowBalancer`], which
+//!   remembers what it has decided.
 //!
 //! # Contract
 //!
@@ -19,14 +20,21 @@
 
 mod assign;
 mod backend;
+mod flow_table;
 mod policy;
 mod registry;
+mod remember;
 mod service;
 mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
 pub use backend::{AdminState, Backend, RealServer};
+pub use flow_table::{CapacityError, FlowCounts, FlowTimes};
+/// For the benchmarks and fuzz targets.
+#[doc(hidden)]
+pub use flow_table::{FlowKey, FlowRecord, FlowTable, Found, Inserted, Lifetimes, Signal, State};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
+pub use remember::FlowBalancer;
 pub use service::{Echo, Scope, VipKey, VirtualService, WhenAllDown};
 pub use table::{Lookup, Service, ServiceTable};

@@ -113,6 +113,8 @@ impl FromStr for VipKey {
     }
 }
 
+serde_as_text!(VipKey);
+
 /// What becomes of an ICMP or ICMPv6 echo request ("ping") to a VIP.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
 pub enum Echo {
@@ -125,6 +127,13 @@ pub enum Echo {
     Forward,
 }
 
+named!(
+    Echo,
+    "answer to pings",
+    "answer, drop or forward",
+    ["answer" => Answer, "drop" => Drop, "forward" => Forward]
+);
+
 /// What becomes of packets to a service of which no backend may take new flows.
 #[derive(Clone, Debug, Default)]
 pub enum WhenAllDown {
@@ -134,7 +143,9 @@ pub enum WhenAllDown {
     /// They are shared out among all backends with a next hop that the operator has enabled, whatever
     /// their monitors say and whether they claim the VIP: better some that may answer than none.
     SendToAll,
-    /// They go on to the backends that took traffic last, as far as these have a next hop.
+    /// They go on to the backends that took traffic last, as far as these have a next hop. Those are
+    /// all that went down within the time it takes to find that out: what falls together is found to
+    /// have fallen one after the other.
     KeepLast,
     /// They go to this backend ("sorry server"), which is not probed.
     Fallback(Arc<dyn Backend>),

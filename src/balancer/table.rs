@@ -119,6 +119,8 @@ pub struct ServiceTable {
     by_port: HashSet<(u32, Protocol), FixedState>,
     /// By VIP's number, what becomes of echo requests, and the service to forward them to.
     echo: Vec<(Echo, u32)>,
+    /// By slot, the backends that keep the flows they have.
+    keeping: Box<[Option<BackendIndex>]>,
 }
 
 /// All VIP prefixes of one length and family.
@@ -164,6 +166,27 @@ impl ServiceTable {
         }
         table.services = services;
         table
+    }
+
+    /// Sets which backends keep the flows they have, whether or not they take new ones: for balancers
+    /// that remember flows.
+    #[must_use]
+    pub fn keeping(mut self, backends: &[BackendIndex]) -> Self {
+        let slots = backends.iter().map(|index| index.slot() + 1).max().unwrap_or_default();
+        let mut keeping = vec![None; slots].into_boxed_slice();
+        for index in backends {
+            if let Some(slot) = keeping.get_mut(index.slot()) {
+                *slot = Some(*index);
+            }
+        }
+        self.keeping = keeping;
+        self
+    }
+
+    /// Whether a backend keeps the flows it has. An index that is out of date does not.
+    #[inline]
+    pub fn keeps(&self, index: BackendIndex) -> bool {
+        self.keeping.get(index.slot()).copied().flatten() == Some(index)
     }
 
     /// The services, in the order they were given.

@@ -1,7 +1,7 @@
 //! What makes a configuration unusable. Every problem is found in one pass.
 
 use super::{Config, Host, Limits};
-use crate::balancer::{Scope, VipKey, VirtualService};
+use crate::balancer::{Scope, VipKey, VirtualService, WhenAllDown};
 use crate::error::{ConfigError, ConfigProblem};
 use crate::health::Through;
 use ipnet::IpNet;
@@ -19,6 +19,20 @@ const MAX_BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 /// backend, backends that are a VIP or the director itself, tunnels and DSCP values that cannot work,
 /// intervals and timeouts that cannot be kept, more than the limits allow.
 pub fn check(config: &Config, host: &Host, limits: &Limits) -> Result<(), ConfigError> {
+    match problems(config, Some(host), limits) {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(ConfigError::new(problems)),
+    }
+}
+
+/// What is wrong on every host, however much there can be.
+#[cfg(feature = "file")]
+pub(super) fn without_host(config: &Config) -> Vec<ConfigProblem> {
+    let limits = Limits { services: usize::MAX, backends: Limits::MAX_BACKENDS };
+    problems(config, None, &limits)
+}
+
+fn problems(config: &Config, host: Option<&Host>, limits: &Limits) -> Vec<ConfigProblem> {
     let services: Vec<&VirtualService> = config.services.iter().map(|s| &s.service).collect();
     let mut check = Check { vips: Vips::of(&services), host, problems: Vec::new() };
     check.limits(&services, limits);
@@ -40,10 +54,7 @@ pub fn check(config: &Config, host: &Host, limits: &Limits) -> Result<(), Config
     }
     check.dscp_values(&services);
     check.echo(&services);
-    match check.problems {
-        problems if problems.is_empty() => Ok(()),
-        problems => Err(ConfigError::new(problems)),
-    }
+    check.problems
 }
 
 pub(super) fn path(key: &VipKey) -> String {
@@ -83,11 +94,12 @@ impl Vips {
 
 pub(super) struct Check<'a> {
     pub(super) vips: Vips,
-    pub(super) host: &'a Host,
+    /// None if it is not known yet on which host this is to be.
+    pub(super) host: Option<&'a Host>,
     problems: Vec<ConfigProblem>,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     pub(super) fn problem(
         &mut self,
         path: String,
@@ -99,6 +111,10 @@ impl Check<'_> {
             value: value.to_string(),
             expected: expected.into(),
         });
+    }
+
+    fn own_addresses(&self) -> impl Iterator<Item = &'a IpNet> + use<'a> {
+        self.host.into_iter().flat_map(|host| &host.addresses)
     }
 
     fn limits(&mut self, services: &[&VirtualService], limits: &Limits) {
@@ -128,7 +144,7 @@ impl Check<'_> {
         }
         // An address with a real subnet is how the host is reached; one without was added for a
         // purpose, such as answering ARP for the VIP.
-        let own = self.host.addresses.iter();
+        let own = self.own_addresses();
         let main = |own: &&IpNet| own.prefix_len() < own.max_prefix_len();
         if let Some(own) = own.filter(main).find(|own| prefix.contains(&own.addr())) {
             let expected = format!(
@@ -143,7 +159,8 @@ impl Check<'_> {
     /// Probes through the VIP come from an address of its family, which is this host's.
     fn through(&mut self, key: &VipKey, through: Through) {
         let vip = key.prefix().addr();
-        if through == Through::Vip && self.host.probe_sources.towards(vip).is_none() {
+        let source = self.host.map(|host| host.probe_sources.towards(vip));
+        if through == Through::Vip && source == Some(None) {
             let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
             let expected = format!(
                 "needs an {family} address of the director's interface, with a subnet, that answers \
@@ -159,6 +176,12 @@ impl Check<'_> {
             self.problem(path(&service.key), service.backends.len(), expected);
         }
         let mut ids = HashSet::new();
+        if let WhenAllDown::Fallback(fallback) = &service.when_all_down
+            && fallback.weight() == 0
+        {
+            let path = format!("{}: fallback {}: weight", path(&service.key), fallback.id());
+            self.problem(path, 0, "1 to 65535; the fallback would take no traffic");
+        }
         for backend in service.all_backends() {
             let (id, address) = (backend.id(), backend.address());
             let path = || format!("{}: backend {id}", path(&service.key));
@@ -170,7 +193,7 @@ impl Check<'_> {
                 let expected = format!("{why}; a backend has a unicast address");
                 self.problem(path(), address, expected);
             }
-            if let Some(own) = self.host.addresses.iter().find(|own| own.addr() == address) {
+            if let Some(own) = self.own_addresses().find(|own| own.addr() == address) {
                 let expected = format!("is the director's own address {own}; packets would loop");
                 self.problem(path(), address, expected);
             }
@@ -307,7 +330,7 @@ mod tests {
         let crowd = crowd(65_535);
         let all = vec![&crowd; Limits::MAX_BACKENDS / 65_535 + 1];
         let host = host();
-        let mut check = Check { vips: Vips::of(&all), host: &host, problems: Vec::new() };
+        let mut check = Check { vips: Vips::of(&all), host: Some(&host), problems: Vec::new() };
         check.limits(&all, &Limits { services: usize::MAX, backends: usize::MAX });
         assert!(check.problems[0].expected.contains("at most 2097152 backends"));
     }

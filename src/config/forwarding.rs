@@ -2,7 +2,7 @@
 
 use super::check::{Check, not_unicast, path};
 use crate::balancer::{Backend, Echo, VipKey, VirtualService};
-use crate::forwarding::{Dscp, Encapsulation, Forwarding, Tunnel};
+use crate::forwarding::{Dscp, Encapsulation, Forwarding, Tunnel, TunnelSources};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -14,7 +14,8 @@ const MINIMUM_MTU_IPV6: u16 = 1280;
 
 impl Check<'_> {
     pub(super) fn tunnel_sources(&mut self) {
-        for source in self.host.tunnel_sources.iter() {
+        let sources = self.host.map(|host| host.tunnel_sources);
+        for source in sources.iter().flat_map(TunnelSources::iter) {
             if let Some(why) = not_unicast(source.addr()) {
                 let expected = format!("{why}; tunnels send from a unicast address of this host");
                 self.problem("tunnel source".to_owned(), source, expected);
@@ -44,22 +45,22 @@ impl Check<'_> {
     fn tunnel(&mut self, path: &str, backend: IpAddr, tunnel: &Tunnel) {
         let forwarding = Forwarding::Tunnel(*tunnel);
         let family = if backend.is_ipv4() { "IPv4" } else { "IPv6" };
-        match self.host.tunnel_sources.towards(backend) {
-            None => {
+        match self.host.map(|host| host.tunnel_sources.towards(backend)) {
+            Some(None) => {
                 let expected = format!(
                     "{backend} needs a tunnel source of its family: set an {family} address of \
                      this host"
                 );
                 self.problem(path.to_owned(), forwarding, expected);
             }
-            Some(source) if source.contains(&backend) => {
+            Some(Some(source)) if source.contains(&backend) => {
                 let expected = format!(
                     "{backend} is in the tunnel source {source}: packets would loop; send from \
                      addresses that no backend has"
                 );
                 self.problem(path.to_owned(), forwarding, expected);
             }
-            Some(_) => {}
+            Some(Some(_)) | None => {}
         }
         if let Encapsulation::Gue { port: 0, .. } = tunnel.encapsulation {
             self.problem(format!("{path}: port"), 0, "the backend's GUE port, 1 to 65535");

@@ -1,15 +1,22 @@
 //! Configurations, checked as a whole before anything is applied.
+//!
+//! A [`Config`] is made in code, or read from a file (feature `file`, module `file`). A running
+//! director is given new ones by a [`ConfigSource`]. All is pure but what is in [`source`].
 
 #![forbid(unsafe_code)]
 
 mod changes;
 mod check;
+#[cfg(feature = "file")]
+pub mod file;
 mod forwarding;
-mod source;
+pub mod source;
 
 pub use changes::{BackendName, Changes};
 pub use check::check;
-pub use source::{ConfigSource, SourceError};
+#[cfg(feature = "file")]
+pub use source::FileSource;
+pub use source::{ChannelSource, ConfigSender, ConfigSource, SourceError, StaticSource, channel};
 
 use crate::balancer::VirtualService;
 use crate::forwarding::{ProbeSources, TunnelSources};
@@ -74,6 +81,11 @@ impl<S: Into<ServiceConfig>> FromIterator<S> for Config {
 
 /// How much there can be of what is allocated once, at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", default, deny_unknown_fields)
+)]
 pub struct Limits {
     /// Virtual services.
     pub services: usize,

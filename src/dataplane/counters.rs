@@ -43,6 +43,8 @@ pub struct WorkerCounters {
     backends: Box<[Traffic]>,
     /// The driver's own, copied here now and then; never touched for a packet.
     io: Mutex<IoStats>,
+    /// Of backends that are being emptied, how many flows they have, and the snapshot that said which.
+    leaving: Mutex<(u64, Vec<(BackendIndex, u64)>)>,
 }
 
 impl WorkerCounters {
@@ -58,6 +60,7 @@ impl WorkerCounters {
             doubtful_mtus: Counter::default(),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
             io: Mutex::default(),
+            leaving: Mutex::default(),
         }
     }
 
@@ -102,6 +105,19 @@ impl WorkerCounters {
         self.doubtful_mtus.add(1);
     }
 
+    pub(super) fn publish_leaving(&self, generation: u64, flows: Vec<(BackendIndex, u64)>) {
+        *lock(&self.leaving) = (generation, flows);
+    }
+
+    /// How many flows a backend that takes no new ones still has; none if that has not been counted
+    /// since this snapshot.
+    pub fn leaving(&self, backend: BackendIndex, generation: u64) -> Option<u64> {
+        let (counted, flows) = &*lock(&self.leaving);
+        let is_it = |(index, _): &&(BackendIndex, u64)| *index == backend;
+        let known = flows.iter().find(is_it).map(|(_, count)| *count);
+        (*counted >= generation).then_some(known.unwrap_or_default())
+    }
+
     pub(super) fn publish_io(&self, stats: IoStats) {
         *lock(&self.io) = stats;
     }
@@ -132,8 +148,8 @@ impl WorkerCounters {
 }
 
 /// A poisoned lock is no reason to lose counters: they are plain numbers.
-fn lock(io: &Mutex<IoStats>) -> std::sync::MutexGuard<'_, IoStats> {
-    io.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Frames by verdict, summed over workers.

@@ -39,8 +39,9 @@ pub struct Port(pub u8);
 impl Port {
     /// The one that frames come in by.
     pub const INGRESS: Self = Self(0);
-    /// None of the interfaces: a copy of the frame goes to whoever sent a probe through a VIP.
-    pub(super) const PROBER: Self = Self(u8::MAX);
+    /// None of the interfaces: of a frame that is drained for it, a copy goes to whoever sent a probe
+    /// through a VIP.
+    pub const PROBER: Self = Self(u8::MAX);
 }
 
 /// How much room the drivers of this crate leave in front of each received frame, in bytes; what the

@@ -51,6 +51,8 @@ pub struct Pipeline<B> {
     balancer: B,
     counters: Arc<WorkerCounters>,
     fragments: FragmentTracker,
+    /// Whether later fragments follow the first one also where addresses decide.
+    remembers_flows: bool,
     means: Means,
     verdicts: ArrayVec<Verdict, MAX_BATCH>,
 }
@@ -70,6 +72,7 @@ impl<B: Balancer> Pipeline<B> {
         let [a, b, c, d, ..] = options.secret;
         let secret = [a, b, c, d];
         Self {
+            remembers_flows: balancer.remembers_flows(),
             balancer,
             counters,
             fragments: FragmentTracker::new(options.fragments, HashKey::new(options.secret)),
@@ -106,6 +109,7 @@ impl<B: Balancer> Pipeline<B> {
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
         let assigned = &mut assigned[..packets.len()];
         self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
+        self.balancer.tend(&snapshot.services, now, false);
 
         let mut verdicts = std::mem::take(&mut self.verdicts);
         verdicts.clear();
@@ -129,6 +133,7 @@ impl<B: Balancer> Pipeline<B> {
         frame: &mut Frame<'_>,
     ) -> Verdict {
         self.expire(now);
+        self.balancer.tend(&snapshot.services, now, false);
         let read = read(snapshot, frame, &mut self.means.outbox);
         let assignment = match &read {
             Read::Assign(parsed) => {
@@ -137,6 +142,15 @@ impl<B: Balancer> Pipeline<B> {
             _ => None,
         };
         self.settle(snapshot, now, frame, &read, assignment)
+    }
+}
+
+impl<B: Balancer> Pipeline<B> {
+    /// To be called when no frames have come for a while: gives up on fragments that wait in vain, and
+    /// has the balancer put in order what it remembers.
+    pub fn idle(&mut self, snapshot: &Snapshot, now: Timestamp) {
+        self.expire(now);
+        self.balancer.tend(&snapshot.services, now, true);
     }
 }
 
@@ -206,10 +220,7 @@ impl<B> Pipeline<B> {
     ) -> Verdict {
         let info = &parsed.info;
         let is_fragment = parsed.fragment != Fragment::Whole && info.kind != PacketKind::IcmpError;
-        if !is_fragment
-            || !self.fragments.is_enabled()
-            || !snapshot.services.follows_fragments(info)
-        {
+        if !is_fragment || !self.fragments.is_enabled() || !self.follows(snapshot, info) {
             return carry_out(snapshot, now, &mut self.means, frame, parsed, decision);
         }
         let key = FragmentKey::of(info);
@@ -226,6 +237,13 @@ impl<B> Pipeline<B> {
             None if self.fragments.hold(&key, frame.bytes(), now) => Verdict::Hold,
             None => Verdict::Drop(DropReason::FragmentsFull),
         }
+    }
+
+    /// Whether a datagram's fragments have to share the lot of the first one.
+    #[inline]
+    fn follows(&self, snapshot: &Snapshot, info: &PacketInfo) -> bool {
+        self.remembers_flows && info.flow.protocol.has_ports()
+            || snapshot.services.follows_fragments(info)
     }
 
     /// Lets go of the fragments that were waiting for this first one.
@@ -256,9 +274,9 @@ impl<B> Pipeline<B> {
     }
 
     /// Gives up on fragments that have waited too long for the first of their datagram. Part of
-    /// every batch; to be called as well when none comes for a while.
+    /// every batch.
     #[inline]
-    pub fn expire(&mut self, now: Timestamp) {
+    fn expire(&mut self, now: Timestamp) {
         let counters = &self.counters;
         self.fragments.expire(now, |length| {
             counters.release();
@@ -275,6 +293,11 @@ impl<B> Pipeline<B> {
     /// The first of `each`; the frames behind it are lost.
     pub fn drain<E>(&mut self, each: impl FnMut(Port, &[u8]) -> Result<(), E>) -> Result<(), E> {
         self.means.outbox.drain(each)
+    }
+
+    /// Its balancer.
+    pub fn balancer(&self) -> &B {
+        &self.balancer
     }
 
     /// What has been counted.

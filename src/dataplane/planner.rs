@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The director's own place, as far as a plan depends on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +54,11 @@ pub struct Observed {
     /// The VIP of the service that it tells the link to have, if it does: clients may then send to it
     /// directly.
     pub claims: Option<IpAddr>,
+    /// For how long it has been ill, if it is; as long as can be if it never was well.
+    pub ill_for: Duration,
+    /// How long its monitor may take to find out that it is ill: backends that fall together are
+    /// found ill one after the other, within this time.
+    pub detection: Duration,
     /// What the operator wants of it.
     pub admin: AdminState,
 }
@@ -60,7 +66,14 @@ pub struct Observed {
 impl Observed {
     /// A backend that is well, enabled, and reached this way.
     pub fn well(path: Path) -> Self {
-        Self { path: Ok(path), health: Ok(()), claims: None, admin: AdminState::Enabled }
+        Self {
+            path: Ok(path),
+            health: Ok(()),
+            claims: None,
+            ill_for: Duration::ZERO,
+            detection: Duration::ZERO,
+            admin: AdminState::Enabled,
+        }
     }
 }
 
@@ -160,8 +173,6 @@ pub struct Plan {
 pub struct Planner {
     registry: IndexRegistry,
     built: HashMap<VipKey, Built>,
-    /// Who took new flows when somebody last could, by right.
-    last_good: HashMap<VipKey, HashSet<BackendIndex>>,
     generation: u64,
 }
 
@@ -177,12 +188,7 @@ impl Planner {
     /// A planner that has planned nothing yet, for at most so many backends, each counted once for
     /// every service it is in.
     pub fn new(max_backends: usize) -> Self {
-        Self {
-            registry: IndexRegistry::new(max_backends),
-            built: HashMap::new(),
-            last_good: HashMap::new(),
-            generation: 0,
-        }
+        Self { registry: IndexRegistry::new(max_backends), built: HashMap::new(), generation: 0 }
     }
 
     /// Plans for these services, which have been [checked](crate::config::check). `observe` is asked
@@ -205,13 +211,14 @@ impl Planner {
         self.registry.retain(&backends.collect());
         let keys: HashSet<VipKey> = services.clone().map(|service| service.key).collect();
         self.built.retain(|key, _| keys.contains(key));
-        self.last_good.retain(|key, _| keys.contains(key));
 
         let mut members = Vec::new();
         let mut hops = Vec::new();
+        let mut keeping = Vec::new();
         let mut table = Vec::new();
         for service in services {
             let first = members.len();
+            let mut illness = Vec::new();
             for (number, backend) in service.all_backends().enumerate() {
                 let Some(index) = self.registry.index(service.key, backend.id()) else {
                     continue; // beyond the limit, which the check has refused
@@ -220,6 +227,14 @@ impl Planner {
                 let hop = next_hop(site, backend.as_ref(), index, &observed);
                 hops.extend(hop.as_ref().ok().copied());
                 let is_fallback = number >= service.backends.len();
+                // One that is well and claims the VIP has not fallen at all.
+                let well = observed.health.is_ok();
+                let ill_for = if well { Duration::ZERO } else { observed.ill_for };
+                illness.push((ill_for, observed.detection));
+                // Flows of the ill, the unreachable and the disabled are better off elsewhere.
+                if hop.is_ok() && well && observed.admin != AdminState::Disabled {
+                    keeping.push(index);
+                }
                 members.push(Member {
                     service: service.key,
                     backend: Arc::clone(backend),
@@ -229,6 +244,11 @@ impl Planner {
                 });
             }
             let of_service = members.get_mut(first..).unwrap_or_default();
+            if of_service.iter().all(|member| member.idle.is_some()) {
+                last_resort(&service.when_all_down, of_service, &illness);
+            }
+            let last = of_service.iter().filter(|member| member.last_resort);
+            keeping.extend(last.map(|member| member.index));
             table.push(self.build(service, of_service));
         }
 
@@ -246,7 +266,8 @@ impl Planner {
             answers: site.answers,
             errors: site.errors,
             probe_sources: site.probe_sources,
-            services: Arc::new(ServiceTable::new(table)),
+            leaving: leaving(&members),
+            services: Arc::new(ServiceTable::new(table).keeping(&keeping)),
             next_hops,
         };
         Plan { snapshot, members }
@@ -254,16 +275,7 @@ impl Planner {
 
     /// Builds a service for those of its members that take new flows, by right or as a last resort,
     /// unless it has been built for just those.
-    fn build(&mut self, service: &VirtualService, members: &mut [Member]) -> Arc<Service> {
-        if members.iter().any(|member| member.idle.is_none()) {
-            let good = members.iter().filter(|member| member.idle.is_none());
-            self.last_good.insert(service.key, good.map(|member| member.index).collect());
-        } else {
-            let last_good = self.last_good.get(&service.key);
-            for member in members.iter_mut() {
-                member.last_resort = is_last_resort(&service.when_all_down, last_good, member);
-            }
-        }
+    fn build(&mut self, service: &VirtualService, members: &[Member]) -> Arc<Service> {
         let takes = |member: &&Member| member.idle.is_none() || member.last_resort;
         let eligible = members.iter().filter(takes);
         let eligible: Vec<_> =
@@ -285,6 +297,12 @@ impl Planner {
         self.built.insert(service.key, built);
         service_built
     }
+}
+
+/// Those that are being emptied.
+fn leaving(members: &[Member]) -> Box<[BackendIndex]> {
+    let leaves = |m: &&Member| matches!(m.idle, Some(Idle::NoWeight | Idle::Draining));
+    members.iter().filter(leaves).map(|member| member.index).collect()
 }
 
 /// Why a backend takes no new flows by right. That there is no way to it comes first: whatever its
@@ -310,19 +328,24 @@ fn idle(
     }
 }
 
-/// Whether a backend that should take no new flows does so because nobody else should either.
-fn is_last_resort(
-    what: &WhenAllDown,
-    last_good: Option<&HashSet<BackendIndex>>,
-    member: &Member,
-) -> bool {
-    match (what, &member.idle) {
-        (WhenAllDown::SendToAll, Some(Idle::Unhealthy(_) | Idle::ClaimsVip { .. })) => true,
-        (WhenAllDown::KeepLast, Some(Idle::Unhealthy(_) | Idle::ClaimsVip { .. })) => {
-            last_good.is_some_and(|good| good.contains(&member.index))
-        }
-        (WhenAllDown::Fallback(_), Some(Idle::Standby)) => true,
-        _ => false,
+/// Says which backends that should take no new flows do so, because nobody else should either.
+fn last_resort(what: &WhenAllDown, members: &mut [Member], illness: &[(Duration, Duration)]) {
+    let is_ill =
+        |member: &Member| matches!(member.idle, Some(Idle::Unhealthy(_) | Idle::ClaimsVip { .. }));
+    let ill = members.iter().zip(illness).filter(|(member, _)| is_ill(member));
+    let latest = ill.map(|(_, (ill_for, _))| *ill_for).min().unwrap_or_default();
+    for (member, (ill_for, detection)) in members.iter_mut().zip(illness) {
+        member.last_resort = match what {
+            WhenAllDown::Drop => false,
+            WhenAllDown::SendToAll => is_ill(member),
+            // What fell with the last one. None of that is known to be worse than the rest.
+            WhenAllDown::KeepLast => {
+                is_ill(member)
+                    && *ill_for < Duration::MAX
+                    && *ill_for <= latest.saturating_add(*detection)
+            }
+            WhenAllDown::Fallback(_) => member.idle == Some(Idle::Standby),
+        };
     }
 }
 

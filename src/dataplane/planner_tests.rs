@@ -112,15 +112,23 @@ fn when_all_are_down_what_the_service_says_holds() {
         // A backend that claims the VIP is as good a last resort as one that is ill.
         let mut taking = |down: &[&str]| {
             let is_down = |id: &str| down.contains(&id);
-            let plan = planner.plan(&[service.clone()], &site(), |_, backend| Observed {
+            let plan = planner.plan([&service], &site(), |_, backend| Observed {
                 health: if is_down(backend.id()) { Err("ill".into()) } else { Ok(()) },
                 claims: (is_down(backend.id()) && backend.id() == "b").then_some(vip),
+                // The one had fallen long before the other did.
+                ill_for: Duration::from_secs(if backend.id() == "a" { 60 } else { 1 }),
+                detection: Duration::from_secs(3),
                 admin: backend.admin(),
                 ..well(1)
             });
             let takes = |m: &&Member| m.idle.is_none() || m.last_resort;
             let ids = plan.members.iter().filter(takes).map(|m| m.backend.id().to_owned());
             let ids: Vec<_> = ids.collect();
+            for member in &plan.members {
+                let id = member.backend.id();
+                let keeps = takes(&member) || (!down.contains(&id) && id != "off");
+                assert_eq!(plan.snapshot.services.keeps(member.index), keeps, "{name} {id}");
+            }
             let built = plan.snapshot.services.services()[0].members().len();
             assert_eq!(built, ids.len(), "{name}");
             ids

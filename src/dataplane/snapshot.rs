@@ -91,6 +91,8 @@ pub struct Snapshot {
     pub errors: ErrorPolicy,
     /// What probes through the VIPs are sent from.
     pub probe_sources: ProbeSources,
+    /// The backends that take no new flows, and whose old ones are counted therefore.
+    pub leaving: Box<[BackendIndex]>,
     /// The virtual services.
     pub services: Arc<ServiceTable>,
     /// By slot of the backend's index; none where no backend is or its next hop is unresolved.

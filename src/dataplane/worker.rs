@@ -7,6 +7,7 @@ use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
 use crate::balancer::Balancer;
 use crate::flow::Timestamp;
+use crate::verdict::BackendIndex;
 use arc_swap::{ArcSwap, Cache};
 use std::fmt;
 use std::io;
@@ -22,6 +23,9 @@ const STATS_EVERY: Duration = Duration::from_millis(100);
 /// How many batches are still moved at the end: more than any receive ring holds.
 const LAST_BATCHES: usize = 1 << 16;
 
+/// Who gets the frames that VIPs answer to probes with.
+type Prober = Box<dyn FnMut(&[u8]) + Send>;
+
 type Snapshots = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
 /// Joins one queue, one pipeline and the snapshots that are published for them.
@@ -30,7 +34,7 @@ pub struct Worker<I: PacketIo, B> {
     pipeline: Pipeline<B>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     mailbox: Mailbox,
-    prober: Box<dyn FnMut(&[u8]) + Send>,
+    prober: Prober,
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
@@ -70,6 +74,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             if started.elapsed() >= stats_due {
                 stats_due = started.elapsed() + STATS_EVERY;
                 self.publish_stats();
+                self.publish_leaving(snapshots.load());
             }
         }
         for _ in 0..LAST_BATCHES {
@@ -78,6 +83,12 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             }
         }
         Ok(())
+    }
+
+    fn publish_leaving(&self, snapshot: &Snapshot) {
+        let flows = |index: &BackendIndex| (*index, self.pipeline.balancer().flows(*index));
+        let leaving = snapshot.leaving.iter().map(flows).collect();
+        self.pipeline.counters().publish_leaving(snapshot.generation, leaving);
     }
 
     /// One batch; returns its size.
@@ -94,11 +105,15 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             pipeline.process(snapshots.load(), now, frames);
         })?;
         if count == 0 {
-            self.pipeline.expire(Timestamp(started.elapsed().as_nanos() as u64));
+            let now = Timestamp(started.elapsed().as_nanos() as u64);
+            self.pipeline.idle(snapshots.load(), now);
         }
         let Self { io, prober, pipeline, .. } = self;
         pipeline.drain(|port, frame| match port {
-            Port::PROBER => Ok(prober(frame)),
+            Port::PROBER => {
+                prober(frame);
+                Ok(())
+            }
             port => io.send(port, frame).map(drop),
         })?;
         Ok(count)

@@ -4,9 +4,23 @@ use crate::balancer::{AdminState, Backend, VipKey};
 use crate::config::Config;
 use crate::health::HealthState;
 use std::collections::HashMap;
+use std::time::Instant;
 
-/// A backend's state, and why it is down if it is.
-pub(super) type Observation = (HealthState, Option<String>);
+/// What is known of a backend.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Observation {
+    pub(super) state: HealthState,
+    /// Why it is down, if it is.
+    pub(super) reason: Option<String>,
+    /// Since when it is not up, if it ever was.
+    pub(super) fell: Option<Instant>,
+}
+
+impl Observation {
+    pub(super) fn new(state: HealthState) -> Self {
+        Self { state, reason: None, fell: None }
+    }
+}
 
 /// Has an entry for every backend that is probed, and for no other.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +40,7 @@ impl HealthBoard {
             let mut of_service = known.remove(&bound.service.key).unwrap_or_default();
             let backends = bound.service.backends.iter().map(|backend| {
                 let id = backend.id();
-                let state = of_service.remove(id).unwrap_or((initial, None));
+                let state = of_service.remove(id).unwrap_or(Observation::new(initial));
                 (id.to_owned(), state)
             });
             self.0.insert(bound.service.key, backends.collect());
@@ -34,9 +48,20 @@ impl HealthBoard {
     }
 
     /// Notes a state; one of a backend that is not probed any more is ignored.
-    pub(super) fn set(&mut self, service: VipKey, id: &str, observed: Observation) -> bool {
+    pub(super) fn set(
+        &mut self,
+        service: VipKey,
+        id: &str,
+        (state, reason): (HealthState, Option<String>),
+        now: Instant,
+    ) -> bool {
         let known = self.0.get_mut(&service).and_then(|of_service| of_service.get_mut(id));
-        known.map(|known| *known = observed).is_some()
+        let Some(known) = known else {
+            return false;
+        };
+        let fell = if known.state == HealthState::Up { Some(now) } else { known.fell };
+        *known = Observation { state, reason, fell };
+        true
     }
 
     /// What is known of a backend; none if it is not probed.
@@ -47,7 +72,7 @@ impl HealthBoard {
     /// Whether a backend waits for its first probe to decide about it.
     pub(super) fn awaits_probes(&self) -> bool {
         let mut all = self.0.values().flat_map(|of_service| of_service.values());
-        all.any(|(state, _)| *state == HealthState::Unknown)
+        all.any(|observed| observed.state == HealthState::Unknown)
     }
 }
 
@@ -95,6 +120,7 @@ mod tests {
     use crate::balancer::{RealServer, VirtualService};
     use crate::config::ServiceConfig;
     use crate::health::{IcmpEcho, MonitorBinding};
+    use std::time::Duration;
 
     #[test]
     fn who_stays_is_remembered_and_who_left_is_not() {
@@ -111,14 +137,25 @@ mod tests {
         board.adopt(&with(&["10.0.0.11", "10.0.0.12"], true));
         assert!(board.awaits_probes());
         let down = (HealthState::Down, Some("refused".to_owned()));
-        assert!(board.set(key, "10.0.0.11", down.clone()));
-        assert!(board.set(key, "10.0.0.12", (HealthState::Up, None)));
-        assert!(!board.awaits_probes() && !board.set(key, "10.0.0.13", down.clone()));
+        let now = Instant::now();
+        assert!(board.set(key, "10.0.0.11", down.clone(), now));
+        assert!(board.set(key, "10.0.0.12", (HealthState::Up, None), now));
+        assert!(!board.awaits_probes() && !board.set(key, "10.0.0.13", down.clone(), now));
 
         board.adopt(&with(&["10.0.0.11"], true));
-        assert_eq!(board.of(key, "10.0.0.11"), Some(&down));
+        let known = board.of(key, "10.0.0.11").unwrap();
+        assert_eq!((known.state, known.reason.clone(), known.fell), (down.0, down.1, None));
+        assert!(board.set(key, "10.0.0.11", (HealthState::Up, None), now));
+        assert!(board.set(key, "10.0.0.11", (HealthState::Down, None), now));
+        assert!(board.set(
+            key,
+            "10.0.0.11",
+            (HealthState::Down, None),
+            now + Duration::from_secs(1)
+        ));
+        assert_eq!(board.of(key, "10.0.0.11").unwrap().fell, Some(now));
         board.adopt(&with(&["10.0.0.11", "10.0.0.12"], true));
-        assert_eq!(board.of(key, "10.0.0.12"), Some(&(HealthState::Unknown, None)));
+        assert_eq!(board.of(key, "10.0.0.12"), Some(&Observation::new(HealthState::Unknown)));
         board.adopt(&with(&["10.0.0.11"], false));
         assert_eq!(board.of(key, "10.0.0.11"), None);
     }

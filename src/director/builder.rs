@@ -296,9 +296,10 @@ impl DirectorBuilder {
         let has_tunnels = self.tunnel_sources.iter().next().is_some();
         let feedback = has_tunnels.then(|| FeedbackListener::start(&shared)).transpose();
         let feedback = feedback.map_err(StartError::Feedback)?;
+        shared.attach()?;
         let health = Health::start(&config, &shared, prober)?;
         let updater = Arc::new(Updater::new(Arc::clone(&shared), resolver, health));
-        shared.attach()?;
+        shared.serve()?;
         let claims = self.claim_checks.zip(ports.first());
         let claims = claims.map(|(every, port)| ClaimWatch::start(&shared, *port, every));
         let claims = claims.transpose().map_err(StartError::Claims)?;

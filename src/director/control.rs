@@ -1,6 +1,6 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
-use super::board::{AdminBoard, HealthBoard, Observation};
+use super::board::{AdminBoard, HealthBoard};
 use super::claims::ClaimBoard;
 use super::difference::{all_down_changes, changes, moved};
 use super::error::UpdateError;
@@ -27,7 +27,10 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// When a backend's drain is over.
+type Deadline = (VipKey, String, Instant);
 
 /// What is called with each event.
 pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
@@ -163,18 +166,59 @@ impl Shared {
     }
 
     /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
-    /// configuration says. Returns whether there is such a backend.
-    pub(super) fn set_admin(&self, service: VipKey, id: &str, admin: Option<AdminState>) -> bool {
+    /// configuration says. Returns its index and the snapshot that this is in force with, or nothing
+    /// if there is no such backend.
+    pub(super) fn set_admin(
+        &self,
+        service: VipKey,
+        id: &str,
+        admin: Option<AdminState>,
+        until: Option<Instant>,
+    ) -> Option<(BackendIndex, u64)> {
         let mut control = self.lock();
-        let is_it = |member: &Member| (member.service, member.backend.id()) == (service, id);
-        if !control.members.iter().any(is_it) {
-            return false;
-        }
+        let index = control.member(service, id)?.index;
         control.admin.set(service, id, admin);
+        let is_other = |(of, name, _): &Deadline| (*of, name.as_str()) != (service, id);
+        control.deadlines.retain(is_other);
+        control.deadlines.extend(until.map(|until| (service, id.to_owned(), until)));
         self.publish(&mut control);
         drop(control);
         self.tell();
-        true
+        Some((index, self.snapshots.load().generation))
+    }
+
+    /// Cuts what is left of drains whose time is over; returns when the next one's is.
+    pub(super) fn end_drains(&self, now: Instant) -> Option<Instant> {
+        let mut control = self.lock();
+        let Control { deadlines, admin, .. } = &mut *control;
+        let before = deadlines.len();
+        deadlines.retain(|(service, id, until)| {
+            let is_over = *until <= now;
+            if is_over {
+                admin.set(*service, id, Some(AdminState::Disabled));
+            }
+            !is_over
+        });
+        let next = deadlines.iter().map(|(.., until)| *until).min();
+        if deadlines.len() < before {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
+        next
+    }
+
+    /// What the operator wants of a backend, and its index; none if there is no such backend.
+    pub(super) fn admin_of(&self, service: VipKey, id: &str) -> Option<(BackendIndex, AdminState)> {
+        let control = self.lock();
+        let member = control.member(service, id)?;
+        Some((member.index, control.admin.of(service, member.backend.as_ref())))
+    }
+
+    /// How many flows a backend has that takes no new ones, once all workers have counted them in
+    /// this snapshot or a later one.
+    pub(super) fn flows_of(&self, index: BackendIndex, generation: u64) -> Option<u64> {
+        self.counters.iter().map(|counters| counters.leaving(index, generation)).sum()
     }
 
     /// Takes in what the resolver found.
@@ -223,9 +267,14 @@ impl Shared {
     }
 
     /// Takes in what the monitor found.
-    pub(super) fn health(&self, service: VipKey, id: &str, observed: Observation) {
+    pub(super) fn health(
+        &self,
+        service: VipKey,
+        id: &str,
+        observed: (HealthState, Option<String>),
+    ) {
         let mut control = self.lock();
-        if !control.health.set(service, id, observed) {
+        if !control.health.set(service, id, observed, Instant::now()) {
             return; // removed while it was being probed
         }
         self.publish(&mut control);
@@ -268,8 +317,7 @@ impl Shared {
     /// The way that probes through a service's VIP take to a backend, or why there is none.
     pub(super) fn way_to(&self, service: VipKey, id: &str) -> Result<Way, String> {
         let control = self.lock();
-        let is_it = |member: &&Member| member.service == service && member.backend.id() == id;
-        let member = control.members.iter().find(is_it);
+        let member = control.member(service, id);
         let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
         if self.snapshots.load().next_hop(member.index).is_none() {
             let why = member.idle.as_ref().map(ToString::to_string);
@@ -291,10 +339,18 @@ impl Shared {
         self.tell();
     }
 
-    /// The last step of the start: traffic comes from now on, and events are told.
+    /// Attaches the program, for the answers to the first probes alone: who is well is known before
+    /// there is traffic.
     pub(super) fn attach(&self) -> Result<(), XdpError> {
         let mut control = self.lock();
-        control.interface.attach()?;
+        control.interface.set_serving(false)?;
+        control.interface.attach()
+    }
+
+    /// The last step of the start: traffic comes from now on, and events are told.
+    pub(super) fn serve(&self) -> Result<(), XdpError> {
+        let mut control = self.lock();
+        control.interface.set_serving(true)?;
         for vip in vip_set(&control.config) {
             control.announce(vip);
         }
@@ -356,7 +412,10 @@ impl Shared {
                 address: member.backend.address(),
                 weight: member.backend.weight(),
                 admin: control.admin.of(member.service, member.backend.as_ref()),
-                health: control.health.of(member.service, member.backend.id()).map(|known| known.0),
+                health: control
+                    .health
+                    .of(member.service, member.backend.id())
+                    .map(|known| known.state),
                 idle: member.idle.clone(),
                 last_resort: member.last_resort,
                 packets: packets.wrapping_sub(base.0),
@@ -394,6 +453,7 @@ pub(super) struct Control {
     neighbours: HashMap<IpAddr, NeighbourState>,
     health: HealthBoard,
     admin: AdminBoard,
+    deadlines: Vec<Deadline>,
     path_mtus: PathMtus,
     claims: ClaimBoard,
     planner: Planner,
@@ -425,6 +485,7 @@ impl Control {
             neighbours: HashMap::new(),
             health: HealthBoard::default(),
             admin: AdminBoard::default(),
+            deadlines: Vec::new(),
             path_mtus: PathMtus::default(),
             claims: ClaimBoard::default(),
             members: Vec::new(),
@@ -475,6 +536,11 @@ impl Control {
         self.health.awaits_probes()
     }
 
+    fn member(&self, service: VipKey, id: &str) -> Option<&Member> {
+        let mut members = self.members.iter();
+        members.find(|member| (member.service, member.backend.id()) == (service, id))
+    }
+
     fn has_backend(&self, address: IpAddr) -> bool {
         self.members.iter().any(|member| member.backend.address() == address)
     }
@@ -491,25 +557,44 @@ impl Control {
     fn plan(&mut self) -> (Snapshot, Vec<Member>) {
         let Self { config, site, planner, neighbours, health, admin, path_mtus, claims, .. } = self;
         let now = Instant::now();
-        let observe = |service: VipKey, backend: &dyn Backend| Observed {
-            path: match neighbours.get(&backend.address()) {
-                Some(NeighbourState::Resolved(path)) => {
-                    let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
-                    Ok(Path { mtu: path.mtu.min(learned), ..*path })
-                }
-                Some(NeighbourState::Rejected { mac, why }) => {
-                    Err(Idle::BadMac { mac: *mac, why: *why })
-                }
-                Some(NeighbourState::Unresolved { why }) => Err(Idle::Unresolved(why.to_string())),
-                None => Err(Idle::Unresolved("not looked for yet".to_owned())),
-            },
-            health: match health.of(service, backend.id()) {
-                None | Some((HealthState::Up, _)) => Ok(()),
-                Some((HealthState::Unknown, _)) => Err("not probed yet".to_owned()),
-                Some((HealthState::Down, reason)) => Err(reason.clone().unwrap_or_default()),
-            },
-            claims: on_link(neighbours, backend).and_then(|mac| claims.of(service.prefix(), mac)),
-            admin: admin.of(service, backend),
+        let detection: HashMap<VipKey, Duration> = config
+            .services
+            .iter()
+            .filter_map(|bound| {
+                Some((bound.service.key, bound.monitor.as_ref()?.policy.detection()))
+            })
+            .collect();
+        let observe = |service: VipKey, backend: &dyn Backend| {
+            let known = health.of(service, backend.id());
+            Observed {
+                path: match neighbours.get(&backend.address()) {
+                    Some(NeighbourState::Resolved(path)) => {
+                        let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
+                        Ok(Path { mtu: path.mtu.min(learned), ..*path })
+                    }
+                    Some(NeighbourState::Rejected { mac, why }) => {
+                        Err(Idle::BadMac { mac: *mac, why: *why })
+                    }
+                    Some(NeighbourState::Unresolved { why }) => {
+                        Err(Idle::Unresolved(why.to_string()))
+                    }
+                    None => Err(Idle::Unresolved("not looked for yet".to_owned())),
+                },
+                health: match known.map(|known| known.state) {
+                    None | Some(HealthState::Up) => Ok(()),
+                    Some(HealthState::Unknown) => Err("not probed yet".to_owned()),
+                    Some(HealthState::Down) => {
+                        Err(known.and_then(|known| known.reason.clone()).unwrap_or_default())
+                    }
+                },
+                ill_for: known
+                    .and_then(|known| known.fell)
+                    .map_or(Duration::MAX, |fell| now - fell),
+                detection: detection.get(&service).copied().unwrap_or_default(),
+                claims: on_link(neighbours, backend)
+                    .and_then(|mac| claims.of(service.prefix(), mac)),
+                admin: admin.of(service, backend),
+            }
         };
         let services = config.services.iter().map(|bound| &bound.service);
         let plan = planner.plan(services, site, observe);

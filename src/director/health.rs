@@ -10,7 +10,7 @@ use crate::health::{
     HealthEvent, HealthState, Monitor, MonitorBinding, ProbeTarget, Runner, Through,
 };
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl Health {
         let thread = |source| StartError::Thread { thread: "health", source };
         let (events, heard) = channel();
         let resets = Some(events.clone());
-        let runner = Runner::start(Runner::DEFAULT_THREADS, events).map_err(thread)?;
+        let runner = Runner::start(Runner::MOST_THREADS, events).map_err(thread)?;
         let report = Arc::clone(shared);
         let listener = std::thread::Builder::new()
             .name("dsrlb-health-events".to_owned())
@@ -62,6 +62,14 @@ impl Health {
         Ok(health)
     }
 
+    /// Has the listener look when the next drain is over.
+    pub(super) fn look_at_deadlines(&self) {
+        // An event about nobody: all that matters is that it looks up.
+        let (service, id, state) = (String::new(), String::new(), HealthState::Unknown);
+        let nudge = HealthEvent { service, id, from: state, to: state, reason: None };
+        let _ = self.resets.as_ref().map(|resets| resets.send(nudge));
+    }
+
     /// Replaces the set of backends. What is known of those that stay is kept.
     pub(super) fn set_targets(&self, config: &Config) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +78,8 @@ impl Health {
             let Some(binding) = &bound.monitor else {
                 continue;
             };
+            // One for all backends, so that it is given its news once.
+            let monitor = self.monitor(bound.service.key, binding);
             for backend in &bound.service.backends {
                 let (service, id) = (bound.service.key.to_string(), backend.id().to_owned());
                 wanted.insert((service.clone(), id.clone()), binding.policy.initial);
@@ -77,7 +87,7 @@ impl Health {
                     service,
                     id,
                     address: backend.address(),
-                    monitor: self.monitor(bound.service.key, binding),
+                    monitor: Arc::clone(&monitor),
                     policy: binding.policy,
                 });
             }
@@ -131,8 +141,19 @@ impl Drop for Health {
     }
 }
 
+/// Takes in what monitors find out, and in between ends the drains whose time is over.
 fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
-    for event in events {
+    loop {
+        let now = Instant::now();
+        let event = match shared.end_drains(now) {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(next) => events.recv_timeout(next.saturating_duration_since(now)),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if let Ok(service) = event.service.parse::<VipKey>() {
             let reason = event.reason.map(|reason| reason.to_string());
             shared.health(service, &event.id, (event.to, reason));

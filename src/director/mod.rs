@@ -30,6 +30,7 @@ mod builder;
 mod claims;
 mod control;
 mod difference;
+mod drain;
 mod error;
 mod feedback;
 mod health;
@@ -40,6 +41,7 @@ mod updater;
 mod workers;
 
 pub use builder::DirectorBuilder;
+pub use drain::{Drain, DrainEnd};
 pub use error::{StartError, UpdateError};
 pub use status::{Applied, BackendStatus, Event, Stats};
 
@@ -53,6 +55,7 @@ use control::Shared;
 use feedback::FeedbackListener;
 use source::SourceThread;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use updater::Updater;
 use workers::Workers;
 
@@ -163,11 +166,41 @@ impl Director {
         id: &str,
         admin: impl Into<Option<AdminState>>,
     ) -> Result<(), ConfigError> {
-        if self.shared.set_admin(service, id, admin.into()) {
-            return Ok(());
-        }
-        let expected = "is not in it; the status names its backends";
-        Err(missing(format!("service {service}"), format!("backend {id:?}"), expected))
+        let set = self.shared.set_admin(service, id, admin.into(), None);
+        set.map(drop).ok_or_else(|| no_backend(service, id))
+    }
+
+    /// Drains a backend: from now on it takes no new flows and keeps those it has, until they end
+    /// or its time is over; what it then still has is cut.
+    ///
+    /// Old flows are kept by a balancer that remembers flows; [`HashBalancer`] does not.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or no such backend in it.
+    ///
+    /// [`HashBalancer`]: crate::balancer::HashBalancer
+    pub fn drain(
+        &self,
+        service: VipKey,
+        id: &str,
+        deadline: Duration,
+    ) -> Result<Drain, ConfigError> {
+        let until = Instant::now() + deadline;
+        let draining = Some(AdminState::Draining);
+        let begun = self.shared.set_admin(service, id, draining, Some(until));
+        let begun = begun.ok_or_else(|| no_backend(service, id))?;
+        self.updater.watch_deadlines();
+        Ok(Drain::new(&self.shared, service, id, begun, until))
+    }
+
+    /// Cuts all flows of a backend at once: it is disabled.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or no such backend in it.
+    pub fn flush(&self, service: VipKey, id: &str) -> Result<(), ConfigError> {
+        self.set_admin(service, id, AdminState::Disabled)
     }
 
     fn update(
@@ -192,6 +225,11 @@ fn find(config: &mut Config, key: VipKey) -> Result<&mut VirtualService, ConfigE
     let mut services = config.services.iter_mut().map(|bound| &mut bound.service);
     let service = services.find(|service| service.key == key);
     service.ok_or_else(|| missing(format!("service {key}"), key.to_string(), "is not configured"))
+}
+
+fn no_backend(service: VipKey, id: &str) -> ConfigError {
+    let expected = "is not in it; the status names its backends";
+    missing(format!("service {service}"), format!("backend {id:?}"), expected)
 }
 
 fn missing(path: String, value: String, expected: &str) -> ConfigError {

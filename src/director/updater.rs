@@ -23,6 +23,11 @@ impl Updater {
         Self { health, resolver, shared }
     }
 
+    /// Has drains that are new ended in time.
+    pub(super) fn watch_deadlines(&self) {
+        self.health.look_at_deadlines();
+    }
+
     /// Changes the configuration as a whole, or not at all.
     pub(super) fn update(
         &self,

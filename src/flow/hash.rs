@@ -32,31 +32,20 @@ impl HashInput {
     pub const fn uses_ports(self) -> bool {
         matches!(self, Self::FiveTuple)
     }
-
-    /// Every input with the name it has in configuration files.
-    pub const NAMES: [(&'static str, Self); 5] = [
-        ("source-ip", Self::SourceIp),
-        ("destination-ip", Self::DestinationIp),
-        ("2-tuple", Self::TwoTuple),
-        ("3-tuple", Self::ThreeTuple),
-        ("5-tuple", Self::FiveTuple),
-    ];
 }
 
-impl std::str::FromStr for HashInput {
-    type Err = crate::error::ParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::NAMES.into_iter().find(|(name, _)| *name == text);
-        found.map(|(_, input)| input).ok_or_else(|| {
-            crate::error::ParseError::new(
-                "hash input",
-                text,
-                "source-ip, destination-ip, 2-tuple, 3-tuple or 5-tuple",
-            )
-        })
-    }
-}
+named!(
+    HashInput,
+    "hash input",
+    "source-ip, destination-ip, 2-tuple, 3-tuple or 5-tuple",
+    [
+        "source-ip" => SourceIp,
+        "destination-ip" => DestinationIp,
+        "2-tuple" => TwoTuple,
+        "3-tuple" => ThreeTuple,
+        "5-tuple" => FiveTuple,
+    ]
+);
 
 /// The hash of a flow: 64 uniformly distributed bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -112,6 +101,37 @@ impl std::fmt::Debug for HashKey {
     /// The key is a secret: its bytes are not shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HashKey(..)")
+    }
+}
+
+impl std::str::FromStr for HashKey {
+    type Err = crate::error::ParseError;
+
+    /// Reads 32 hexadecimal digits, the first two being the first byte.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let key = u128::from_str_radix(text, 16).ok().filter(|_| digits);
+        // What is nearly a key is a secret too.
+        let error =
+            || crate::error::ParseError::new("hash key", "(not shown)", "32 hexadecimal digits");
+        key.map(|key| Self::new(key.to_be_bytes())).ok_or_else(error)
+    }
+}
+
+/// Writes the key itself: whoever writes a configuration has to.
+#[cfg(feature = "serde")]
+impl serde::Serialize for HashKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let key = (u128::from(self.k1) << 64 | u128::from(self.k0)).swap_bytes();
+        serializer.collect_str(&format_args!("{key:032x}"))
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for HashKey {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(input)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Through {
     Vip,
 }
 
+named!(Through, "way of probes", "backend or vip", ["backend" => Backend, "vip" => Vip]);
+
 /// A monitor, how often it probes, and which way.
 #[derive(Clone)]
 pub struct MonitorBinding {

@@ -54,6 +54,54 @@ pub enum ProbeFailure {
     /// The monitor panicked, with this message.
     #[error("the monitor panicked: {0}")]
     Panicked(String),
+    /// Whoever learns the backend's health elsewhere says that it is unwell.
+    #[error("reported as down: {0}")]
+    Reported(String),
+    /// Whoever learns the backend's health elsewhere has said nothing for longer than that holds.
+    #[error("no report for {silence:?}, longer than the lease of {lease:?}")]
+    LeaseExpired {
+        /// Since the last report.
+        silence: Duration,
+        /// For how long a report holds.
+        lease: Duration,
+    },
+    /// Whoever learns the backend's health elsewhere has never said anything, for this long.
+    #[error("never reported, for {0:?} now")]
+    NeverReported(Duration),
+    /// All of several probes failed, one of which had to succeed.
+    #[error("none succeeded: {}", list(.0))]
+    NoneOf(Vec<ProbeFailure>),
+    /// A probe succeeded that was not to.
+    #[error("the probe succeeded, though it is to fail")]
+    Succeeded,
+}
+
+impl ProbeFailure {
+    /// The failure of a socket that was given `timeout` in all.
+    pub(super) fn of_io(error: io::Error, timeout: Duration) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Timeout(timeout),
+            _ => error.into(),
+        }
+    }
+
+    /// Whether it tells nothing of the backend: the probe itself could not be made.
+    pub(super) fn says_nothing(&self) -> bool {
+        match self {
+            Self::Overran(_)
+            | Self::NotPermitted(_)
+            | Self::System(_)
+            | Self::Panicked(_)
+            | Self::LeaseExpired { .. }
+            | Self::NeverReported(_) => true,
+            Self::NoneOf(failures) => failures.iter().any(Self::says_nothing),
+            _ => false,
+        }
+    }
+}
+
+fn list(failures: &[ProbeFailure]) -> String {
+    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl From<io::Error> for ProbeFailure {

@@ -1,7 +1,6 @@
 //! From single results to a state that does not flap.
 
 use super::HealthPolicy;
-use std::fmt;
 
 /// What a backend counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
@@ -15,15 +14,12 @@ pub enum HealthState {
     Down,
 }
 
-impl fmt::Display for HealthState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Down => "down",
-        })
-    }
-}
+named!(
+    HealthState,
+    "state",
+    "unknown, up or down",
+    ["unknown" => Unknown, "up" => Up, "down" => Down]
+);
 
 /// A change of state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

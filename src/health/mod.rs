@@ -8,8 +8,23 @@
 //! - [`Schedule`] says who is due when, spread over the interval and without drift.
 //! - [`Tracker`] joins the two for a replaceable set of targets. All three are pure: the time is a
 //!   parameter, so tests need not sleep.
-//! - [`Runner`] is the threads around them; it reports each [`HealthEvent`] through a channel.
-//! - [`IcmpEcho`] is the stock monitor.
+//! - [`Runner`] is the threads around them, started on demand; it reports each [`HealthEvent`]
+//!   through a channel.
+//!
+//! # Stock monitors
+//!
+//! | monitor | well is who |
+//! |---|---|
+//! | [`IcmpEcho`] | answers a ping |
+//! | [`TcpConnect`] | accepts a TCP connection |
+//! | [`UdpRequest`] | answers a datagram, as [`Answer`] says |
+//! | `Http` (feature `http`) | answers an HTTP or HTTPS request with the right status and body |
+//! | `dataplane::neighbour::NeighbourReachable` (feature `af-xdp`) | answers ARP or neighbour discovery |
+//! | [`Push`] | is reported to be well, by an embedder who knows |
+//! | [`All`], [`Any`], [`Not`] | is so by all of several monitors, by one of them, or not by one |
+//! | [`monitor_fn`] | a function says is well |
+//!
+//! # A monitor of one's own
 //!
 //! ```
 //! use dsrlb::health::{HealthPolicy, Monitor, ProbeFailure, ProbeTarget, Runner, Target};
@@ -26,7 +41,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (sender, events) = mpsc::channel();
-//! let runner = Runner::start(Runner::DEFAULT_THREADS, sender)?;
+//! let runner = Runner::start(Runner::MOST_THREADS, sender)?;
 //! runner.set_targets(vec![ProbeTarget {
 //!     service: "10.0.0.100:80/tcp".into(),
 //!     id: "web-1".into(),
@@ -43,24 +58,45 @@
 #![forbid(unsafe_code)]
 
 mod binding;
+mod combine;
 mod failure;
+mod guard;
+#[cfg(feature = "http")]
+mod http;
 mod hysteresis;
 mod icmp;
 mod icmp_filter;
 mod icmp_message;
+mod job;
+mod monitor_fn;
+mod news;
 mod policy;
+mod pool;
+mod push;
 mod runner;
 mod schedule;
+mod tcp;
+mod threads;
 mod tracker;
+mod udp;
 
 pub use binding::{MonitorBinding, Through};
+pub use combine::{All, Any, Not};
 pub use failure::ProbeFailure;
+#[cfg(feature = "http")]
+pub use http::{Http, Verification};
 pub use hysteresis::{HealthState, Hysteresis, Transition};
 pub use icmp::IcmpEcho;
+pub use job::{HealthEvent, Job, ProbeTarget};
+pub use monitor_fn::{MonitorFn, monitor_fn};
+pub use news::News;
 pub use policy::HealthPolicy;
+pub use push::Push;
 pub use runner::Runner;
 pub use schedule::Schedule;
-pub use tracker::{HealthEvent, Job, ProbeTarget, Tracker};
+pub use tcp::TcpConnect;
+pub use tracker::Tracker;
+pub use udp::{Answer, UdpRequest};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -98,11 +134,24 @@ pub trait Monitor: Send + Sync {
     ///
     /// Why the backend is not to be taken for healthy.
     fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure>;
+
+    /// Takes the means to have a backend probed at once, for monitors that learn of its health by
+    /// themselves; others need not care. Called once by each [`Runner`] that has the monitor, before
+    /// or after its first probes; it should return at once.
+    ///
+    /// A monitor that wraps others passes it on to them.
+    fn subscribe(&self, news: News) {
+        let _ = news;
+    }
 }
 
 impl<M: Monitor + ?Sized> Monitor for &M {
     fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
         (**self).probe(target, timeout)
+    }
+
+    fn subscribe(&self, news: News) {
+        (**self).subscribe(news);
     }
 }
 
@@ -110,10 +159,18 @@ impl<M: Monitor + ?Sized> Monitor for Box<M> {
     fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
         (**self).probe(target, timeout)
     }
+
+    fn subscribe(&self, news: News) {
+        (**self).subscribe(news);
+    }
 }
 
 impl<M: Monitor + ?Sized> Monitor for Arc<M> {
     fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
         (**self).probe(target, timeout)
+    }
+
+    fn subscribe(&self, news: News) {
+        (**self).subscribe(news);
     }
 }

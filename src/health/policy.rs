@@ -6,10 +6,17 @@ use std::time::Duration;
 
 /// When a backend counts as healthy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", default, deny_unknown_fields)
+)]
 pub struct HealthPolicy {
     /// From one probe to the next; 1 s unless told, from 10 ms to a day.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub interval: Duration,
     /// How long a probe may take; 500 ms unless told, at most the interval.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub timeout: Duration,
     /// Successes in a row that make an unhealthy backend healthy; 2 unless told, at least 1.
     pub rise: u32,
@@ -38,6 +45,12 @@ impl Default for HealthPolicy {
 impl HealthPolicy {
     const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
     const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// How long it takes at most until a backend that has ceased to answer is found unhealthy: it may
+    /// have ceased just after a probe.
+    pub fn detection(&self) -> Duration {
+        self.interval.saturating_mul(self.fall.max(1)).saturating_add(self.timeout)
+    }
 
     /// Checks all fields.
     ///

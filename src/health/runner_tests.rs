@@ -94,7 +94,7 @@ fn hanging_and_panicking_monitors_do_not_disturb_the_others() {
 fn shutting_down_is_prompt_and_complete() {
     let monitor = Arc::new(Told::default());
     let (sender, events) = mpsc::channel();
-    let runner = Runner::start(Runner::DEFAULT_THREADS, sender).unwrap();
+    let runner = Runner::start(Runner::MOST_THREADS, sender).unwrap();
     runner.set_targets(targets(&monitor, &["well", "refused"])).unwrap();
     events.recv_timeout(PATIENCE).unwrap();
     let start = Instant::now();
@@ -121,4 +121,69 @@ fn targets_are_replaced_while_it_runs() {
     assert_eq!(runner.states(), states);
     assert!(runner.set_targets(targets(&monitor, &["x", "x"])).is_err());
     assert_eq!(runner.states(), states);
+}
+
+#[test]
+fn threads_come_with_the_work_and_no_more_than_allowed() {
+    let monitor = Arc::new(Told::default());
+    let (sender, events) = mpsc::channel();
+    let runner = Runner::start(8, sender).unwrap();
+    assert_eq!(runner.threads(), 0);
+    runner.set_targets(targets(&monitor, &["well-1"])).unwrap();
+    events.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(runner.threads(), 1);
+    // Its next probe finds the thread idle.
+    std::thread::sleep(Duration::from_millis(120));
+    assert_eq!(runner.threads(), 1);
+    let ids: Vec<_> = (0..20).map(|number| format!("hang-{number}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    runner.set_targets(targets(&monitor, &ids)).unwrap();
+    let start = Instant::now();
+    while runner.threads() < 8 || monitor.hung.load(Ordering::SeqCst) < 8 {
+        assert!(start.elapsed() < PATIENCE, "{}", runner.threads());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!((runner.threads(), monitor.most.load(Ordering::SeqCst)), (8, 8));
+    assert_eq!(runner.shut_down(Duration::from_millis(50)), 8);
+}
+
+#[test]
+fn a_monitor_that_panics_when_it_is_given_its_news_is_probed_all_the_same() {
+    struct Odd;
+    impl Monitor for Odd {
+        fn probe(&self, _: &Target<'_>, _: Duration) -> Result<(), ProbeFailure> {
+            Ok(())
+        }
+        fn subscribe(&self, _: News) {
+            panic!("no news is good news");
+        }
+    }
+    let (sender, events) = mpsc::channel();
+    let runner = Runner::start(1, sender).unwrap();
+    let mut targets = targets(&Arc::default(), &["odd"]);
+    targets[0].monitor = Arc::new(Odd);
+    runner.set_targets(targets).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap().to, HealthState::Up);
+}
+
+#[test]
+fn threads_that_are_not_needed_end() {
+    let monitor = Arc::new(Told::default());
+    let (sender, _events) = mpsc::channel();
+    let runner = Runner::start_with(64, Duration::from_millis(100), sender).unwrap();
+    runner.set_targets(targets(&monitor, &["well-1", "well-2"])).unwrap();
+    let until = |threads: std::ops::RangeInclusive<usize>| {
+        let start = Instant::now();
+        while !threads.contains(&runner.threads()) {
+            assert!(start.elapsed() < PATIENCE, "{}", runner.threads());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until(1..=2);
+    runner.set_targets(Vec::new()).unwrap();
+    until(0..=0);
+    // And they come again.
+    runner.set_targets(targets(&monitor, &["well-1"])).unwrap();
+    until(1..=1);
 }

@@ -26,6 +26,8 @@ struct Slot {
     due: Option<Instant>,
     /// When it was due last.
     last: Instant,
+    /// Whether it is due again as soon as the work on it is done.
+    again: bool,
 }
 
 impl<K: Ord + Clone> Schedule<K> {
@@ -54,7 +56,7 @@ impl<K: Ord + Clone> Schedule<K> {
             None => {
                 let due = Some(now);
                 self.queue.insert((now, key.clone()));
-                self.slots.insert(key, Slot { interval, phase, due, last: now });
+                self.slots.insert(key, Slot { interval, phase, due, last: now, again: false });
             }
         }
     }
@@ -80,8 +82,26 @@ impl<K: Ord + Clone> Schedule<K> {
         if let Some(slot) = self.slots.get_mut(&key) {
             slot.due = None;
             slot.last = due;
+            slot.again = false;
         }
         Some(key)
+    }
+
+    /// Makes `key` due now; or, while it is being worked on, once more as soon as that is done. Later
+    /// times stay on its grid.
+    pub fn hurry(&mut self, key: &K, now: Instant) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        match slot.due {
+            Some(due) if due > now => {
+                slot.due = Some(now);
+                self.queue.remove(&(due, key.clone()));
+                self.queue.insert((now, key.clone()));
+            }
+            Some(_) => {}
+            None => slot.again = true,
+        }
     }
 
     /// Notes that the work on `key` is done: it is due again at its next place, but not before half
@@ -93,7 +113,7 @@ impl<K: Ord + Clone> Schedule<K> {
         {
             let first = start + slot.phase;
             let earliest = now.max(slot.last + slot.interval / 2);
-            let due = next_on_grid(first, slot.interval, earliest);
+            let due = if slot.again { now } else { next_on_grid(first, slot.interval, earliest) };
             slot.due = Some(due);
             self.queue.insert((due, key.clone()));
         }
@@ -226,6 +246,29 @@ mod tests {
         assert_eq!(schedule.next_due(), None);
     }
 
+    #[test]
+    fn who_is_hurried_is_due_at_once_and_then_on_its_grid_again() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.insert(1, b"1", SECOND, start);
+        schedule.take_due(start).unwrap();
+        schedule.finished(&1, start);
+        let planned = schedule.next_due().unwrap();
+        let news = start + SECOND / 4;
+        schedule.hurry(&1, news);
+        schedule.hurry(&1, news);
+        schedule.hurry(&2, news);
+        assert_eq!(schedule.take_due(news), Some(1));
+        // News while it is worked on: what was found out may be older than they are.
+        schedule.hurry(&1, news);
+        schedule.finished(&1, news);
+        assert_eq!(schedule.next_due(), Some(news));
+        assert_eq!(schedule.take_due(news), Some(1));
+        schedule.finished(&1, news);
+        let next = schedule.next_due().unwrap();
+        assert!(next == planned || next == planned + SECOND, "{:?}", next - planned);
+    }
+
     proptest! {
         #[test]
         fn the_next_place_is_on_the_grid_and_the_first_not_too_early(
@@ -243,7 +286,7 @@ mod tests {
 
         #[test]
         fn changing_the_interval_keeps_one_place_in_the_queue(
-            steps in proptest::collection::vec((0u8..4, 0u8..3, 1u64..5), 1..60),
+            steps in proptest::collection::vec((0u8..5, 0u8..3, 1u64..5), 1..60),
         ) {
             let start = Instant::now();
             let mut schedule = Schedule::new(start);
@@ -253,6 +296,7 @@ mod tests {
                     0 => schedule.insert(key, &[key], Duration::from_secs(seconds), now),
                     1 => schedule.remove(&key),
                     2 => { schedule.take_due(now); }
+                    3 => schedule.hurry(&key, now),
                     _ => schedule.finished(&key, now),
                 }
                 let waiting = schedule.slots.values().filter(|slot| slot.due.is_some()).count();

@@ -1,13 +1,14 @@
 //! The targets, when each is to be probed and what its results amount to: no threads, no clock.
 
+use super::job::{Key, event};
 use super::{
-    HealthPolicy, HealthState, Hysteresis, Monitor, ProbeFailure, Schedule, Target, Transition,
+    HealthEvent, HealthPolicy, HealthState, Hysteresis, Job, Monitor, ProbeFailure, ProbeTarget,
+    Schedule,
 };
-use crate::error::{ConfigError, ConfigProblem, panic_message};
+use crate::error::{ConfigError, ConfigProblem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A probe that is over its timeout by this much is counted as failed without waiting for it.
@@ -15,97 +16,8 @@ use std::time::{Duration, Instant};
 /// A monitor that keeps to its timeout returns a little after it, so some patience is needed.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// A backend to be probed.
-#[derive(Clone)]
-pub struct ProbeTarget {
-    /// The service that the backend is in.
-    pub service: String,
-    /// The backend's identifier; unique within the service.
-    pub id: String,
-    /// The backend's address.
-    pub address: IpAddr,
-    /// How to probe it.
-    pub monitor: Arc<dyn Monitor>,
-    /// How often to probe it and what the results amount to.
-    pub policy: HealthPolicy,
-}
-
-impl fmt::Debug for ProbeTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProbeTarget")
-            .field("service", &self.service)
-            .field("id", &self.id)
-            .field("address", &self.address)
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A backend's change of state.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct HealthEvent {
-    /// The service.
-    pub service: String,
-    /// The backend.
-    pub id: String,
-    /// What it counted as.
-    pub from: HealthState,
-    /// What it counts as now.
-    pub to: HealthState,
-    /// Why it is down: the last failure.
-    pub reason: Option<ProbeFailure>,
-}
-
-impl fmt::Display for HealthEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {} -> {}", self.service, self.id, self.from, self.to)?;
-        match &self.reason {
-            Some(reason) => write!(f, ": {reason}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Who a target is: with another address it is another machine, whatever its identifier.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key {
-    service: Arc<str>,
-    id: Arc<str>,
-    address: IpAddr,
-}
-
 /// A service and a backend in it.
 type Name = (String, String);
-
-/// One probe to be made.
-#[derive(Clone)]
-pub struct Job {
-    key: Key,
-    monitor: Arc<dyn Monitor>,
-    timeout: Duration,
-}
-
-impl Job {
-    /// Probes; whatever the monitor does, except to hang, comes back as a result.
-    pub fn run(&self) -> Result<(), ProbeFailure> {
-        let target = Target::new(&self.key.service, &self.key.id, self.key.address);
-        let probe = || self.monitor.probe(&target, self.timeout);
-        // The monitor is not looked at again except through its own next call, and what it left in
-        // disorder is its own.
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(probe))
-            .unwrap_or_else(|panic| Err(ProbeFailure::Panicked(panic_message(panic.as_ref()))))
-    }
-}
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job")
-            .field("target", &self.key)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
 
 struct Slot {
     monitor: Arc<dyn Monitor>,
@@ -131,6 +43,8 @@ struct Running {
 pub struct Tracker {
     slots: BTreeMap<Key, Slot>,
     schedule: Schedule<Key>,
+    /// What is running, by when it is overdue: with thousands of targets nobody looks through all.
+    deadlines: BTreeSet<(Instant, Key)>,
 }
 
 impl fmt::Debug for Tracker {
@@ -142,7 +56,7 @@ impl fmt::Debug for Tracker {
 impl Tracker {
     /// No targets yet.
     pub fn new(now: Instant) -> Self {
-        Self { slots: BTreeMap::new(), schedule: Schedule::new(now) }
+        Self { slots: BTreeMap::new(), schedule: Schedule::new(now), deadlines: BTreeSet::new() }
     }
 
     /// Replaces the targets. State and place in the schedule of those that stay, with the same
@@ -235,8 +149,9 @@ impl Tracker {
                 continue;
             };
             let timeout = slot.policy.timeout;
-            slot.running =
-                Some(Running { since: now, overdue: now + timeout + PATIENCE, given_up: false });
+            let overdue = now + timeout + PATIENCE;
+            slot.running = Some(Running { since: now, overdue, given_up: false });
+            self.deadlines.insert((overdue, key.clone()));
             let monitor = Arc::clone(&slot.monitor);
             return Some(Job { key, monitor, timeout });
         }
@@ -252,6 +167,7 @@ impl Tracker {
     ) -> Option<HealthEvent> {
         let slot = self.slots.get_mut(&job.key)?;
         let running = slot.running.take()?;
+        self.deadlines.remove(&(running.overdue, job.key.clone()));
         if slot.retired {
             self.slots.remove(&job.key);
             self.schedule.remove(&job.key);
@@ -269,19 +185,25 @@ impl Tracker {
     /// hang; returns the changes that brings.
     pub fn overdue(&mut self, now: Instant) -> Vec<HealthEvent> {
         let mut events = Vec::new();
-        for (key, slot) in &mut self.slots {
-            let Some(running) = slot.running.as_mut().filter(|r| r.overdue <= now) else {
+        while self.deadlines.first().is_some_and(|(overdue, _)| *overdue <= now) {
+            let Some((_, key)) = self.deadlines.pop_first() else {
+                break;
+            };
+            let Some(slot) = self.slots.get_mut(&key) else {
+                continue;
+            };
+            let Some(running) = &mut slot.running else {
                 continue;
             };
             running.overdue = now + slot.policy.interval;
             running.given_up = true;
-            if slot.retired {
-                continue;
-            }
             let failure = ProbeFailure::Overran(now.saturating_duration_since(running.since));
-            if let Some(transition) = slot.hysteresis.observe(false) {
-                events.push(event(key, transition, Some(failure)));
+            if !slot.retired
+                && let Some(transition) = slot.hysteresis.observe(false)
+            {
+                events.push(event(&key, transition, Some(failure)));
             }
+            self.deadlines.insert((running.overdue, key));
         }
         events
     }
@@ -293,18 +215,20 @@ impl Tracker {
 
     /// When [`Tracker::overdue`] is to be called next; `None` while nothing is running.
     pub fn next_overdue(&self) -> Option<Instant> {
-        let running = self.slots.values().filter_map(|slot| slot.running.as_ref());
-        running.map(|running| running.overdue).min()
+        self.deadlines.first().map(|&(overdue, _)| overdue)
     }
-}
 
-fn event(key: &Key, transition: Transition, reason: Option<ProbeFailure>) -> HealthEvent {
-    HealthEvent {
-        service: key.service.as_ref().to_owned(),
-        id: key.id.as_ref().to_owned(),
-        from: transition.from,
-        to: transition.to,
-        reason,
+    /// Makes the targets with this identifier due now, in all services that have this very monitor;
+    /// those that are being probed are probed once more right after.
+    pub fn hurry(&mut self, monitor: &Weak<dyn Monitor>, id: &str, now: Instant) {
+        for (key, slot) in &self.slots {
+            if key.id.as_ref() == id
+                && !slot.retired
+                && std::ptr::addr_eq(Arc::as_ptr(&slot.monitor), monitor.as_ptr())
+            {
+                self.schedule.hurry(key, now);
+            }
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Tests of the tracker, in virtual time.
 
 use super::*;
+use crate::health::Target;
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 struct Fails;
 
@@ -151,12 +153,29 @@ fn a_panic_is_a_failed_probe_with_its_message() {
     assert_eq!(result, Err(ProbeFailure::Panicked("no luck with a".to_owned())));
 }
 
+#[test]
+fn news_make_the_targets_of_that_monitor_due_now() {
+    let start = Instant::now();
+    let mut tracker = Tracker::new(start);
+    let (ours, other) = (target("a", 1), ProbeTarget { service: "t".into(), ..target("a", 1) });
+    let monitor = Arc::downgrade(&ours.monitor);
+    tracker.set_targets(vec![ours, other, target("b", 2)], start).unwrap();
+    for _ in 0..3 {
+        step(&mut tracker, Ok(()));
+    }
+    assert!(tracker.start_next(start).is_none());
+    tracker.hurry(&monitor, "a", start);
+    let job = tracker.start_next(start).unwrap();
+    assert_eq!((job.key.service.as_ref(), job.key.id.as_ref()), ("s", "a"));
+    assert!(tracker.start_next(start).is_none());
+}
+
 proptest! {
     /// Any order of starts, ends, overruns and replacements: nobody is probed twice at once, who
     /// only listens knows every state, and no target is forgotten.
     #[test]
     fn any_history_is_survived(
-        steps in proptest::collection::vec((0u8..5, any::<u8>(), 0u64..900), 0..120),
+        steps in proptest::collection::vec((0u8..6, any::<u8>(), 0u64..900), 0..120),
     ) {
         let start = Instant::now();
         let mut now = start;
@@ -176,6 +195,11 @@ proptest! {
                     events.extend(tracker.finish(&job, result, now));
                 },
                 3 => events = tracker.overdue(now),
+                4 => {
+                    let id = ["a", "b", "c"][usize::from(choice) % 3];
+                    let monitor = tracker.slots.values().next().map(|s| Arc::downgrade(&s.monitor));
+                    monitor.into_iter().for_each(|monitor| tracker.hurry(&monitor, id, now));
+                }
                 _ => {
                     let mut targets = Vec::new();
                     for (bit, id) in ["a", "b", "c"].into_iter().enumerate() {
@@ -198,6 +222,10 @@ proptest! {
             let waiting = tracker.slots.values().filter(|slot| slot.running.is_none()).count();
             prop_assert_eq!(tracker.slots.len() - waiting, jobs.len());
             prop_assert_eq!(tracker.next_due().is_some(), waiting > 0);
+            let running = tracker.slots.values().filter_map(|slot| slot.running.as_ref());
+            let first = running.map(|running| running.overdue).min();
+            prop_assert_eq!(tracker.next_overdue(), first);
+            prop_assert_eq!(tracker.deadlines.len(), jobs.len());
             now += Duration::from_millis(millis);
         }
     }

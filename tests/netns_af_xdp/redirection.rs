@@ -3,6 +3,7 @@
 use crate::wire::*;
 use dsrlb::dataplane::af_xdp::{Answer, XdpError, XdpOptions};
 use dsrlb::dataplane::{PacketIo, Port};
+use dsrlb::forwarding::ProbeSources;
 
 const C_TAG: (u16, u16) = (0x8100, 100);
 const S_TAG: (u16, u16) = (0x88a8, 200);
@@ -145,5 +146,63 @@ fn the_set_of_addresses_is_replaced_as_a_whole() -> TestResult {
     director.interface.set_station(FOREIGN_MAC.into())?;
     expect(&mut director, &one, false)?;
     expect(&mut director, &udp(FOREIGN_MAC, &[], VIP4), true)?;
+    Ok(())
+}
+
+/// What a VIP answers to a probe comes out, also before there is traffic; nothing else that is sent there does.
+#[test]
+fn answers_to_probes_come_out_and_until_it_serves_nothing_else() -> TestResult {
+    let Some(_alone) = alone() else {
+        return Ok(());
+    };
+    let wire = Wire::build("afxdpprobe", 1)?;
+    let (mut director, mut client) = wire.open(&kernel(&[VIP4, VIP6]), &XdpOptions::default())?;
+    // Where the addresses are in the frame: source, then destination.
+    let turned = |mut frame: Vec<u8>, length: usize| {
+        let at = if length == 4 { 26 } else { 22 };
+        let (source, destination) = frame[at..at + 2 * length].split_at_mut(length);
+        source.swap_with_slice(destination);
+        frame
+    };
+    let asked = [udp(DIRECTOR_MAC, &[], VIP4), udp(DIRECTOR_MAC, &[], VIP6)];
+    let answers = [turned(asked[0].clone(), 4), turned(asked[1].clone(), 16)];
+    let address = |frame: &[u8]| {
+        let v4: [u8; 4] = frame[30..34].try_into().unwrap();
+        std::net::Ipv4Addr::from(v4)
+    };
+    let address6 = |frame: &[u8]| {
+        let v6: [u8; 16] = frame[38..54].try_into().unwrap();
+        std::net::Ipv6Addr::from(v6)
+    };
+    let sources =
+        ProbeSources { ipv4: Some(address(&answers[0])), ipv6: Some(address6(&answers[1])) };
+    let mut expect = |director: &mut End, frame: &[u8], taken: bool| -> TestResult {
+        client.queues[0].send(Port::INGRESS, frame)?;
+        let mut seen = Vec::new();
+        let wait = if taken { WAIT } else { SILENCE };
+        director.queues[0].poll(wait, &mut |frames| {
+            seen.extend(frames.iter().map(|frame| frame.bytes().to_vec()));
+        })?;
+        assert_eq!(seen.first().map(Vec::as_slice), taken.then_some(frame));
+        Ok(())
+    };
+    for answer in &answers {
+        expect(&mut director, answer, false)?;
+    }
+    director.interface.set_probe_sources(sources)?;
+    director.interface.set_serving(false)?;
+    for (asked, answer) in asked.iter().zip(&answers) {
+        expect(&mut director, answer, true)?;
+        expect(&mut director, asked, false)?;
+    }
+    director.interface.set_serving(true)?;
+    for (asked, answer) in asked.iter().zip(&answers) {
+        expect(&mut director, answer, true)?;
+        expect(&mut director, asked, true)?;
+    }
+    // From another address than a VIP.
+    let mut other = answers[0].clone();
+    other[29] ^= 1;
+    expect(&mut director, &other, false)?;
     Ok(())
 }

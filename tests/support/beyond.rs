@@ -171,7 +171,7 @@ pub fn check_fragments(data: &[u8]) {
         };
         if kind & 3 == 3 {
             now += u64::from(offset) * 10_000_000;
-            pipeline.expire(Timestamp(now));
+            pipeline.idle(&plan.snapshot, Timestamp(now));
             continue;
         }
         let field = match kind & 3 {
@@ -193,7 +193,7 @@ pub fn check_fragments(data: &[u8]) {
         assert_eq!(counts.verdicts(), received);
         assert!(counts.held <= 64);
     }
-    pipeline.expire(Timestamp(u64::MAX));
+    pipeline.idle(&plan.snapshot, Timestamp(u64::MAX));
     let mut counts = Counts::default();
     pipeline.counters().add_to(&mut counts);
     assert_eq!((counts.verdicts(), counts.held), (received, 0));

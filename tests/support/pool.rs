@@ -59,7 +59,7 @@ fn observe(_: VipKey, backend: &dyn Backend) -> Observed {
         99 => Err(Idle::Unresolved("nobody answers".into())),
         last => Ok(Path::on_link(MacAddress([2, 0, 0, 0, 0, last]))),
     };
-    Observed { path, health: Ok(()), claims: None, admin: backend.admin() }
+    Observed { path, ..Observed::well(Path::on_link(STATION)) }
 }
 
 pub fn pipeline() -> Pipeline<HashBalancer> {

@@ -93,6 +93,7 @@ pub struct XdpInterface {
     addresses: AddressSet,
     station: MacAddress,
     probers: ProbeSources,
+    serving: bool,
     name: String,
     index: u32,
     ports: Vec<XdpPort>,
@@ -146,6 +147,7 @@ impl XdpInterface {
             addresses: AddressSet::default(),
             station: link.mac,
             probers: ProbeSources::default(),
+            serving: true,
             name: name.to_owned(),
             index: link.index,
             ports,
@@ -208,6 +210,18 @@ impl XdpInterface {
     /// [`XdpError::Map`].
     pub fn set_probe_sources(&mut self, sources: ProbeSources) -> Result<(), XdpError> {
         self.probers = sources;
+        self.write_station()
+    }
+
+    /// Sets whether frames to the addresses are redirected; at first they are. Otherwise all but
+    /// answers to probes stay with the kernel, so that it can be found out who is well before there
+    /// is traffic.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Map`].
+    pub fn set_serving(&mut self, serving: bool) -> Result<(), XdpError> {
+        self.serving = serving;
         self.write_station()
     }
 
@@ -303,7 +317,7 @@ impl XdpInterface {
 
     fn write_station(&self) -> Result<(), XdpError> {
         let prefixes = [self.addresses.has_prefixes4(), self.addresses.has_prefixes6()];
-        let written = self.program.set_station(self.station, prefixes, &self.probers);
+        let written = self.program.set_station(self.station, prefixes, self.serving, &self.probers);
         written.map_err(|error| self.map_error("set the station", &error))
     }
 

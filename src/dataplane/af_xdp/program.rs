@@ -107,17 +107,19 @@ impl Program {
         self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY)
     }
 
-    /// Sets whose frames are redirected, in which families there are prefixes to try, and where
-    /// answers to probes come to.
+    /// Sets whose frames are redirected, in which families there are prefixes to try, whether
+    /// anything but answers to probes is redirected, and where those come to.
     pub(super) fn set_station(
         &self,
         mac: MacAddress,
         has_prefixes: [bool; 2],
+        serving: bool,
         probers: &ProbeSources,
     ) -> libbpf_rs::Result<()> {
         // The layout of `struct station`.
         let mut value = mac.0.to_vec();
         value.extend(has_prefixes.map(u8::from));
+        value.extend(u32::from(serving).to_ne_bytes());
         value.extend(probers.ipv4.map_or([0; 4], |address| address.octets()));
         value.extend(probers.ipv6.map_or([0; 16], |address| address.octets()));
         self.station.update(&ONLY, &value, MapFlags::ANY)

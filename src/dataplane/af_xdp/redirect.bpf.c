@@ -52,14 +52,16 @@ struct neighbour_solicitation {
 };
 
 /*
- * Written by user space only. The prefix counts spare the common case two trie lookups. What the
- * addresses above send to one of the last two is redirected as well: it answers a probe, and the
+ * Written by user space only. The prefix counts spare the common case two trie lookups. Until
+ * user space is serving, what is sent to the addresses below passes to the kernel. What they
+ * send to one of the last two is redirected as well: it answers a probe, and the
  * kernel would take its source for one of its own addresses. Zero: no such address.
  */
 struct station {
 	__u8 mac[ETH_ALEN];
 	__u8 has_prefixes4;
 	__u8 has_prefixes6;
+	__u32 serving;
 	__u32 prober4;
 	__u32 prober6[4];
 };
@@ -175,7 +177,7 @@ static __always_inline int wants_arp(const struct station *us, const struct arp 
 	    arp->operation != bpf_htons(ARP_REQUEST))
 		return 0;
 	__builtin_memcpy(&target, arp->target_ip, sizeof(target));
-	return is_answered(find4(us, target));
+	return us->serving && is_answered(find4(us, target));
 }
 
 static __always_inline int wants_ipv4(const struct station *us, const struct iphdr *ip,
@@ -183,7 +185,7 @@ static __always_inline int wants_ipv4(const struct station *us, const struct iph
 {
 	if ((const void *)(ip + 1) > end || !to_us)
 		return 0;
-	if (find4(us, ip->daddr))
+	if (us->serving && find4(us, ip->daddr))
 		return 1;
 	return us->prober4 && ip->daddr == us->prober4 && find4(us, ip->saddr);
 }
@@ -213,11 +215,11 @@ static __always_inline int wants_ipv6(const struct station *us, const struct ipv
 		if ((const void *)(nd + 1) > end || !(to_us || to_group) ||
 		    nd->type != ND_NEIGHBOUR_SOLICITATION)
 			return 0;
-		return is_answered(find6(us, &nd->target));
+		return us->serving && is_answered(find6(us, &nd->target));
 	}
 	if (!to_us)
 		return 0;
-	if (find6(us, &ip->daddr))
+	if (us->serving && find6(us, &ip->daddr))
 		return 1;
 	return is_prober6(us, &ip->daddr) && find6(us, &ip->saddr);
 }

@@ -84,6 +84,14 @@ fn entry(message: &NeighbourMessage) -> Option<Entry> {
     }
 }
 
+/// What the kernel has of a neighbour that it was asked for, in its own words.
+pub(super) fn kernel_state(message: &RouteNetlinkMessage) -> Option<Nud> {
+    match message {
+        RouteNetlinkMessage::NewNeighbour(message) => Some(message.header.state),
+        _ => None,
+    }
+}
+
 fn mac(bytes: &[u8]) -> Option<MacAddress> {
     bytes.try_into().ok().map(MacAddress)
 }
@@ -227,6 +235,20 @@ pub(super) fn use_neighbour(interface: u32, address: IpAddr) -> RouteNetlinkMess
     message.header.ifindex = interface;
     message.header.state = Nud::None;
     message.header.flags = NeighbourFlags::Use;
+    message.attributes.push(NeighbourAttribute::Destination(address.into()));
+    RouteNetlinkMessage::NewNeighbour(message)
+}
+
+/// "Ask this neighbour now whether it is still there": the kernel sends it a request at once, and goes
+/// on to use the address that it has (RFC 4861 section 7.3.3: as if the state were PROBE).
+///
+/// Without `NLM_F_CREATE` and without an address it changes nothing but the state. Not for permanent
+/// entries; see [`use_neighbour`].
+pub(super) fn probe_neighbour(interface: u32, address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = interface;
+    message.header.state = Nud::Probe;
     message.attributes.push(NeighbourAttribute::Destination(address.into()));
     RouteNetlinkMessage::NewNeighbour(message)
 }

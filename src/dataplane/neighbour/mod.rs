@@ -7,6 +7,7 @@
 //!
 //! - [`NeighbourTable`] is the pure part: what is wanted, what is known, when to ask again.
 //! - `Resolver` is the I/O: netlink sockets and, if wanted, a thread.
+//! - `verify` asks for one neighbour now, for a monitor.
 
 mod state;
 mod table;
@@ -14,9 +15,13 @@ mod table;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod decode;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod monitor;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod resolver;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod thread;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod verify;
 
 pub use state::{
     Entry, Freshness, Link, LinkState, NeighbourEvent, NeighbourState, Observation, Path,
@@ -25,8 +30,12 @@ pub use state::{
 pub use table::NeighbourTable;
 
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub use monitor::NeighbourReachable;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use resolver::{Resolver, ResolverError};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use thread::ResolverThread;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub(crate) use thread::join;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub use verify::{Unverified, verify};

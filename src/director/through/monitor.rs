@@ -3,7 +3,7 @@
 use super::evidence::{Evidence, explain};
 use super::prober::{Prober, Session};
 use crate::balancer::VipKey;
-use crate::health::{Monitor, ProbeFailure, Target};
+use crate::health::{Monitor, News, ProbeFailure, Target};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +32,18 @@ impl Monitor for ThroughVip {
         let left = timeout.saturating_sub(start.elapsed());
         let at_vip = Target::new(target.service, target.id, vip);
         let result = running.lane.inside(|| self.monitor.probe(&at_vip, left));
-        result
-            .map_err(ProbeFailure::from)?
-            .map_err(|failure| explain(failure, &running.evidence(), way.address, way.is_tunnel))
+        result.map_err(ProbeFailure::from)?.map_err(|failure| {
+            // What the configuration says, and not what was left of it.
+            let failure = match failure {
+                ProbeFailure::Timeout(_) => ProbeFailure::Timeout(timeout),
+                failure => failure,
+            };
+            explain(failure, &running.evidence(), way.address, way.is_tunnel)
+        })
+    }
+
+    fn subscribe(&self, news: News) {
+        self.monitor.subscribe(news);
     }
 }
 

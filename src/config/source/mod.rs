@@ -1,4 +1,21 @@
-//! Where configurations come from.
+//! Where configurations come from. The part of `config` that waits, and reads files.
+//!
+//! [`StaticSource`] has one, [`channel`] is given them by the program, and with feature `file`
+//! `FileSource` follows a file.
+
+mod channel;
+#[cfg(feature = "file")]
+mod file;
+mod fixed;
+#[cfg(feature = "file")]
+mod glance;
+#[cfg(feature = "file")]
+mod watch;
+
+pub use channel::{ChannelSource, ConfigSender, SourceGone, channel};
+#[cfg(feature = "file")]
+pub use file::FileSource;
+pub use fixed::StaticSource;
 
 use super::Config;
 use crate::error::ConfigError;

@@ -1,0 +1,334 @@
+//! Which backend a flow was given: a table of fixed size for one worker.
+//!
+//! # Layout
+//!
+//! An entry has 16 bytes: the whole 64-bit hash of the flow, the backend's index with its generation,
+//! and a word with the time it ends and its state. Four of them are a *set*, which is one cache line.
+//! A flow may be in either of two sets: number `hash * n >> 64` of `n`, and, with `low` the hash
+//! turned by 32 bits, `1 + (low * (n - 1) >> 64)` further on, round about. A new one goes where fewer
+//! proven flows are. That is what makes full sets rare while there is room elsewhere: of random flows
+//! as many as three quarters of the entries, one in 180 finds no place, and of half as many as there
+//! are entries none; with one choice it would be one in ten, and one in 25 (`cargo test --test
+//! flow_table full -- --nocapture`). So ask for twice the flows that must not be forgotten: 32 bytes a
+//! flow. A look-up reads two lines, both known from the hash, so that [`FlowTable::touch`] can fetch
+//! those of a whole batch at a time.
+//!
+//! # Who may stay
+//!
+//! A flow is *proven* by its second packet, if that is one a client sends only after it has heard from
+//! the backend: TCP with ACK, or a second packet of another protocol. Who forges the source of single
+//! packets proves nothing. (Forged pairs cannot be told apart: the backend's sequence number never
+//! comes by here. They cost twice, and still take no place that a proven flow has.)
+//!
+//! 1. What is over, or whose backend is gone, is free.
+//! 2. Unproven flows have at most one entry of a set, a quarter of the table, and only while no proven
+//!    one needs it. To be proven changes an entry where it is, so that always succeeds.
+//! 3. A newcomer takes a free entry; else that of the unproven flow of the lowest rank not above its
+//!    own (a SYN ranks below a packet that is none), of those the one that would end first.
+//! 4. Else it is refused and counted. It is served like a flow without a table: by the selector.
+//!
+//! So a table that is too small forgets new flows and never proven ones, and a flood of SYNs takes
+//! nothing but what other SYNs have: a client whose SYN was washed out is known by its next packet,
+//! which no SYN can displace, and proven by the one after it.
+//!
+//! # Two flows with one hash
+//!
+//! are one flow to the table. With `m` flows in it, a new one meets such another with a
+//! probability of `m / 2^64`: for a million, one in 2^44 new flows, which at 100,000 new flows a
+//! second happens once in five years. It then goes to the other's backend. The hash is keyed with a
+//! secret, so nobody can look for pairs, nor aim at a set.
+//!
+//! # Contract
+//!
+//! No I/O, no clock, no panic, and no allocation after [`FlowTable::new`].
+
+mod entry;
+mod place;
+mod state;
+mod tally;
+mod times;
+mod upkeep;
+
+pub use state::{Signal, State};
+pub use tally::FlowCounts;
+pub use times::{FlowTimes, Lifetimes};
+pub use upkeep::FlowRecord;
+
+use crate::flow::{FiveTuple, FlowHash, HashInput, HashKey, Timestamp};
+use crate::verdict::BackendIndex;
+use entry::{Entry, Set, WAYS};
+use place::{Place, purge};
+use state::Step;
+use tally::Tally;
+use times::Clock;
+
+/// The hash of a flow under the table's key. The VIP and its port are part of it, so it tells
+/// services apart, too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct FlowKey(pub u64);
+
+/// What the table says about a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Its flow goes to this backend. The state is that after the packet.
+    Known(BackendIndex, State),
+    /// It begins a flow anew, with addresses and ports that were used before: choose again. The old
+    /// flow went to this backend and is forgotten.
+    Reopened(BackendIndex),
+    /// Its flow is not known.
+    Missing,
+}
+
+/// What became of a flow that was to be remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inserted {
+    /// It is remembered in this state.
+    New(State),
+    /// It was known before and is left as it was.
+    Known(BackendIndex),
+    /// There is no place for it.
+    Refused,
+    /// It is not worth a place: the end of a flow, a packet that says nothing, or a backend that is
+    /// gone or has a slot beyond those of the table.
+    NotKept,
+}
+
+/// A number of entries that no table can have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a flow table of {entries} entries cannot be made: {problem}")]
+pub struct CapacityError {
+    entries: usize,
+    problem: &'static str,
+}
+
+/// The flows of one worker and where they go. See [above](self) for its rules.
+#[derive(Debug)]
+pub struct FlowTable {
+    hash_key: HashKey,
+    sets: Box<[Set]>,
+    /// The set that is swept next.
+    swept: usize,
+    clock: Clock,
+    tally: Tally,
+}
+
+impl FlowTable {
+    /// No table has more entries: 4 GiB of them.
+    pub const MAX_ENTRIES: usize = 1 << 28;
+    /// What an entry takes.
+    pub const ENTRY_BYTES: usize = size_of::<Entry>();
+
+    /// A table of at least `entries` entries for backends with slots below `slots`, with all the memory
+    /// it will ever use. `hash_key` is to be a secret of the process, or of directors that share flows.
+    ///
+    /// # Errors
+    ///
+    /// No entries, more than [`FlowTable::MAX_ENTRIES`], or more than there is memory for.
+    pub fn new(
+        entries: usize,
+        slots: usize,
+        hash_key: HashKey,
+        now: Timestamp,
+    ) -> Result<Self, CapacityError> {
+        let refuse = |problem| CapacityError { entries, problem };
+        if entries == 0 {
+            return Err(refuse("it needs at least 1"));
+        }
+        if entries > Self::MAX_ENTRIES {
+            return Err(refuse("it can have at most 268435456"));
+        }
+        let count = entries.div_ceil(WAYS);
+        let mut sets = Vec::new();
+        sets.try_reserve_exact(count).map_err(|_| refuse("there is not enough memory"))?;
+        sets.resize(count, Set::FREE);
+        Ok(Self {
+            hash_key,
+            sets: sets.into_boxed_slice(),
+            swept: 0,
+            clock: Clock::new(now),
+            tally: Tally::new(slots.min(BackendIndex::MAX_SLOTS)),
+        })
+    }
+
+    /// How many entries there are.
+    pub fn capacity(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+
+    /// How many sets of four entries there are.
+    pub fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The memory of the table, beside the value itself.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.sets) + self.tally.bytes()
+    }
+
+    /// How many flows there are and were not. Flows that are over count until their set is swept or
+    /// needed.
+    pub fn counts(&self) -> FlowCounts {
+        self.tally.counts
+    }
+
+    /// How many flows the backend in this slot has, with the same reservation.
+    pub fn live(&self, slot: usize) -> u32 {
+        self.tally.live(slot)
+    }
+
+    /// The key of a flow.
+    #[inline]
+    pub fn key(&self, flow: &FiveTuple) -> FlowKey {
+        FlowKey(self.hash_key.hash_flow(HashInput::FiveTuple, flow).0)
+    }
+
+    /// The two sets that a flow may be in; the same twice if there is only one.
+    #[inline]
+    fn sets_of(&self, key: FlowKey) -> [usize; 2] {
+        let count = self.sets.len();
+        let first = FlowHash(key.0).slot(count);
+        let others = count.saturating_sub(1);
+        let further =
+            first + usize::from(others > 0) + FlowHash(key.0.rotate_left(32)).slot(others);
+        [first, if further < count { further } else { further - count }]
+    }
+
+    /// Reads a word of every set that these flows may be in. Nothing comes of it but that the cache
+    /// misses of a batch overlap, where [`FlowTable::lookup`] would wait for one after the other.
+    #[inline]
+    pub fn touch(&self, keys: impl IntoIterator<Item = FlowKey>) {
+        let mut read = 0;
+        for key in keys {
+            for number in self.sets_of(key) {
+                if let Some(Set([entry, ..])) = self.sets.get(number) {
+                    read |= entry.key;
+                }
+            }
+        }
+        std::hint::black_box(read);
+    }
+
+    /// Finds the backend of a packet's flow, and notes the packet. `usable` says whether an index may be
+    /// returned: its generation is that of its slot, and the policy lets it keep flows. An entry whose
+    /// backend is not usable is forgotten.
+    #[inline]
+    pub fn lookup(
+        &mut self,
+        key: FlowKey,
+        signal: Signal,
+        lives: &Lifetimes,
+        now: Timestamp,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Found {
+        let now = self.clock.ticks(now);
+        let Some((entry, state)) = self.entry(key) else {
+            return Found::Missing;
+        };
+        let (backend, end) = (entry.backend, entry.end());
+        let alive = end > now && usable(backend);
+        // Heard of so lately that more is left than its whole life without that time.
+        let recent = end.saturating_add(lives.copy) > now.saturating_add(lives.of(state, signal));
+        let (next, end) = match state::step(state, signal, recent) {
+            Step::Keep if alive => (state, end),
+            Step::Renew(next) if alive => (next, now.saturating_add(lives.of(next, signal))),
+            Step::Shorten(next) if alive => (next, end.min(now.saturating_add(lives.closing))),
+            step => {
+                *entry = Entry::FREE;
+                self.tally.remove(backend, state);
+                let reopened = alive && step == Step::Reselect;
+                return if reopened { Found::Reopened(backend) } else { Found::Missing };
+            }
+        };
+        entry.set(next, end);
+        self.tally.change(state, next);
+        Found::Known(backend, next)
+    }
+
+    /// Remembers that a flow which was not found, and of which this packet came, goes to this backend.
+    /// One that is known is left as it is: no flow is in the table twice.
+    #[inline]
+    pub fn insert(
+        &mut self,
+        key: FlowKey,
+        backend: BackendIndex,
+        signal: Signal,
+        lives: &Lifetimes,
+        now: Timestamp,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Inserted {
+        let Some(state) = state::first(signal) else {
+            return Inserted::NotKept;
+        };
+        let end = self.clock.ticks(now).saturating_add(lives.of(state, signal));
+        self.put(Entry::new(key.0, backend, state, end), now, usable)
+    }
+
+    /// Forgets a flow; says where it went, if it was there.
+    pub fn remove(&mut self, key: FlowKey) -> Option<BackendIndex> {
+        let (entry, state) = self.entry(key)?;
+        let backend = entry.backend;
+        *entry = Entry::FREE;
+        self.tally.remove(backend, state);
+        Some(backend)
+    }
+
+    /// The entry of a flow, alive or not. In which of eight places it is cannot be predicted, so all
+    /// are compared and nothing branches by it.
+    #[inline]
+    fn entry(&mut self, key: FlowKey) -> Option<(&mut Entry, State)> {
+        let [first, second] = self.sets_of(key);
+        let holding = |number: usize| self.sets.get(number).map_or(0, |set| set.holding(key.0));
+        let found = holding(first) | holding(second) << WAYS;
+        if found == 0 {
+            return None;
+        }
+        let place = found.trailing_zeros() as usize;
+        let set = if place < WAYS { first } else { second };
+        let entry = self.sets.get_mut(set)?.0.get_mut(place % WAYS)?;
+        let state = entry.state()?;
+        Some((entry, state))
+    }
+
+    /// By the rules [above](self).
+    fn put(
+        &mut self,
+        new: Entry,
+        now: Timestamp,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Inserted {
+        let Some(state) = new.state().filter(|_| self.tally.knows(new.backend)) else {
+            return Inserted::NotKept;
+        };
+        let now = self.clock.ticks(now);
+        let key = FlowKey(new.key);
+        let numbers = self.sets_of(key);
+        for number in numbers {
+            if let Some(set) = self.sets.get_mut(number) {
+                purge(set, now, &mut self.tally, &usable);
+            }
+        }
+        if let Some((known, _)) = self.entry(key) {
+            return Inserted::Known(known.backend);
+        }
+        let [Some(first), Some(second)] = numbers
+            .map(|number| self.sets.get(number).map(|set| Place::offered(number, set, state)))
+        else {
+            return Inserted::NotKept;
+        };
+        let place = first.better(second);
+        let Some(entry) = place.and_then(|place| place.entry(&mut self.sets)) else {
+            self.tally.counts.refused += 1;
+            return Inserted::Refused;
+        };
+        let old = std::mem::replace(entry, new);
+        if let Some(displaced) = old.state() {
+            self.tally.remove(old.backend, displaced);
+            self.tally.counts.displaced += 1;
+        }
+        self.tally.add(new.backend, state);
+        Inserted::New(state)
+    }
+}
+
+#[cfg(test)]
+mod tests;

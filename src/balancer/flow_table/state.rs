@@ -1,0 +1,243 @@
+//! What packets do to a flow: the one place where that is decided.
+
+use crate::flow::{PacketInfo, PacketKind, Protocol, TcpFlags};
+
+/// What a packet says about its flow. Only the client's half is ever seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Signal {
+    /// A TCP segment that opens a connection: SYN without ACK, FIN or RST.
+    Syn,
+    /// A TCP segment with ACK and without SYN, FIN or RST: a client sends those only after it has
+    /// heard from the backend (RFC 9293 section 3.10.7.4: all that is not SYN or RST has ACK).
+    Data,
+    /// The same with FIN.
+    Fin,
+    /// A TCP segment with RST. It proves nothing: whoever gets the SYN-ACK to a forged SYN sends one.
+    Reset,
+    /// A UDP datagram.
+    Udp,
+    /// A packet of any other protocol.
+    Other,
+    /// A packet that tells nothing of whether the client is alive: TCP flags that no client sends,
+    /// or an ICMP error. It goes where the flow goes and changes nothing.
+    Stray,
+}
+
+impl Signal {
+    /// What this packet says. Later fragments say nothing that could be told here: they have no
+    /// ports, so their flow is not known.
+    pub fn of(packet: &PacketInfo) -> Self {
+        if packet.kind != PacketKind::Ordinary && packet.kind != PacketKind::EchoRequest {
+            return Self::Stray;
+        }
+        match packet.flow.protocol {
+            Protocol::TCP => Self::of_tcp(packet.tcp_flags),
+            Protocol::UDP => Self::Udp,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_tcp(flags: TcpFlags) -> Self {
+        let [syn, fin, rst, ack] =
+            [TcpFlags::SYN, TcpFlags::FIN, TcpFlags::RST, TcpFlags::ACK].map(|bit| flags.has(bit));
+        match (syn, fin, rst, ack) {
+            (false, _, true, _) => Self::Reset,
+            (true, false, false, false) => Self::Syn,
+            (false, true, false, true) => Self::Fin,
+            (false, false, false, true) => Self::Data,
+            _ => Self::Stray,
+        }
+    }
+}
+
+/// What is known of a flow.
+///
+/// The first two are *unproven*: nothing shows that who sends has ever heard from a backend, so they
+/// live in the share of the table that costs proven flows nothing. The order is the rank: what has
+/// the lower one gives way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// A SYN has been seen, or several of the same connection.
+    Opening = 1,
+    /// One packet that is no SYN, of a flow that was not known. One more proves it.
+    Single = 2,
+    /// TCP: proven.
+    Established = 3,
+    /// Any other protocol: proven, as far as that can be told.
+    Active = 4,
+    /// TCP: proven, and then FIN or RST was seen.
+    Closing = 5,
+}
+
+impl State {
+    /// Whether nothing else may take the flow's place while it lives.
+    pub const fn is_proven(self) -> bool {
+        matches!(self, Self::Established | Self::Active | Self::Closing)
+    }
+
+    #[inline]
+    pub(super) const fn from_bits(bits: u32) -> Option<Self> {
+        Some(match bits {
+            1 => Self::Opening,
+            2 => Self::Single,
+            3 => Self::Established,
+            4 => Self::Active,
+            5 => Self::Closing,
+            _ => return None,
+        })
+    }
+}
+
+/// What becomes of a known flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Nothing.
+    Keep,
+    /// It has this state now and its full time to live.
+    Renew(State),
+    /// It has this state now and the time of a closing one to live, unless less is left.
+    Shorten(State),
+    /// It is another flow with the same addresses and ports: forget the old one.
+    Reselect,
+}
+
+/// The state that a packet of an unknown flow begins with; none if the flow is not worth a place.
+///
+/// FIN and RST of an unknown flow are the end of something: they are served and not remembered.
+#[inline]
+pub(super) const fn first(signal: Signal) -> Option<State> {
+    match signal {
+        Signal::Syn => Some(State::Opening),
+        Signal::Data | Signal::Udp | Signal::Other => Some(State::Single),
+        Signal::Fin | Signal::Reset | Signal::Stray => None,
+    }
+}
+
+/// What a packet does to a known flow. `recent`: the flow was last heard of within the time in which
+/// a SYN may be a late copy.
+#[inline]
+pub(super) const fn step(state: State, signal: Signal, recent: bool) -> Step {
+    use Step::{Keep, Renew, Reselect, Shorten};
+    match (state, signal) {
+        (_, Signal::Stray) => Keep,
+        // A retransmission for as long as the entry lives, and that is counted from the first SYN.
+        (State::Opening, Signal::Syn) => Keep,
+        // A copy that was overtaken, or the address and port used again.
+        (State::Single | State::Established, Signal::Syn) if recent => Keep,
+        (State::Single | State::Established, Signal::Syn) => Reselect,
+        // The old connection is over; the new one must not inherit its short life.
+        (State::Closing, Signal::Syn) => Reselect,
+
+        (State::Opening | State::Single | State::Established, Signal::Data) => {
+            Renew(State::Established)
+        }
+        (State::Opening | State::Single | State::Established, Signal::Fin) => {
+            Shorten(State::Closing)
+        }
+        (State::Established, Signal::Reset) => Shorten(State::Closing),
+        (State::Opening | State::Single, Signal::Reset) => Shorten(state),
+        (State::Closing, Signal::Data | Signal::Fin | Signal::Reset) => Keep,
+
+        (State::Single | State::Active, Signal::Udp | Signal::Other) => Renew(State::Active),
+        // One key is of one protocol: only two keys with the same hash can meet here.
+        (State::Active, _) | (_, Signal::Udp | Signal::Other) => Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{FiveTuple, Fragment};
+
+    #[test]
+    fn the_whole_table() {
+        use State::{Active, Closing, Established, Opening, Single};
+        use Step::{Keep, Renew, Reselect, Shorten};
+        let signals = [Signal::Syn, Signal::Data, Signal::Fin, Signal::Reset, Signal::Stray];
+        #[rustfmt::skip]
+        let tcp = [
+            // state, recent      SYN       DATA                FIN               RST                   stray
+            (Opening, false,     [Keep,     Renew(Established), Shorten(Closing), Shorten(Opening),     Keep]),
+            (Opening, true,      [Keep,     Renew(Established), Shorten(Closing), Shorten(Opening),     Keep]),
+            (Single, false,      [Reselect, Renew(Established), Shorten(Closing), Shorten(Single),      Keep]),
+            (Single, true,       [Keep,     Renew(Established), Shorten(Closing), Shorten(Single),      Keep]),
+            (Established, false, [Reselect, Renew(Established), Shorten(Closing), Shorten(Closing),     Keep]),
+            (Established, true,  [Keep,     Renew(Established), Shorten(Closing), Shorten(Closing),     Keep]),
+            (Closing, false,     [Reselect, Keep,               Keep,             Keep,                 Keep]),
+            (Closing, true,      [Reselect, Keep,               Keep,             Keep,                 Keep]),
+        ];
+        for (state, recent, steps) in tcp {
+            for (signal, expected) in signals.into_iter().zip(steps) {
+                assert_eq!(step(state, signal, recent), expected, "{state:?} {signal:?} {recent}");
+            }
+        }
+        for signal in [Signal::Udp, Signal::Other] {
+            assert_eq!(step(Single, signal, true), Renew(Active));
+            assert_eq!(step(Active, signal, false), Renew(Active));
+            assert_eq!(step(Active, Signal::Stray, false), Keep);
+        }
+        let begins = [Some(Opening), Some(Single), None, None, None];
+        assert_eq!(signals.map(first), begins);
+        assert_eq!([Signal::Udp, Signal::Other].map(first), [Some(Single); 2]);
+    }
+
+    #[test]
+    fn only_what_a_client_says_after_the_first_half_of_the_handshake_is_data() {
+        const SYN: u8 = TcpFlags::SYN;
+        const ACK: u8 = TcpFlags::ACK;
+        const FIN: u8 = TcpFlags::FIN;
+        const RST: u8 = TcpFlags::RST;
+        for (flags, signal) in [
+            (SYN, Signal::Syn),
+            (SYN | 0xc0, Signal::Syn), // ECN setup (RFC 3168 section 6.1.1)
+            (SYN | ACK, Signal::Stray),
+            (SYN | FIN, Signal::Stray),
+            (SYN | RST, Signal::Stray),
+            (ACK, Signal::Data),
+            (ACK | 8, Signal::Data),
+            (ACK | FIN, Signal::Fin),
+            (FIN, Signal::Stray),
+            (RST, Signal::Reset),
+            (RST | ACK | FIN, Signal::Reset),
+            (0, Signal::Stray),
+        ] {
+            assert_eq!(Signal::of_tcp(TcpFlags(flags)), signal, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn the_protocol_and_the_kind_decide_before_the_flags() {
+        let packet = |protocol, kind| {
+            let address = std::net::IpAddr::from([192, 0, 2, 1]);
+            let flow = FiveTuple {
+                source: address,
+                destination: address,
+                source_port: 1,
+                destination_port: 2,
+                protocol,
+            };
+            PacketInfo { kind, ..PacketInfo::new(flow, Fragment::Whole, TcpFlags(TcpFlags::SYN)) }
+        };
+        for (protocol, kind, signal) in [
+            (Protocol::TCP, PacketKind::Ordinary, Signal::Syn),
+            (Protocol::UDP, PacketKind::Ordinary, Signal::Udp),
+            (Protocol::SCTP, PacketKind::Ordinary, Signal::Other),
+            (Protocol::ICMP, PacketKind::EchoRequest, Signal::Other),
+            (Protocol::TCP, PacketKind::IcmpError, Signal::Stray),
+            (Protocol::UDP, PacketKind::StrayError, Signal::Stray),
+        ] {
+            assert_eq!(Signal::of(&packet(protocol, kind)), signal, "{protocol} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn states_survive_their_bits() {
+        for bits in 0..8 {
+            if let Some(state) = State::from_bits(bits) {
+                assert_eq!(state as u32, bits);
+            }
+        }
+        assert_eq!((0..8).filter_map(State::from_bits).count(), 5);
+    }
+}

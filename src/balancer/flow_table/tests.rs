@@ -1,0 +1,60 @@
+//! What only the inside can tell; the rest is in `tests/flow_table.rs`.
+
+use super::*;
+use crate::flow::Protocol;
+use proptest::prelude::*;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+fn table(entries: usize) -> FlowTable {
+    FlowTable::new(entries, 1, HashKey::new(*b"0123456789abcdef"), Timestamp(0)).unwrap()
+}
+
+#[test]
+fn the_key_is_that_of_the_process_and_covers_the_whole_flow() {
+    let flow = |source: &str, port| FiveTuple {
+        source: source.parse().unwrap(),
+        destination: IpAddr::from([10, 0, 0, 100]),
+        source_port: 40_000,
+        destination_port: port,
+        protocol: Protocol::TCP,
+    };
+    let (table, other) = (table(4), FlowTable { hash_key: HashKey::default(), ..table(4) });
+    let keys = [flow("192.0.2.1", 80), flow("192.0.2.1", 443), flow("192.0.2.2", 80)];
+    let mut seen: HashSet<_> = keys.iter().map(|flow| table.key(flow)).collect();
+    seen.extend(keys.iter().map(|flow| other.key(flow)));
+    assert_eq!(seen.len(), 6);
+}
+
+#[test]
+fn memory_is_aligned_to_cache_lines() {
+    let table = table(1000);
+    assert_eq!(table.sets.as_ptr() as usize % 64, 0);
+    assert_eq!(size_of_val(&*table.sets), 16_000);
+}
+
+proptest! {
+    #[test]
+    fn the_two_sets_are_two(key in any::<u64>(), entries in 1usize..5000) {
+        let table = table(entries);
+        let [first, second] = table.sets_of(FlowKey(key));
+        prop_assert!(first < table.sets() && second < table.sets());
+        prop_assert_eq!(first == second, table.sets() == 1);
+    }
+}
+
+/// Each set is a second choice as often as any other, whatever the first is.
+#[test]
+fn second_choices_are_spread_evenly() {
+    let table = table(64);
+    let mut pairs = vec![0u32; 256];
+    let key = HashKey::default();
+    for number in 0u32..240_000 {
+        let [first, second] = table.sets_of(FlowKey(key.hash_bytes(&number.to_le_bytes())));
+        pairs[first * 16 + second] += 1;
+    }
+    for (pair, count) in pairs.iter().enumerate() {
+        let expected = if pair / 16 == pair % 16 { 0..=0 } else { 850..=1150 };
+        assert!(expected.contains(count), "{pair}: {count}");
+    }
+}

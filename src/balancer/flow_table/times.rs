@@ -1,0 +1,170 @@
+//! How long flows are remembered, and the coarse time that entries are stamped with.
+
+use super::state::{Signal, State};
+use crate::flow::Timestamp;
+use std::time::Duration;
+
+/// How long a flow is remembered after its last packet, by what is known of it. Each service may
+/// have its own.
+///
+/// To forget a flow that is alive is no disaster: its next packet goes where the selector says, which
+/// is where it went before unless the pool has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowTimes {
+    /// From the first SYN of a connection until it is proven, or from a single packet of an unknown
+    /// one; while it lasts, another SYN is a retransmission. 60 s: clients send SYNs after 1, 3, 7, 15
+    /// and 31 s (RFC 6298 sections 2.1 and 5.5).
+    pub syn: Duration,
+    /// A SYN this soon after another packet of a proven flow is a late copy and not a new connection.
+    /// 3 s: the largest timeout a SYN starts with (RFC 6298 section 5.7, RFC 1122 section 4.2.3.1).
+    pub copy: Duration,
+    /// A proven TCP connection. 15 min, as IPVS (`ipvsadm --set`); NATs must keep theirs for two
+    /// hours (RFC 5382 section 5), but a NAT that forgets has nowhere to send the packet.
+    pub established: Duration,
+    /// After FIN or RST, whatever follows. 30 s: a FIN that is lost again and again is sent again after
+    /// 1, 3, 7 and 15 s at the latest where round trips are short (RFC 6298 section 2.4).
+    pub closing: Duration,
+    /// UDP. 60 s: flows that live for longer send keep-alives for middleboxes, every 15 s or little
+    /// more (RFC 8085 section 3.5).
+    pub udp: Duration,
+    /// Any other protocol. 120 s: four SCTP heartbeats (RFC 9260 section 16).
+    pub other: Duration,
+}
+
+impl Default for FlowTimes {
+    fn default() -> Self {
+        Self {
+            syn: Duration::from_secs(60),
+            copy: Duration::from_secs(3),
+            established: Duration::from_secs(15 * 60),
+            closing: Duration::from_secs(30),
+            udp: Duration::from_secs(60),
+            other: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The bits of a [`Timestamp`] below a tick: one is 2^27 ns, about 134 ms.
+const TICK_BITS: u32 = 27;
+/// Entries have 29 bits for the tick at which they end.
+pub(super) const MAX_TICK: u32 = (1 << 29) - 1;
+/// Nothing is remembered for longer: 2^27 ticks are 208 days.
+const MAX_LIFE: u32 = 1 << 27;
+/// When to begin to count from a later tick, so that now and the longest life fit.
+const REBASE_AT: u32 = 1 << 28;
+
+/// [`FlowTimes`] in ticks, so that no packet has to divide. Made once for each service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lifetimes {
+    syn: u32,
+    pub(super) copy: u32,
+    established: u32,
+    pub(super) closing: u32,
+    udp: u32,
+    other: u32,
+}
+
+impl From<&FlowTimes> for Lifetimes {
+    /// Nothing lives shorter than is said, and at most two ticks longer. Beyond 208 days is 208 days.
+    fn from(times: &FlowTimes) -> Self {
+        let ticks = |time: Duration| {
+            let ticks = (time.as_nanos() >> TICK_BITS) + u128::from(lower_bits(time) != 0);
+            // A life that begins late in a tick ends after as many whole ones.
+            u32::try_from(ticks + 1).unwrap_or(MAX_LIFE).min(MAX_LIFE)
+        };
+        Self {
+            syn: ticks(times.syn),
+            copy: ticks(times.copy),
+            established: ticks(times.established),
+            closing: ticks(times.closing),
+            udp: ticks(times.udp),
+            other: ticks(times.other),
+        }
+    }
+}
+
+const fn lower_bits(time: Duration) -> u128 {
+    time.as_nanos() % (1 << TICK_BITS)
+}
+
+impl Lifetimes {
+    /// How long a flow in this state lives after this packet.
+    #[inline]
+    pub(super) const fn of(&self, state: State, signal: Signal) -> u32 {
+        match (state, signal) {
+            (State::Single | State::Active, Signal::Udp) => self.udp,
+            (State::Single | State::Active, Signal::Other) => self.other,
+            (State::Closing, _) => self.closing,
+            (State::Established, _) => self.established,
+            _ => self.syn,
+        }
+    }
+}
+
+/// Counts ticks from one that moves up now and then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    base: u64,
+}
+
+impl Clock {
+    pub(super) const fn new(now: Timestamp) -> Self {
+        Self { base: now.0 >> TICK_BITS }
+    }
+
+    /// The tick it is. A time before the first one is the first one.
+    #[inline]
+    pub(super) fn ticks(&self, now: Timestamp) -> u32 {
+        let ticks = (now.0 >> TICK_BITS).saturating_sub(self.base);
+        u32::try_from(ticks).unwrap_or(MAX_TICK).min(MAX_TICK)
+    }
+
+    /// Moves the beginning up to now if it is far back, and says by how much: once in 417 days.
+    pub(super) fn rebase(&mut self, now: Timestamp) -> Option<u32> {
+        let before = self.ticks(now);
+        (before >= REBASE_AT).then(|| {
+            self.base = now.0 >> TICK_BITS;
+            before
+        })
+    }
+
+    pub(super) const fn duration(ticks: u32) -> Duration {
+        Duration::from_nanos((ticks as u64) << TICK_BITS)
+    }
+
+    pub(super) fn life(time: Duration) -> u32 {
+        u32::try_from(time.as_nanos() >> TICK_BITS).unwrap_or(MAX_LIFE).min(MAX_LIFE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_rounded_up_and_bounded() {
+        let tick = Clock::duration(1);
+        let of = |udp| Lifetimes::from(&FlowTimes { udp, ..FlowTimes::default() }).udp;
+        assert_eq!(of(Duration::ZERO), 1);
+        assert_eq!(of(Duration::from_nanos(1)), 2);
+        assert_eq!(of(tick), 2);
+        assert_eq!(of(tick + Duration::from_nanos(1)), 3);
+        assert_eq!(of(Duration::MAX), MAX_LIFE);
+        assert_eq!(of(Duration::from_secs(60)), 449);
+    }
+
+    #[test]
+    fn the_clock_starts_anywhere_and_never_runs_back() {
+        let start = Timestamp(1_800_000_000_000_000_000);
+        let mut clock = Clock::new(start);
+        assert_eq!(clock.ticks(start), 0);
+        assert_eq!(clock.ticks(Timestamp(0)), 0);
+        assert_eq!(clock.ticks(Timestamp(start.0 + (5 << TICK_BITS))), 5);
+        assert_eq!(clock.ticks(Timestamp(u64::MAX)), MAX_TICK);
+        let later = Timestamp(start.0 + ((u64::from(REBASE_AT) - 1) << TICK_BITS));
+        assert_eq!(clock.rebase(later), None);
+        let later = Timestamp(later.0 + (1 << TICK_BITS));
+        assert_eq!(clock.rebase(later), Some(REBASE_AT));
+        assert_eq!(clock.ticks(later), 0);
+    }
+}

@@ -1,0 +1,85 @@
+//! What is done for the table as a whole: expiry, and copies of what is in it.
+
+use super::entry::Entry;
+use super::place::purge;
+use super::times::Clock;
+use super::{FlowKey, FlowTable, Inserted, State};
+use crate::flow::Timestamp;
+use crate::verdict::BackendIndex;
+use std::ops::Range;
+use std::time::Duration;
+
+/// A flow as another table can learn of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowRecord {
+    /// The flow. It says the same to tables with the same hash key only.
+    pub key: FlowKey,
+    /// Its backend, by the index it has here.
+    pub backend: BackendIndex,
+    /// What is known of it.
+    pub state: State,
+    /// For how much longer it is remembered if nothing is heard of it; whole ticks of 134 ms.
+    pub remaining: Duration,
+}
+
+impl FlowTable {
+    /// Looks at the next `budget` sets and frees what is over there. To be called once a batch: then
+    /// flows end by themselves, and the counts of live flows are right within one round of
+    /// [`FlowTable::sets`].
+    ///
+    /// The table is gone over as a whole once in a year, when its small clock must be set anew.
+    pub fn sweep(&mut self, now: Timestamp, budget: usize, usable: impl Fn(BackendIndex) -> bool) {
+        self.rebase(now);
+        let now = self.clock.ticks(now);
+        for _ in 0..budget.min(self.sets.len()) {
+            if let Some(set) = self.sets.get_mut(self.swept) {
+                purge(set, now, &mut self.tally, &usable);
+            }
+            self.swept = if self.swept + 1 < self.sets.len() { self.swept + 1 } else { 0 };
+        }
+    }
+
+    fn rebase(&mut self, now: Timestamp) {
+        let Some(moved) = self.clock.rebase(now) else {
+            return;
+        };
+        for set in &mut self.sets {
+            purge(set, moved, &mut self.tally, &|_| true);
+            for entry in &mut set.0 {
+                if let Some(state) = entry.state() {
+                    entry.set(state, entry.end().saturating_sub(moved));
+                }
+            }
+        }
+    }
+
+    /// The flows that are alive in these sets, for another table; a few sets at a time, if need be.
+    pub fn records(&self, sets: Range<usize>, now: Timestamp) -> impl Iterator<Item = FlowRecord> {
+        let now = self.clock.ticks(now);
+        let end = sets.end.min(self.sets.len());
+        let sets = self.sets.get(sets.start.min(end)..end).unwrap_or_default();
+        let record = move |entry: &Entry| {
+            let left = entry.end().saturating_sub(now);
+            let state = entry.state().filter(|_| left > 0)?;
+            let remaining = Clock::duration(left);
+            Some(FlowRecord { key: FlowKey(entry.key), backend: entry.backend, state, remaining })
+        };
+        sets.iter().flat_map(|set| &set.0).filter_map(record)
+    }
+
+    /// Takes in a flow from another table; one that is known here stays as it is. The rules are those
+    /// of [`FlowTable::insert`]; a proven flow takes the place of any unproven one.
+    pub fn import(
+        &mut self,
+        record: FlowRecord,
+        now: Timestamp,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Inserted {
+        let life = Clock::life(record.remaining);
+        if life == 0 || !usable(record.backend) {
+            return Inserted::NotKept;
+        }
+        let end = self.clock.ticks(now).saturating_add(life);
+        self.put(Entry::new(record.key.0, record.backend, record.state, end), now, usable)
+    }
+}

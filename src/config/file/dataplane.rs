@@ -1,0 +1,178 @@
+//! `[dataplane]`: what is set once, at start.
+
+use super::leaves::{InterfaceName, names};
+use super::table::{Examine, Keys, table};
+use crate::config::Limits;
+use crate::forwarding::{ProbeSources, TunnelSources};
+use ipnet::IpNet;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+/// How the interface is driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// The best that the driver can.
+    #[default]
+    Auto,
+    /// Zero-copy, or the start fails.
+    ZeroCopy,
+    /// Copied, even if the driver could do without.
+    Copy,
+    /// In the generic hook, which every interface has, and copied.
+    Generic,
+}
+
+named!(
+    Mode,
+    "mode",
+    "auto, zero-copy, copy or generic",
+    ["auto" => Auto, "zero-copy" => ZeroCopy, "copy" => Copy, "generic" => Generic]
+);
+names! { Mode: "auto, zero-copy, copy or generic"; }
+
+table! {
+    /// What is set once, at start; a change takes a restart.
+    Dataplane {
+        /// The interface that packets for the VIPs come in by, and frames leave by.
+        "interface" interface: Option<InterfaceName>,
+        /// Instead of `interface`, several: packets come in by the first, frames leave by any.
+        "interfaces" interfaces: Vec<InterfaceName>,
+        /// How the interface is driven; `auto` unless told.
+        "mode" mode: Option<Mode>,
+        /// How many RX queues are served, from queue 0 on; all unless told.
+        "queues" queues: Option<NonZeroU32>,
+        /// Frames of memory for each queue, a power of two from 64 to 1048576; 4096 unless told.
+        "frames-per-queue" frames_per_queue: Option<NonZeroU32>,
+        /// Bytes of each frame, a power of two from 2048 to the size of a memory page; 2048 unless told.
+        "frame-size" frame_size: Option<NonZeroU32>,
+        /// Whether ARP and neighbour discovery for the VIPs are answered, for a host that does not
+        /// hold them itself; not unless told.
+        "answer-for-vips" answer_for_vips: Option<bool>,
+        /// What tunnels send from: for each family an address of this host, or a prefix.
+        "tunnel-source" tunnel_source: Vec<IpNet>,
+        /// What probes through VIPs are sent from: for each family an address of this host; the first
+        /// of the interface unless told.
+        "probe-source" probe_source: Vec<IpAddr>,
+        /// How many services there can be; 1024 unless told.
+        "max-services" max_services: Option<NonZeroU32>,
+        /// How many backends there can be, counted once for each service; 16384 unless told.
+        "max-backends" max_backends: Option<NonZeroU32>,
+    }
+}
+
+impl Dataplane {
+    /// The interface that packets come in by.
+    pub fn ingress(&self) -> &str {
+        self.all_interfaces().next().map_or("", InterfaceName::as_str)
+    }
+
+    /// The other interfaces that frames may leave by.
+    pub fn egress(&self) -> impl Iterator<Item = &str> {
+        self.all_interfaces().skip(1).map(InterfaceName::as_str)
+    }
+
+    fn all_interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.interface.iter().chain(&self.interfaces)
+    }
+
+    /// What tunnels send from.
+    pub fn tunnel_sources(&self) -> TunnelSources {
+        self.tunnel_source.iter().copied().fold(TunnelSources::default(), TunnelSources::with)
+    }
+
+    /// What probes through VIPs are sent from, as far as it is set.
+    pub fn probe_sources(&self) -> ProbeSources {
+        let mut sources = ProbeSources::default();
+        for source in &self.probe_source {
+            match source {
+                IpAddr::V4(source) => sources.ipv4 = Some(*source),
+                IpAddr::V6(source) => sources.ipv6 = Some(*source),
+            }
+        }
+        sources
+    }
+
+    /// How much there can be.
+    pub fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        let limit = |set: Option<NonZeroU32>, usual| {
+            set.map_or(usual, |set| usize::try_from(set.get()).unwrap_or(usize::MAX))
+        };
+        Limits {
+            services: limit(self.max_services, usual.services),
+            backends: limit(self.max_backends, usual.backends).min(Limits::MAX_BACKENDS),
+        }
+    }
+
+    /// The keys whose values differ, each with what it is and what it was.
+    pub(crate) fn differences(&self, was: &Self) -> Vec<(&'static str, String, String)> {
+        let both = self.texts().into_iter().zip(was.texts());
+        both.filter(|((_, is), (_, was))| is != was)
+            .map(|((key, is), (_, was))| (key, is, was))
+            .collect()
+    }
+
+    /// What is in force by each key, as text.
+    fn texts(&self) -> [(&'static str, String); 10] {
+        fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+            let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+            if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+        }
+        let number = |set: Option<NonZeroU32>| set.map_or("default".to_owned(), |n| n.to_string());
+        let (probe, limits) = (self.probe_sources(), self.limits());
+        [
+            ("interfaces", list(self.all_interfaces())),
+            ("mode", self.mode.unwrap_or_default().to_string()),
+            ("queues", number(self.queues)),
+            ("frames-per-queue", number(self.frames_per_queue)),
+            ("frame-size", number(self.frame_size)),
+            ("answer-for-vips", self.answer_for_vips.unwrap_or(false).to_string()),
+            ("tunnel-source", list(self.tunnel_sources().iter())),
+            (
+                "probe-source",
+                list(probe.ipv4.map(IpAddr::V4).into_iter().chain(probe.ipv6.map(IpAddr::V6))),
+            ),
+            ("max-services", limits.services.to_string()),
+            ("max-backends", limits.backends.to_string()),
+        ]
+    }
+}
+
+impl Examine for Dataplane {
+    fn examine(&self, keys: &mut Keys<'_, '_, '_>) {
+        match (&self.interface, self.interfaces.as_slice()) {
+            (Some(_), []) | (None, [_, ..]) => {}
+            (None, []) => keys.problem("interface", "is required: the name of an interface"),
+            (Some(_), _) => keys.problem("interfaces", "is instead of `interface`, not beside it"),
+        }
+        let mut seen = HashSet::new();
+        if !self.all_interfaces().all(|name| seen.insert(name.as_str())) {
+            keys.problem("interfaces", "names an interface twice");
+        }
+        if self.interfaces.len() > 255 {
+            keys.problem("interfaces", "at most 255 interfaces");
+        }
+        if self.mode == Some(Mode::ZeroCopy) && self.interfaces.len() > 1 {
+            keys.problem("mode", "auto, copy or generic: memory that interfaces share is copied");
+        }
+        let power = |value: Option<NonZeroU32>, from: u32, to: u32| {
+            value.is_none_or(|value| value.is_power_of_two() && (from..=to).contains(&value.get()))
+        };
+        if !power(self.frames_per_queue, 64, 1 << 20) {
+            keys.problem("frames-per-queue", "a power of two from 64 to 1048576");
+        }
+        if !power(self.frame_size, 2048, 1 << 16) {
+            keys.problem("frame-size", "a power of two from 2048 to the size of a memory page");
+        }
+        let once = |ipv4: usize, all: usize| ipv4 <= 1 && all - ipv4 <= 1;
+        let ipv4 = self.tunnel_source.iter().filter(|source| source.addr().is_ipv4()).count();
+        if !once(ipv4, self.tunnel_source.len()) {
+            keys.problem("tunnel-source", "at most one of each family");
+        }
+        let ipv4 = self.probe_source.iter().filter(|source| source.is_ipv4()).count();
+        if !once(ipv4, self.probe_source.len()) {
+            keys.problem("probe-source", "at most one of each family");
+        }
+    }
+}

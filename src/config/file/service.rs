@@ -1,0 +1,166 @@
+//! `[[service]]` and `[[service.backend]]`.
+
+use super::leaves::{BackendId, names};
+use super::probing::Monitor;
+use super::table::{Examine, Keys, table};
+use crate::balancer::{
+    AdminState, Echo, Maglev, RealServer, Rendezvous, VipKey, VirtualService, WhenAllDown,
+};
+use crate::flow::{HashInput, HashKey};
+use crate::forwarding::Forwarding;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// How new flows are shared out, by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PolicyName {
+    /// [`Maglev`].
+    #[default]
+    Maglev,
+    /// [`Rendezvous`].
+    Rendezvous,
+}
+
+named!(
+    PolicyName,
+    "policy",
+    "maglev or rendezvous",
+    ["maglev" => Maglev, "rendezvous" => Rendezvous]
+);
+
+/// [`WhenAllDown`], by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AllDown {
+    /// [`WhenAllDown::Drop`].
+    #[default]
+    Drop,
+    /// [`WhenAllDown::SendToAll`].
+    SendToAll,
+    /// [`WhenAllDown::KeepLast`].
+    KeepLast,
+    /// [`WhenAllDown::Fallback`], to the backend of that name.
+    Fallback,
+}
+
+named!(
+    AllDown,
+    "rule for when all are down",
+    "drop, send-to-all, keep-last or fallback",
+    [
+        "drop" => Drop,
+        "send-to-all" => SendToAll,
+        "keep-last" => KeepLast,
+        "fallback" => Fallback,
+    ]
+);
+
+names! {
+    PolicyName: "maglev or rendezvous";
+    AllDown: "drop, send-to-all, keep-last or fallback";
+}
+
+table! {
+    /// A virtual service: what is balanced, among whom, and how.
+    Service named by "vip" {
+        /// The address or prefix, port and protocol: `10.0.0.100:80/tcp`, `10.0.0.100:any/udp`,
+        /// `10.0.0.100` (all ports, all protocols), `[2001:db8::1]:53/udp`, `203.0.113.0/24:443/tcp`.
+        "vip" vip: VipKey,
+        /// What of a flow decides where it goes; `5-tuple` unless told.
+        "hash" hash: Option<HashInput>,
+        /// The key of the hash, 32 hexadecimal digits. Directors that share the VIP share it. The
+        /// default is public.
+        "hash-key" hash_key: Option<HashKey>,
+        /// How new flows are shared out; `maglev` unless told.
+        "policy" policy: Option<PolicyName>,
+        /// Slots of the table of policy maglev, a prime; 65537 unless told.
+        "table-size" table_size: Option<Maglev>,
+        /// What becomes of pings to the VIP; `answer` unless told.
+        "echo" echo: Option<Echo>,
+        /// What becomes of packets while no backend may take new flows; `drop` unless told.
+        "when-all-down" when_all_down: Option<AllDown>,
+        /// The backend for `when-all-down = "fallback"`; it is not probed.
+        "fallback" fallback: Option<Backend>,
+        /// How the backends are probed; not at all unless told, and then each counts as well.
+        "monitor" monitor: Option<Monitor>,
+        /// The servers.
+        "backend" backends: Vec<Backend>,
+    }
+}
+
+table! {
+    /// A server that holds the VIP on a loopback interface.
+    Backend named by "address" {
+        /// A name that stays the same for as long as this is the same server; the address unless told.
+        /// It decides which flows the server gets, so directors that share a VIP must agree on it.
+        "id" id: Option<BackendId>,
+        /// The server's own address.
+        "address" address: IpAddr,
+        /// Its share of new flows, relative to the others; 1 unless told, 0 for none.
+        "weight" weight: Option<u16>,
+        /// How packets reach it; `l2` unless told.
+        "forward" forward: Option<Forwarding>,
+        /// What the operator wants of it; `enabled` unless told.
+        "admin" admin: Option<AdminState>,
+    }
+}
+
+impl Examine for Service {
+    fn examine(&self, keys: &mut Keys<'_, '_, '_>) {
+        if self.table_size.is_some() && self.policy == Some(PolicyName::Rendezvous) {
+            keys.problem("table-size", "goes with policy maglev; leave it out");
+        }
+        match (self.when_all_down, &self.fallback) {
+            (Some(AllDown::Fallback), None) => {
+                keys.problem("fallback", "is required: [service.fallback] with an address");
+            }
+            (Some(AllDown::Fallback), Some(_)) | (_, None) => {}
+            (_, Some(_)) => keys.problem("fallback", "goes with when-all-down = \"fallback\""),
+        }
+        let monitor = self.monitor.as_ref().filter(|monitor| monitor.needs_port());
+        if monitor.is_some_and(|monitor| monitor.port_for(&self.vip).is_none()) {
+            keys.problem("monitor", "`port` is required, as the service has no port of its own");
+        }
+    }
+}
+
+impl Examine for Backend {}
+
+impl Service {
+    /// The service without its monitor.
+    pub fn to_service(&self) -> VirtualService {
+        let mut service = VirtualService::new(self.vip);
+        service.hash_input = self.hash.unwrap_or(service.hash_input);
+        service.hash_key = self.hash_key.unwrap_or(service.hash_key);
+        service.echo = self.echo.unwrap_or(service.echo);
+        service.policy = match self.policy.unwrap_or_default() {
+            PolicyName::Maglev => Arc::new(self.table_size.unwrap_or_default()),
+            PolicyName::Rendezvous => Arc::new(Rendezvous),
+        };
+        service.when_all_down = match (self.when_all_down.unwrap_or_default(), &self.fallback) {
+            (AllDown::SendToAll, _) => WhenAllDown::SendToAll,
+            (AllDown::KeepLast, _) => WhenAllDown::KeepLast,
+            (AllDown::Fallback, Some(backend)) => {
+                WhenAllDown::Fallback(Arc::new(backend.to_server()))
+            }
+            (AllDown::Drop | AllDown::Fallback, _) => WhenAllDown::Drop,
+        };
+        self.backends.iter().fold(service, |service, backend| service.backend(backend.to_server()))
+    }
+}
+
+impl Backend {
+    /// The server.
+    pub fn to_server(&self) -> RealServer {
+        let mut server = RealServer::new(self.address);
+        if let Some(id) = &self.id {
+            server = server.with_id(id.as_str());
+        }
+        if let Some(weight) = self.weight {
+            server = server.with_weight(weight);
+        }
+        if let Some(forward) = self.forward {
+            server = server.with_forwarding(forward);
+        }
+        server.with_admin(self.admin.unwrap_or_default())
+    }
+}

@@ -1,0 +1,178 @@
+//! A source that follows a file.
+
+use super::glance::{self, Glance};
+use super::watch::{Touch, Watch};
+use super::{Config, ConfigSource, SourceError};
+use crate::config::file::{ConfigFile, Dataplane};
+use crate::error::{ConfigError, ConfigProblem};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a file has to be as it is before it is read: whoever writes it may not be done.
+const QUIET: Duration = Duration::from_millis(100);
+/// The same for one that somebody has begun to write and not closed, and for one that is not there:
+/// it may be about to be put in place.
+const LONG_QUIET: Duration = Duration::from_secs(1);
+/// How often it is looked at in any case. Not every file system tells of changes, and nothing tells
+/// that a directory has been put in the place of the one that is watched.
+const PATROL: Duration = Duration::from_millis(500);
+
+/// Gives the configuration of a TOML file, and again whenever the file has another content.
+///
+/// The file may be written in place, replaced by another, or be a symbolic link whose target changes
+/// (as in a Kubernetes `ConfigMap`). It is read when it has been left alone for 100 ms, or one second
+/// while it is open for writing. What is not valid is reported once; the same content again is
+/// nothing new. A file that is gone is reported after a second, and empty ones are refused, as they
+/// are met while a file is written; the configuration in force stays.
+///
+/// What `[dataplane]` says is set at start: a change of it is refused.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    watch: Watch,
+    dataplane: Option<Dataplane>,
+    /// Read when it was opened, and not given yet.
+    first: Option<Config>,
+    /// What has been looked into last, good or bad.
+    content: Vec<u8>,
+    /// What was seen of the file last, since when, and whether it has been looked into since.
+    seen: Option<Glance>,
+    since: Instant,
+    settled: bool,
+    /// Whether somebody has begun to write it, and not closed it as far as is known.
+    is_open: bool,
+}
+
+impl FileSource {
+    /// Reads a file, and follows it from then on.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read or is not valid.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, SourceError> {
+        let path = path.into();
+        // First the watch, then the glance, then the content: what changes in between is met again.
+        let watch = Watch::beside(&path);
+        let seen = Glance::at(&path);
+        let content = read(&path)?;
+        let file = parse(&content)?;
+        let first = Some(file.to_config()?);
+        let (since, dataplane) = (Instant::now(), file.dataplane);
+        let (settled, is_open) = (true, false);
+        Ok(Self { path, watch, dataplane, first, content, seen, since, settled, is_open })
+    }
+
+    /// What the file said of the data plane when it was opened.
+    pub fn dataplane(&self) -> Option<&Dataplane> {
+        self.dataplane.as_ref()
+    }
+
+    /// Looks whether the file has changed, without reading it.
+    fn look(&mut self) {
+        let glance = Glance::at(&self.path);
+        if glance != self.seen {
+            (self.seen, self.since, self.settled) = (glance, Instant::now(), false);
+        }
+    }
+
+    /// How long the file still has to be left alone; none if there is nothing to look into.
+    fn due(&self) -> Option<Duration> {
+        let quiet = if self.is_open || self.seen.is_none() { LONG_QUIET } else { QUIET };
+        (!self.settled).then(|| quiet.saturating_sub(self.since.elapsed()))
+    }
+
+    /// Looks into the file. None if there is nothing new in it.
+    fn settle(&mut self) -> Result<Option<Config>, SourceError> {
+        (self.settled, self.is_open) = (true, false);
+        let content = read(&self.path);
+        // What was written while it was read may be in it by half: it will be looked into again.
+        self.look();
+        if !self.settled {
+            return Ok(None);
+        }
+        let content = content?;
+        if content == self.content {
+            return Ok(None);
+        }
+        self.content = content;
+        let file = parse(&self.content)?;
+        unchanged(file.dataplane.as_ref(), self.dataplane.as_ref())?;
+        Ok(Some(file.to_config()?))
+    }
+}
+
+impl ConfigSource for FileSource {
+    fn next(&mut self, timeout: Duration) -> Result<Option<Config>, SourceError> {
+        let start = Instant::now();
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        loop {
+            self.look();
+            let mut wait = PATROL;
+            match self.due() {
+                Some(Duration::ZERO) => {
+                    if let Some(config) = self.settle()? {
+                        return Ok(Some(config));
+                    }
+                }
+                Some(due) => wait = due,
+                None => {}
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            match self.watch.wait(wait.min(left)) {
+                Some(Touch::Writing) => self.is_open = true,
+                Some(Touch::Other) => self.is_open = false,
+                None => {}
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
+    glance::read(path, ConfigFile::MAX_LENGTH).map_err(|error| {
+        let path = path.display();
+        SourceError::Unreadable(format!("{path} cannot be read: {error}"))
+    })
+}
+
+fn parse(content: &[u8]) -> Result<ConfigFile, ConfigError> {
+    let whole = |value: &str, expected: &str| {
+        let (path, value) = ("the file".to_owned(), value.to_owned());
+        ConfigError::new(vec![ConfigProblem { path, value, expected: expected.to_owned() }])
+    };
+    if let Some(problem) = crate::config::file::too_long(content.len()) {
+        return Err(ConfigError::new(vec![problem]));
+    }
+    let text = std::str::from_utf8(content).map_err(|error| {
+        let line = content.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
+        whole(&format!("line {}", line + 1), "is not UTF-8, which TOML is")
+    })?;
+    // A file that is written is empty for a moment, and must not take all services away.
+    if text.trim().is_empty() {
+        return Err(whole("empty", "a configuration; one without services has at least a comment"));
+    }
+    ConfigFile::parse(text)
+}
+
+/// That what is set once, at start, is as it was.
+fn unchanged(is: Option<&Dataplane>, was: Option<&Dataplane>) -> Result<(), ConfigError> {
+    let differences = match (is, was) {
+        (Some(is), Some(was)) => is.differences(was),
+        (None, None) => Vec::new(),
+        (Some(_), None) => vec![("", "there".to_owned(), "not there".to_owned())],
+        (None, Some(_)) => vec![("", "not there".to_owned(), "there".to_owned())],
+    };
+    let problem = |(key, value, was): (&str, String, String)| ConfigProblem {
+        path: if key.is_empty() { "dataplane".to_owned() } else { format!("dataplane.{key}") },
+        value,
+        expected: format!("was \"{was}\" at the start; a change takes a restart"),
+    };
+    match differences.into_iter().map(problem).collect::<Vec<_>>() {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(ConfigError::new(problems)),
+    }
+}

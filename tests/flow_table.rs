@@ -1,0 +1,209 @@
+//! The flow table against its model, and what it promises of floods and full tables.
+
+mod support;
+
+use dsrlb::balancer::{FlowKey, FlowTable, FlowTimes, Found, Inserted, Lifetimes, Signal, State};
+use dsrlb::flow::{HashKey, Timestamp};
+use dsrlb::verdict::BackendIndex;
+use proptest::prelude::*;
+use support::flow_model::check_flow_table;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn agrees_with_the_model(data in prop::collection::vec(any::<u8>(), 1..1200)) {
+        check_flow_table(&data);
+    }
+
+    /// Few flows that many packets are of, so that they live through whole lives.
+    #[test]
+    fn agrees_with_the_model_on_long_lives(
+        sets in 0u8..4,
+        steps in prop::collection::vec(
+            (prop_oneof![8 => 0u8..10, 3 => Just(11), 1 => 12u8..16], 0u8..12, 0u8..40, 0u8..21),
+            1..300,
+        ),
+    ) {
+        let steps = steps.into_iter().flat_map(|(operation, flow, a, b)| [operation, flow, a, b]);
+        check_flow_table(&std::iter::once(sets).chain(steps).collect::<Vec<_>>());
+    }
+}
+
+const ENTRIES: usize = 1 << 14;
+const START: Timestamp = Timestamp(0);
+
+fn table() -> FlowTable {
+    FlowTable::new(ENTRIES, 8, HashKey::new(*b"no one's secret."), START).unwrap()
+}
+
+fn key(number: usize) -> FlowKey {
+    FlowKey(HashKey::default().hash_bytes(&number.to_le_bytes()))
+}
+
+fn backend(number: usize) -> BackendIndex {
+    BackendIndex::new(number % 8, 0)
+}
+
+/// The packets of a TCP handshake; whether the flow is then known as proven.
+fn connect(table: &mut FlowTable, number: usize, now: Timestamp) -> bool {
+    let lives = Lifetimes::from(&FlowTimes::default());
+    [Signal::Syn, Signal::Data].iter().any(|signal| {
+        match table.lookup(key(number), *signal, &lives, now, |_| true) {
+            Found::Known(_, state) => state == State::Established,
+            _ => {
+                table.insert(key(number), backend(number), *signal, &lives, now, |_| true);
+                false
+            }
+        }
+    })
+}
+
+#[test]
+fn a_flood_leaves_every_proven_flow_where_it_is() {
+    let lives = Lifetimes::from(&FlowTimes::default());
+    for flood in [Signal::Syn, Signal::Data, Signal::Udp, Signal::Other] {
+        let mut table = table();
+        let count = ENTRIES / 2;
+        assert!((0..count).all(|number| connect(&mut table, number, START)));
+        for number in 0..10 * ENTRIES {
+            let (key, signal) = (key(1 << 32 | number), flood);
+            assert_eq!(table.lookup(key, signal, &lives, START, |_| true), Found::Missing);
+            table.insert(key, backend(0), signal, &lives, START, |_| true);
+        }
+        assert_eq!(table.counts().proven, count as u64);
+        assert!(table.counts().unproven <= ENTRIES as u64 / 4);
+        for number in 0..count {
+            let found = table.lookup(key(number), Signal::Data, &lives, START, |_| true);
+            assert_eq!(found, Found::Known(backend(number), State::Established), "{flood:?}");
+        }
+    }
+}
+
+/// Under a flood that washes out every SYN before the client's next packet comes, two packets more
+/// prove a flow.
+#[test]
+fn no_flood_of_syns_keeps_a_client_from_being_known() {
+    let lives = Lifetimes::from(&FlowTimes::default());
+    let mut table = table();
+    let mut flooded = 0;
+    let mut flood = |table: &mut FlowTable| {
+        for _ in 0..4 * ENTRIES {
+            flooded += 1;
+            table.insert(key(1 << 32 | flooded), backend(0), Signal::Syn, &lives, START, |_| true);
+        }
+    };
+    flood(&mut table);
+    for number in 0..32 {
+        for signal in [Signal::Syn, Signal::Data, Signal::Data] {
+            if table.lookup(key(number), signal, &lives, START, |_| true) == Found::Missing {
+                table.insert(key(number), backend(number), signal, &lives, START, |_| true);
+            }
+            flood(&mut table);
+        }
+        let found = table.lookup(key(number), Signal::Data, &lives, START, |_| true);
+        assert_eq!(found, Found::Known(backend(number), State::Established));
+    }
+}
+
+/// At twice the capacity: what is refused is counted, what was there stays.
+#[test]
+fn a_full_table_refuses_newcomers() {
+    let mut table = table();
+    let mut kept = Vec::new();
+    let mut shares = Vec::new();
+    for number in 0..2 * ENTRIES {
+        if connect(&mut table, number, START) {
+            kept.push(number);
+        }
+        if (number + 1) % (ENTRIES / 8) == 0 {
+            shares.push(kept.len() as f64 / (number + 1) as f64);
+        }
+    }
+    println!("share of flows kept, by eighths of the capacity: {shares:.4?}");
+    assert_eq!(shares[3], 1.0, "at half of the capacity");
+    assert!(shares[5] > 0.99, "at three quarters");
+    assert!(shares[15] > 0.49, "at twice the capacity, where a half is all there can be");
+    assert!(table.counts().refused > 0);
+    assert_eq!(table.counts().proven, kept.len() as u64);
+    let lives = Lifetimes::from(&FlowTimes::default());
+    for number in kept {
+        let found = table.lookup(key(number), Signal::Stray, &lives, START, |_| true);
+        assert_eq!(found, Found::Known(backend(number), State::Established));
+    }
+}
+
+#[test]
+fn flows_of_a_backend_are_counted_until_they_are_over() {
+    let mut table = table();
+    let lives = Lifetimes::from(&FlowTimes::default());
+    let count = 4000;
+    assert!((0..count).all(|number| connect(&mut table, number, START)));
+    assert_eq!(table.live(3), 500);
+    // One backend goes: no packet finds it any more, and a round of the sweeper forgets its flows.
+    let usable = |index: BackendIndex| index.slot() != 3;
+    assert_eq!(table.lookup(key(3), Signal::Data, &lives, START, usable), Found::Missing);
+    let rounds = table.sets().div_ceil(16);
+    for _ in 0..rounds {
+        table.sweep(START, 16, usable);
+    }
+    assert_eq!((table.live(3), table.live(4), table.counts().proven), (0, 500, 3500));
+    // Half of the rest close; both halves end in their time.
+    let second = |number: u64| Timestamp(number * 1_000_000_000);
+    for number in (0..count).step_by(2) {
+        table.lookup(key(number), Signal::Fin, &lives, START, usable);
+    }
+    for (now, left) in [(29, 3500), (31, 1500), (899, 1500), (901, 0)] {
+        table.sweep(second(now), table.sets(), usable);
+        assert_eq!(table.counts().proven, left, "after {now} s");
+    }
+    assert!((0..8).all(|slot| table.live(slot) == 0));
+}
+
+#[test]
+fn another_table_takes_over_where_one_stopped() {
+    let mut first = table();
+    assert!((0..6000).all(|number| connect(&mut first, number, START)));
+    let mut second =
+        FlowTable::new(2 * ENTRIES, 8, HashKey::default(), Timestamp(5_000_000_000_000_000))
+            .unwrap();
+    let now = Timestamp(5_000_000_000_000_000);
+    for sets in 0..first.sets().div_ceil(100) {
+        for record in first.records(sets * 100..(sets + 1) * 100, START) {
+            let imported = second.import(record, now, |_| true);
+            assert_eq!(imported, Inserted::New(State::Established));
+        }
+    }
+    let lives = Lifetimes::from(&FlowTimes::default());
+    for number in 0..6000 {
+        let found = second.lookup(key(number), Signal::Data, &lives, now, |_| true);
+        assert_eq!(found, Found::Known(backend(number), State::Established));
+    }
+    assert_eq!(second.records(0..second.sets(), now).count(), 6000);
+}
+
+#[test]
+fn memory_is_what_was_asked_for() {
+    assert_eq!(FlowTable::ENTRY_BYTES, 16);
+    let bytes = |entries, slots| {
+        let table = FlowTable::new(entries, slots, HashKey::default(), START).unwrap();
+        (table.capacity(), table.bytes())
+    };
+    assert_eq!(bytes(1, 0), (4, 64));
+    assert_eq!(bytes(1 << 20, 1024), (1 << 20, (16 << 20) + 4096));
+    assert_eq!(bytes(1_000_001, 10), (1_000_004, 16_000_064 + 40));
+}
+
+#[test]
+fn impossible_sizes_are_refused_with_the_limit() {
+    let error =
+        |entries| FlowTable::new(entries, 1, HashKey::default(), START).unwrap_err().to_string();
+    assert_eq!(error(0), "a flow table of 0 entries cannot be made: it needs at least 1");
+    let many = FlowTable::MAX_ENTRIES + 1;
+    assert!(
+        error(many).contains(&format!("at most {}", FlowTable::MAX_ENTRIES)),
+        "{}",
+        error(many)
+    );
+    assert!(error(usize::MAX).contains("at most"));
+}
