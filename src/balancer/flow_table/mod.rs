@@ -101,7 +101,7 @@ pub struct CapacityError {
     problem: &'static str,
 }
 
-/// The flows of one worker and where they go. See [above](self) for its rules.
+/// The flows of one worker and where they go, by the rules at the head of this module.
 #[derive(Debug)]
 pub struct FlowTable {
     hash_key: HashKey,
