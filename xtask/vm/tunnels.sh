@@ -3,7 +3,7 @@
 set -u
 fails=0
 ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
-for module in veth bridge ipip sit ip6_tunnel fou fou6; do modprobe "$module" || ok 1 "modprobe $module"; done
+for module in veth bridge tun ipip sit ip6_tunnel fou fou6; do modprobe "$module" || ok 1 "modprobe $module"; done
 
 # client and director on a bridge; the backend behind a router.
 VIP=10.0.0.100 VIP6=fd00::100
@@ -60,6 +60,25 @@ try gue0-over-ipv4 10.1.0.11,mode=gue:6080
 try gue1-over-ipv4 10.1.0.11,mode=gue1:6080
 try gue0-over-ipv6 fd01::11,mode=gue:6080
 try gue1-over-ipv6 fd01::11,mode=gue1:6080
+
+# Probes through the VIP: the kernel's own refusal of what no tunnel takes, and its silence about a missing VIP.
+says() { # WHAT, since this was last called
+  for _ in $(seq 60); do grep -q "$1" log.probes && break; sleep 0.25; done
+  grep -q "$1" log.probes; ok $? "probes: $1"
+  : > log.probes
+}
+ip netns exec dir ./simple_vip --interface eth0 --vip $VIP --tunnel-source 10.0.0.10 \
+  --backend 10.1.0.11,mode=ipip >> log.probes 2>&1 &
+director=$!
+says "XDP"
+ip netns exec cl timeout 20 python3 ./upload.py send $VIP 80 100000; ok $? "probes: upload"
+ip -n b1 link set tunl0 down
+says "tunnel not decapsulated: 10.1.0.11 refuses"
+ip -n b1 link set tunl0 up
+says "backend 10.1.0.11 takes traffic"
+ip -n b1 addr del $VIP/32 dev lo
+says "VIP not bound"
+kill -INT $director; wait $director
 [ $fails = 0 ] || head -50 log.*
 echo "$fails failed"
 exit $((fails > 0))
