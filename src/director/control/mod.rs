@@ -1,24 +1,25 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
+mod hearing;
+mod operating;
+
 use super::board::{AdminBoard, HealthBoard};
 use super::claims::ClaimBoard;
 use super::difference::{all_down_changes, changes, moved};
 use super::error::UpdateError;
 use super::status::{Applied, BackendStatus, Event, Stats};
-use super::through::Way;
-use crate::balancer::{AdminState, Backend, VipKey};
+use crate::balancer::{Backend, VipKey};
 use crate::config::{Changes, Config, Host, Limits, check};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
-use crate::dataplane::neighbour::{LinkState, NeighbourEvent, NeighbourState, Path};
+use crate::dataplane::neighbour::{LinkState, NeighbourState, Path};
 use crate::dataplane::{
     Counts, Idle, MailSender, Member, Observed, PathMtus, Planner, Port, Site, Snapshot,
     WorkerCounters,
 };
 use crate::error::ConfigError;
-use crate::forwarding::{Forwarding, ProbeSources};
+use crate::forwarding::ProbeSources;
 use crate::health::{HealthState, MonitorBinding};
-use crate::packet::icmp::TunnelFeedback;
-use crate::packet::{Claim, MacAddress, arp, neighbor_discovery, question};
+use crate::packet::{Claim, MacAddress, arp, neighbor_discovery};
 use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -163,180 +164,6 @@ impl Shared {
         let applied = Applied { generation, changes, moved: moved(&before, &after) };
         control.note([Event::ConfigApplied(applied.clone())]);
         Ok((config, applied))
-    }
-
-    /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
-    /// configuration says. Returns its index and the snapshot that this is in force with, or nothing
-    /// if there is no such backend.
-    pub(super) fn set_admin(
-        &self,
-        service: VipKey,
-        id: &str,
-        admin: Option<AdminState>,
-        until: Option<Instant>,
-    ) -> Option<(BackendIndex, u64)> {
-        let mut control = self.lock();
-        let index = control.member(service, id)?.index;
-        control.admin.set(service, id, admin);
-        let is_other = |(of, name, _): &Deadline| (*of, name.as_str()) != (service, id);
-        control.deadlines.retain(is_other);
-        control.deadlines.extend(until.map(|until| (service, id.to_owned(), until)));
-        self.publish(&mut control);
-        drop(control);
-        self.tell();
-        Some((index, self.snapshots.load().generation))
-    }
-
-    /// Cuts what is left of drains whose time is over; returns when the next one's is.
-    pub(super) fn end_drains(&self, now: Instant) -> Option<Instant> {
-        let mut control = self.lock();
-        let Control { deadlines, admin, .. } = &mut *control;
-        let before = deadlines.len();
-        deadlines.retain(|(service, id, until)| {
-            let is_over = *until <= now;
-            if is_over {
-                admin.set(*service, id, Some(AdminState::Disabled));
-            }
-            !is_over
-        });
-        let next = deadlines.iter().map(|(.., until)| *until).min();
-        if deadlines.len() < before {
-            self.publish(&mut control);
-            drop(control);
-            self.tell();
-        }
-        next
-    }
-
-    /// What the operator wants of a backend, and its index; none if there is no such backend.
-    pub(super) fn admin_of(&self, service: VipKey, id: &str) -> Option<(BackendIndex, AdminState)> {
-        let control = self.lock();
-        let member = control.member(service, id)?;
-        Some((member.index, control.admin.of(service, member.backend.as_ref())))
-    }
-
-    /// How many flows a backend has that takes no new ones, once all workers have counted them in
-    /// this snapshot or a later one.
-    pub(super) fn flows_of(&self, index: BackendIndex, generation: u64) -> Option<u64> {
-        self.counters.iter().map(|counters| counters.leaving(index, generation)).sum()
-    }
-
-    /// Takes in what the resolver found.
-    pub(super) fn neighbour(&self, event: NeighbourEvent) {
-        let mut control = self.lock();
-        match event {
-            NeighbourEvent::Neighbour { address, state } => {
-                if !control.has_backend(address) {
-                    return; // removed while it was being looked for
-                }
-                control.neighbours.insert(address, state);
-            }
-            NeighbourEvent::LinkChanged { port, link } => {
-                control.note([Event::LinkChanged { port, up: link.up }]);
-                control.set_port(port, link);
-                if link.up && Port(port) == Port::INGRESS {
-                    for vip in vip_set(&control.config) {
-                        control.announce(vip);
-                    }
-                }
-            }
-        }
-        self.publish(&mut control);
-        drop(control);
-        self.tell();
-    }
-
-    /// Takes in what routers said about tunnels, and lets go of what they said long ago.
-    pub(super) fn feedback(&self, heard: &[TunnelFeedback]) {
-        let mut control = self.lock();
-        let now = Instant::now();
-        let Control { path_mtus, config, site, .. } = &mut *control;
-        let backends = || config.services.iter().flat_map(|s| s.service.all_backends());
-        let tunnels = || backends().map(|backend| (backend.address(), backend.forwarding()));
-        let mut news = false;
-        for feedback in heard {
-            news |= path_mtus.learn(feedback, &site.tunnel_sources, tunnels(), now);
-        }
-        news |=
-            path_mtus.expire(now, |address| backends().any(|backend| backend.address() == address));
-        if news {
-            self.publish(&mut control);
-            drop(control);
-            self.tell();
-        }
-    }
-
-    /// Takes in what the monitor found.
-    pub(super) fn health(
-        &self,
-        service: VipKey,
-        id: &str,
-        observed: (HealthState, Option<String>),
-    ) {
-        let mut control = self.lock();
-        if !control.health.set(service, id, observed, Instant::now()) {
-            return; // removed while it was being probed
-        }
-        self.publish(&mut control);
-        drop(control);
-        self.tell();
-    }
-
-    /// Asks the link who has the VIPs whose turn it is, and lets go of claims that nobody keeps up.
-    pub(super) fn ask_for_claims(&self) {
-        let mut control = self.lock();
-        let (vips, fewer) = control.claims.next_round();
-        for vip in vips {
-            let frame = question(control.station(), vip).to_vec();
-            control.mail.send(Port::INGRESS, frame);
-        }
-        if fewer {
-            self.publish(&mut control);
-            drop(control);
-            self.tell();
-        }
-    }
-
-    /// Takes in who was heard to have an address.
-    pub(super) fn claimed(&self, heard: &[Claim]) {
-        let mut control = self.lock();
-        let own = control.station();
-        let others = heard.iter().copied().filter(|claim| claim.mac != own);
-        let new = control.claims.hear(others);
-        if new.is_empty() {
-            return;
-        }
-        self.publish(&mut control);
-        let unknown: Vec<_> =
-            new.into_iter().filter(|claim| !control.explains(claim)).map(event).collect();
-        control.note(unknown);
-        drop(control);
-        self.tell();
-    }
-
-    /// The way that probes through a service's VIP take to a backend, or why there is none.
-    pub(super) fn way_to(&self, service: VipKey, id: &str) -> Result<Way, String> {
-        let control = self.lock();
-        let member = control.member(service, id);
-        let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
-        if self.snapshots.load().next_hop(member.index).is_none() {
-            let why = member.idle.as_ref().map(ToString::to_string);
-            return Err(why.unwrap_or_else(|| "not looked for yet".to_owned()));
-        }
-        Ok(Way {
-            index: member.index,
-            address: member.backend.address(),
-            is_tunnel: matches!(member.backend.forwarding(), Forwarding::Tunnel(_)),
-        })
-    }
-
-    pub(super) fn worker_failed(&self, queue: u32, error: String) {
-        let mut control = self.lock();
-        control.interface.detach();
-        control.failure.get_or_insert_with(|| format!("queue {queue}: {error}"));
-        control.note([Event::WorkerFailed { queue, error }]);
-        drop(control);
-        self.tell();
     }
 
     /// Attaches the program, for the answers to the first probes alone: who is well is known before
@@ -661,6 +488,7 @@ fn single(vips: HashSet<IpNet>) -> BTreeSet<IpAddr> {
     single.map(|vip| vip.addr()).collect()
 }
 
+/// What is told, and warned of, about a host that claims a VIP.
 fn event(claim: Claim) -> Event {
     Event::VipClaimed { vip: claim.address, mac: claim.mac }
 }

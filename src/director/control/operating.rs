@@ -1,0 +1,90 @@
+//! What the operator wants of backends, and what probes ask.
+
+use super::{Control, Deadline, Shared};
+use crate::balancer::{AdminState, VipKey};
+use crate::director::through::Way;
+use crate::forwarding::Forwarding;
+use crate::verdict::BackendIndex;
+use std::time::Instant;
+
+impl Shared {
+    /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
+    /// configuration says. Returns its index and the snapshot that this is in force with, or nothing
+    /// if there is no such backend.
+    pub(in crate::director) fn set_admin(
+        &self,
+        service: VipKey,
+        id: &str,
+        admin: Option<AdminState>,
+        until: Option<Instant>,
+    ) -> Option<(BackendIndex, u64)> {
+        let mut control = self.lock();
+        let index = control.member(service, id)?.index;
+        control.admin.set(service, id, admin);
+        let is_other = |(of, name, _): &Deadline| (*of, name.as_str()) != (service, id);
+        control.deadlines.retain(is_other);
+        control.deadlines.extend(until.map(|until| (service, id.to_owned(), until)));
+        self.publish(&mut control);
+        drop(control);
+        self.tell();
+        Some((index, self.snapshots.load().generation))
+    }
+
+    /// Cuts what is left of drains whose time is over; returns when the next one's is.
+    pub(in crate::director) fn end_drains(&self, now: Instant) -> Option<Instant> {
+        let mut control = self.lock();
+        let Control { deadlines, admin, .. } = &mut *control;
+        let before = deadlines.len();
+        deadlines.retain(|(service, id, until)| {
+            let is_over = *until <= now;
+            if is_over {
+                admin.set(*service, id, Some(AdminState::Disabled));
+            }
+            !is_over
+        });
+        let next = deadlines.iter().map(|(.., until)| *until).min();
+        if deadlines.len() < before {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
+        next
+    }
+
+    /// What the operator wants of a backend, and its index; none if there is no such backend.
+    pub(in crate::director) fn admin_of(
+        &self,
+        service: VipKey,
+        id: &str,
+    ) -> Option<(BackendIndex, AdminState)> {
+        let control = self.lock();
+        let member = control.member(service, id)?;
+        Some((member.index, control.admin.of(service, member.backend.as_ref())))
+    }
+
+    /// How many flows a backend has that takes no new ones, once all workers have counted them in
+    /// this snapshot or a later one.
+    pub(in crate::director) fn flows_of(
+        &self,
+        index: BackendIndex,
+        generation: u64,
+    ) -> Option<u64> {
+        self.counters.iter().map(|counters| counters.leaving(index, generation)).sum()
+    }
+
+    /// The way that probes through a service's VIP take to a backend, or why there is none.
+    pub(in crate::director) fn way_to(&self, service: VipKey, id: &str) -> Result<Way, String> {
+        let control = self.lock();
+        let member = control.member(service, id);
+        let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
+        if self.snapshots.load().next_hop(member.index).is_none() {
+            let why = member.idle.as_ref().map(ToString::to_string);
+            return Err(why.unwrap_or_else(|| "not looked for yet".to_owned()));
+        }
+        Ok(Way {
+            index: member.index,
+            address: member.backend.address(),
+            is_tunnel: matches!(member.backend.forwarding(), Forwarding::Tunnel(_)),
+        })
+    }
+}
