@@ -59,6 +59,9 @@ use std::time::{Duration, Instant};
 use updater::Updater;
 use workers::Workers;
 
+/// What is beyond all that can be counted is a hundred years.
+const LONGEST_DRAIN: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A running load balancer. Dropping it stops it.
 #[derive(Debug)]
 pub struct Director {
@@ -187,7 +190,8 @@ impl Director {
         id: &str,
         deadline: Duration,
     ) -> Result<Drain, ConfigError> {
-        let until = Instant::now() + deadline;
+        let now = Instant::now();
+        let until = now.checked_add(deadline).unwrap_or(now + LONGEST_DRAIN);
         let draining = Some(AdminState::Draining);
         let begun = self.shared.set_admin(service, id, draining, Some(until));
         let begun = begun.ok_or_else(|| no_backend(service, id))?;

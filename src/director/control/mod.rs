@@ -416,7 +416,7 @@ impl Control {
                 },
                 ill_for: known
                     .and_then(|known| known.fell)
-                    .map_or(Duration::MAX, |fell| now - fell),
+                    .map_or(Duration::MAX, |fell| now.saturating_duration_since(fell)),
                 detection: detection.get(&service).copied().unwrap_or_default(),
                 claims: on_link(neighbours, backend)
                     .and_then(|mac| claims.of(service.prefix(), mac)),

@@ -43,27 +43,27 @@ impl Lane {
         Ok(Self { number, namespace, tunnel })
     }
 
-    /// Runs `work` with the calling thread inside the lane: sockets that it opens are there.
-    pub(super) fn inside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        let home = namespace_of_thread()?;
-        setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
-        // Also when `work` panics: the thread goes on to probe others.
+    /// Runs `work` with the calling thread inside the lane: sockets that it opens are there. Then the
+    /// thread goes to `home`, wherever it was before.
+    pub(super) fn inside<T>(&self, home: &File, work: impl FnOnce() -> T) -> io::Result<T> {
+        // Also when `work` panics, or the lane cannot be entered: the thread goes on to probe others.
         let _back = Back(home);
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
         Ok(work())
     }
 }
 
-struct Back(File);
+struct Back<'a>(&'a File);
 
-impl Drop for Back {
+impl Drop for Back<'_> {
     fn drop(&mut self) {
-        // It was let out a moment ago, so it is let in; if not, it must not go on where it is.
-        let back = setns(&self.0, CloneFlags::CLONE_NEWNET);
-        assert!(back.is_ok() || std::thread::panicking(), "cannot leave the lane: {back:?}");
+        // Who may leave may come back; should that fail all the same, the next probe tries again.
+        let _ = setns(self.0, CloneFlags::CLONE_NEWNET);
     }
 }
 
-fn namespace_of_thread() -> io::Result<File> {
+/// The network namespace of the calling thread.
+pub(super) fn namespace_of_thread() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")
 }
 

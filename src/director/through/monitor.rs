@@ -31,7 +31,7 @@ impl Monitor for ThroughVip {
         let running = self.prober.begin(session, timeout)?;
         let left = timeout.saturating_sub(start.elapsed());
         let at_vip = Target::new(target.service, target.id, vip);
-        let result = running.lane.inside(|| self.monitor.probe(&at_vip, left));
+        let result = running.lane.inside(&self.prober.home, || self.monitor.probe(&at_vip, left));
         result.map_err(ProbeFailure::from)?.map_err(|failure| {
             // What the configuration says, and not what was left of it.
             let failure = match failure {

@@ -2,7 +2,7 @@
 
 use super::evidence::Evidence;
 use super::exchange::Exchange;
-use super::lane::{Lane, MOST_LANES};
+use super::lane::{Lane, MOST_LANES, namespace_of_thread};
 use super::pings::Ping;
 use super::pump::Pump;
 use crate::dataplane::MailSender;
@@ -12,6 +12,7 @@ use crate::health::ProbeFailure;
 use crate::packet::{self, Parse};
 use crate::verdict::BackendIndex;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -134,6 +135,8 @@ pub(in crate::director) struct Prober {
     pub(super) board: Arc<Board>,
     pub(super) shared: Arc<Shared>,
     sources: ProbeSources,
+    /// The director's network namespace.
+    pub(super) home: File,
     pump: Pump,
 }
 
@@ -145,8 +148,9 @@ impl Prober {
         mail: MailSender,
     ) -> io::Result<Arc<Self>> {
         let board = Arc::new(Board { state: Mutex::default(), freed: Condvar::new() });
+        let home = namespace_of_thread()?;
         let pump = Pump::start(&board, shared.snapshots(), sources, mail)?;
-        Ok(Arc::new(Self { board, shared: Arc::clone(shared), sources, pump }))
+        Ok(Arc::new(Self { board, shared: Arc::clone(shared), sources, home, pump }))
     }
 
     /// Makes the first lane, so that what is not permitted is found out at once.
