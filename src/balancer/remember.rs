@@ -127,6 +127,11 @@ impl Balancer for FlowBalancer {
     }
 
     fn tend(&mut self, services: &ServiceTable, now: Timestamp, is_idle: bool) {
+        let counts = self.table.counts();
+        // Nothing to look after, as on a director that stands by.
+        if counts.proven + counts.unproven == 0 {
+            return;
+        }
         let sets = if is_idle { SETS_WHEN_IDLE } else { SETS_A_BATCH };
         self.table.sweep(now, sets, |index| services.keeps(index));
     }

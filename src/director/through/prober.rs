@@ -46,8 +46,8 @@ pub(super) struct Session {
 /// What an exchange is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
-    /// The monitor's own.
-    Probe,
+    /// The monitor's own, during the session with this number.
+    Probe(u64),
     /// A ping of ours, during the session with this number.
     Ping(Ping, u64),
 }
@@ -179,7 +179,7 @@ impl Prober {
             };
             let lane = known.lane;
             match known.purpose {
-                Purpose::Probe => {
+                Purpose::Probe(_) => {
                     let tunnel = state.lanes.get(lane).cloned().flatten();
                     drop(state);
                     // What does not fit into its queue is lost, as it would be on a busy link.

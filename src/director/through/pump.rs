@@ -6,6 +6,7 @@ use super::pings::{Ears, Heard, Ping, exchange, packet};
 use super::prober::{Board, Purpose, State};
 use crate::dataplane::neighbour::join;
 use crate::dataplane::{MailSender, ProbeFramer, Snapshot, Waker};
+use crate::flow::Protocol;
 use crate::forwarding::ProbeSources;
 use crate::verdict::BackendIndex;
 use arc_swap::ArcSwap;
@@ -199,21 +200,26 @@ impl Work {
     }
 }
 
-/// Which backend a packet from a lane is for: that of the running probe, or, if it belongs to an
-/// earlier exchange, the one that was for.
+/// Which backend a packet from a lane is for: that of the running probe. Only the last packets of an
+/// earlier probe's connection go where that one went; a port that is used again, of any protocol, must
+/// not take a probe to another backend than its own.
 fn backend(
     state: &mut State,
     lane: usize,
     exchange: Exchange,
     opens: bool,
 ) -> Option<BackendIndex> {
-    let known = state.recall(&exchange).filter(|known| known.lane == lane && !opens);
+    let session = state.sessions.get(&lane).map(|(number, session)| (*number, session.way.index));
+    let known = state.recall(&exchange).filter(|known| known.lane == lane);
     if let Some(known) = known {
-        return Some(known.index);
+        let is_rest = exchange.protocol == Protocol::TCP && !opens;
+        let is_of = |(number, _): (u64, BackendIndex)| known.purpose == Purpose::Probe(number);
+        if is_rest || session.is_some_and(is_of) {
+            return Some(known.index);
+        }
     }
-    let (_, session) = state.sessions.get(&lane)?;
-    let index = session.way.index;
-    state.remember(exchange, lane, index, Purpose::Probe);
+    let (number, index) = session?;
+    state.remember(exchange, lane, index, Purpose::Probe(number));
     Some(index)
 }
 
@@ -230,5 +236,42 @@ impl Sender {
         let Self { framer, snapshots, mail } = self;
         let send = |port, frame: &[u8]| mail.send(port, frame.to_vec());
         let _ = framer.frame(&snapshots.load(), index, packet, send);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence::Evidence;
+    use super::super::prober::{Session, Way};
+    use super::*;
+
+    fn session(slot: usize) -> Session {
+        let address = IpAddr::from([10, 0, 0, slot as u8]);
+        let way = Way { index: BackendIndex::new(slot, 0), address, is_tunnel: false };
+        Session { vip: address, way, ask_at: None, evidence: Evidence::default() }
+    }
+
+    /// A port is soon used again, and what was sent from it went to another backend.
+    #[test]
+    fn a_packet_goes_to_the_backend_of_its_own_probe() {
+        let mut state = State::default();
+        let exchange = |protocol| Exchange { protocol, number: 40_000 };
+        let (tcp, udp) = (exchange(Protocol::TCP), exchange(Protocol::UDP));
+        let slot = |index: Option<BackendIndex>| index.map(BackendIndex::slot);
+        state.sessions.insert(0, (1, session(1)));
+        for (exchange, opens) in [(tcp, true), (tcp, false), (udp, false)] {
+            assert_eq!(slot(backend(&mut state, 0, exchange, opens)), Some(1));
+        }
+        state.sessions.insert(0, (2, session(2)));
+        // The end of the first connection, and then what is the second probe's own.
+        assert_eq!(slot(backend(&mut state, 0, tcp, false)), Some(1));
+        assert_eq!(slot(backend(&mut state, 0, udp, false)), Some(2));
+        assert_eq!(slot(backend(&mut state, 0, tcp, true)), Some(2));
+        assert_eq!(slot(backend(&mut state, 0, tcp, false)), Some(2));
+        // Without a probe, nothing but the end of a connection is anybody's.
+        state.sessions.clear();
+        assert_eq!(slot(backend(&mut state, 0, tcp, false)), Some(2));
+        assert_eq!(slot(backend(&mut state, 0, udp, false)), None);
+        assert_eq!(slot(backend(&mut state, 1, tcp, false)), None, "another lane");
     }
 }
