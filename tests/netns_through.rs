@@ -206,3 +206,22 @@ fn pings_and_panics_through_the_vip() {
     until_says(&director, "b3", "VIP not bound");
     assert_eq!(reasons(&director, "b1"), [""; 2]);
 }
+
+/// One whose packets do not come from the thread that probes has found out nothing about the VIP, whatever it says.
+#[test]
+fn a_monitor_that_sends_nothing_from_its_thread_is_not_believed() {
+    struct Elsewhere;
+    impl Monitor for Elsewhere {
+        fn probe(&self, target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+            if target.id == "b1" {
+                return Ok(());
+            }
+            Connects.probe(target, timeout)
+        }
+    }
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("elsewhere")) else { return };
+    let _http = lab.start_http(80).unwrap();
+    let director = start(&lab, |host| host.v4.into(), Forwarding::L2, Elsewhere);
+    until_says(&director, "b2", "");
+    until_says(&director, "b1", "nothing went through the VIP");
+}

@@ -1,6 +1,6 @@
 //! What differs between two configurations.
 
-use super::Config;
+use super::{Config, ServiceConfig};
 use crate::balancer::{Backend, VipKey};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,9 @@ pub struct Changes {
     pub services_added: Vec<VipKey>,
     /// Services that have gone.
     pub services_removed: Vec<VipKey>,
+    /// Services that are balanced in another way, or probed another way or at other times. Monitors
+    /// themselves cannot be compared.
+    pub services_changed: Vec<VipKey>,
     /// Backends that have come, those of services that have come included.
     pub backends_added: Vec<BackendName>,
     /// Backends that have gone, those of services that have gone included.
@@ -27,8 +30,14 @@ pub struct Changes {
 impl Changes {
     /// Compares two configurations; of services with one key the last counts.
     pub fn between(old: &Config, new: &Config) -> Self {
-        let (old, new) = (services(old), services(new));
+        let was: BTreeMap<VipKey, &ServiceConfig> =
+            old.services.iter().map(|bound| (bound.service.key, bound)).collect();
+        let changed = new.services.iter().filter(|bound| {
+            was.get(&bound.service.key).is_some_and(|was| is_other_way(was, bound))
+        });
         let mut changes = Self::default();
+        changes.services_changed.extend(changed.map(|bound| bound.service.key));
+        let (old, new) = (services(old), services(new));
         let none = BTreeMap::new();
         for (key, backends) in &new {
             if !old.contains_key(key) {
@@ -58,6 +67,19 @@ impl Changes {
     }
 }
 
+fn is_other_way(a: &ServiceConfig, b: &ServiceConfig) -> bool {
+    let method = |bound: &ServiceConfig| {
+        let service = &bound.service;
+        let monitor = bound.monitor.as_ref().map(|monitor| (monitor.policy, monitor.through));
+        let resort = service.when_all_down.as_str();
+        (service.hash_input, service.hash_key, service.echo, resort, monitor)
+    };
+    let (a_policy, b_policy) = (&a.service.policy, &b.service.policy);
+    let same_policy = Arc::ptr_eq(a_policy, b_policy)
+        || a_policy.fingerprint().is_some() && a_policy.fingerprint() == b_policy.fingerprint();
+    !same_policy || method(a) != method(b)
+}
+
 type Backends<'a> = BTreeMap<&'a str, &'a Arc<dyn Backend>>;
 
 fn services(config: &Config) -> BTreeMap<VipKey, Backends<'_>> {
@@ -78,13 +100,15 @@ fn differs(a: &dyn Backend, b: &dyn Backend) -> bool {
 }
 
 impl fmt::Display for Changes {
-    /// As in `services: 1 added, 0 removed; backends: 2 added, 0 removed, 1 changed`.
+    /// As in `services: 1 added, 0 removed, 0 changed; backends: 2 added, 0 removed, 1 changed`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "services: {} added, {} removed; backends: {} added, {} removed, {} changed",
+            "services: {} added, {} removed, {} changed; \
+             backends: {} added, {} removed, {} changed",
             self.services_added.len(),
             self.services_removed.len(),
+            self.services_changed.len(),
             self.backends_added.len(),
             self.backends_removed.len(),
             self.backends_changed.len()
@@ -125,6 +149,7 @@ mod tests {
         };
         assert_eq!(changes.services_added, ["10.0.0.102".parse().unwrap()]);
         assert_eq!(changes.services_removed, ["10.0.0.101".parse().unwrap()]);
+        assert_eq!(changes.services_changed, ["10.0.0.100:80/tcp".parse().unwrap()]);
         assert_eq!(
             names(&changes.backends_added),
             ["10.0.0.100:80/tcp 10.0.0.14", "10.0.0.100:80/tcp 10.0.0.99", "10.0.0.102 10.0.0.11"]
@@ -136,7 +161,7 @@ mod tests {
         assert_eq!(names(&changes.backends_changed), ["10.0.0.100:80/tcp 10.0.0.12"]);
         assert_eq!(
             changes.to_string(),
-            "services: 1 added, 1 removed; backends: 3 added, 2 removed, 1 changed"
+            "services: 1 added, 1 removed, 1 changed; backends: 3 added, 2 removed, 1 changed"
         );
         assert_eq!(Changes::between(&new, &new), Changes::default());
     }

@@ -316,9 +316,9 @@ fn idle(
     match (admin, no_way, health) {
         (AdminState::Disabled, ..) => Some(Idle::Disabled),
         (_, Some(no_way), _) => Some(no_way),
-        _ if is_fallback => Some(Idle::Standby),
         (AdminState::Draining, ..) => Some(Idle::Draining),
         _ if backend.weight() == 0 => Some(Idle::NoWeight),
+        _ if is_fallback => Some(Idle::Standby),
         (_, _, health) => {
             let claims = claims.map(|vip| Idle::ClaimsVip { vip });
             claims.or_else(|| health.err().map(Idle::Unhealthy))

@@ -35,6 +35,8 @@ pub struct Worker<I: PacketIo, B> {
     snapshots: Arc<ArcSwap<Snapshot>>,
     mailbox: Mailbox,
     prober: Prober,
+    /// When there has been nothing to do for long enough to put things in order.
+    idle_due: Duration,
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
@@ -46,7 +48,8 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         snapshots: Arc<ArcSwap<Snapshot>>,
         mailbox: Mailbox,
     ) -> Self {
-        Self { io, pipeline, snapshots, mailbox, prober: Box::new(|_| ()) }
+        let (prober, idle_due): (Prober, _) = (Box::new(|_| ()), Duration::ZERO);
+        Self { io, pipeline, snapshots, mailbox, prober, idle_due }
     }
 
     /// Sets who gets the frames that VIPs answer to probes with.
@@ -104,7 +107,9 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             let now = Timestamp(started.elapsed().as_nanos() as u64);
             pipeline.process(snapshots.load(), now, frames);
         })?;
-        if count == 0 {
+        // A wait that was ended for a frame of our own is no idleness.
+        if count == 0 && started.elapsed() >= self.idle_due {
+            self.idle_due = started.elapsed() + WAIT;
             let now = Timestamp(started.elapsed().as_nanos() as u64);
             self.pipeline.idle(snapshots.load(), now);
         }

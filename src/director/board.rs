@@ -47,7 +47,8 @@ impl HealthBoard {
         }
     }
 
-    /// Notes a state; one of a backend that is not probed any more is ignored.
+    /// Notes a state, and says whether that is news; one of a backend that is not probed any more is
+    /// ignored.
     pub(super) fn set(
         &mut self,
         service: VipKey,
@@ -59,6 +60,9 @@ impl HealthBoard {
         let Some(known) = known else {
             return false;
         };
+        if (known.state, &known.reason) == (state, &reason) {
+            return false;
+        }
         let fell = if known.state == HealthState::Up { Some(now) } else { known.fell };
         *known = Observation { state, reason, fell };
         true
@@ -147,12 +151,8 @@ mod tests {
         assert_eq!((known.state, known.reason.clone(), known.fell), (down.0, down.1, None));
         assert!(board.set(key, "10.0.0.11", (HealthState::Up, None), now));
         assert!(board.set(key, "10.0.0.11", (HealthState::Down, None), now));
-        assert!(board.set(
-            key,
-            "10.0.0.11",
-            (HealthState::Down, None),
-            now + Duration::from_secs(1)
-        ));
+        let later = now + Duration::from_secs(1);
+        assert!(!board.set(key, "10.0.0.11", (HealthState::Down, None), later), "no news");
         assert_eq!(board.of(key, "10.0.0.11").unwrap().fell, Some(now));
         board.adopt(&with(&["10.0.0.11", "10.0.0.12"], true));
         assert_eq!(board.of(key, "10.0.0.12"), Some(&Observation::new(HealthState::Unknown)));

@@ -219,8 +219,9 @@ impl DirectorBuilder {
 
     /// Sets what is called with each event: in the order in which they happened, never two at
     /// once, on one of the director's threads or that of who changed the services. The handler may
-    /// ask and change the director; while it runs, later events wait. If it panics, only that call
-    /// is lost.
+    /// ask and change the director; while it runs, later events wait, and so does what else the
+    /// thread that called it finds out: it should hand on what takes long. If it panics, only that
+    /// call is lost.
     #[must_use]
     pub fn on_event(mut self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.on_event = Box::new(handler);
@@ -270,19 +271,16 @@ impl DirectorBuilder {
         let control = Control::new(interface, site, settings, mail.clone());
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
-        let config = shared.update(|all| {
+        let set = |all: &mut Config| {
             *all = config;
             Ok(())
-        });
-        let (config, _) = config?;
+        };
+        let prober = Prober::start(&shared, probe_sources, mail).map_err(StartError::Probing)?;
+        let (config, _) = shared.update(set, || prober.prepare())?;
         resolve_first(&mut resolver, &addresses(&config), &shared)?;
 
         // From here on an early return drops what there is, and so undoes it.
         let mut workers = Workers::new(&shared);
-        let prober = Prober::start(&shared, probe_sources, mail).map_err(StartError::Probing)?;
-        if config.probes_through_vips() {
-            prober.prepare().map_err(StartError::Probing)?;
-        }
         let mut mailbox = Some(mailbox);
         for (queue, counters) in queues.into_iter().zip(counters) {
             let number = queue.queue();

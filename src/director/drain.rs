@@ -4,6 +4,7 @@ use super::control::Shared;
 use crate::balancer::{AdminState, VipKey};
 use crate::verdict::BackendIndex;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How soon [`Drain::wait`] notices that a drain is over; workers count flows about as often.
@@ -17,7 +18,7 @@ pub enum DrainEnd {
     Empty,
     /// Its time was over; the flows that it still had have been cut.
     Deadline,
-    /// It has been removed, or the operator wants something else of it.
+    /// It has been removed, the operator wants something else of it, or the director has ended.
     Cancelled,
 }
 
@@ -54,13 +55,18 @@ impl Drain {
 
     /// How it ended, if it has.
     pub fn end(&self) -> Option<DrainEnd> {
+        let is_over = Instant::now() >= self.deadline;
         match self.shared.admin_of(self.service, &self.id) {
             Some((index, AdminState::Draining)) if index == self.index => {
-                (self.flows_left() == Some(0)).then_some(DrainEnd::Empty)
+                let is_stopped = self.shared.stop_flag().load(Ordering::Relaxed);
+                match self.flows_left() {
+                    Some(0) => Some(DrainEnd::Empty),
+                    _ if is_over => Some(DrainEnd::Deadline),
+                    _ => is_stopped.then_some(DrainEnd::Cancelled),
+                }
             }
-            Some((index, AdminState::Disabled)) if index == self.index => {
-                let over = Instant::now() >= self.deadline;
-                Some(if over { DrainEnd::Deadline } else { DrainEnd::Cancelled })
+            Some((index, AdminState::Disabled)) if index == self.index && is_over => {
+                Some(DrainEnd::Deadline)
             }
             _ => Some(DrainEnd::Cancelled),
         }

@@ -58,6 +58,9 @@ pub enum UpdateError {
     /// The XDP program could not be told about the new VIPs. The old services are in force.
     #[error(transparent)]
     Xdp(#[from] XdpError),
+    /// Probes cannot go through VIPs, as the new services want. The old ones are in force.
+    #[error(transparent)]
+    Probing(io::Error),
 }
 
 impl From<UpdateError> for StartError {
@@ -65,6 +68,7 @@ impl From<UpdateError> for StartError {
         match error {
             UpdateError::Config(error) => Self::Config(error),
             UpdateError::Xdp(error) => Self::Xdp(error),
+            UpdateError::Probing(error) => Self::Probing(error),
         }
     }
 }

@@ -35,7 +35,15 @@ pub(super) struct FeedbackListener {
 impl FeedbackListener {
     /// Opens the sockets in the network namespace of the calling thread, and listens.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        let sockets = [open(Domain::IPV4)?, open(Domain::IPV6)?];
+        // A host without IPv6 has no tunnels over it.
+        let ipv6 = match open(Domain::IPV6) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            opened => Some(opened?),
+        };
+        let sockets: Vec<_> = [(open(Domain::IPV4)?, false)]
+            .into_iter()
+            .chain(ipv6.map(|socket| (socket, true)))
+            .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, shared) = (Arc::clone(&stop), Arc::clone(shared));
         let listen = move || {
@@ -58,13 +66,14 @@ impl Drop for FeedbackListener {
 }
 
 /// What is heard in one tick, without repetitions.
-fn hear(sockets: &[Socket; 2]) -> Vec<TunnelFeedback> {
+fn hear(sockets: &[(Socket, bool)]) -> Vec<TunnelFeedback> {
     let deadline = Instant::now() + TICK;
     let mut heard: Vec<TunnelFeedback> = Vec::new();
     let mut buffer = [0; BUFFER_LENGTH];
     while Instant::now() < deadline {
         let mut idle = true;
-        for (socket, is_ipv6) in sockets.iter().zip([false, true]) {
+        for (socket, is_ipv6) in sockets {
+            let is_ipv6 = *is_ipv6;
             let mut reader: &Socket = socket;
             let Ok(length) = io::Read::read(&mut reader, &mut buffer) else {
                 continue; // nothing there, or an error that the next one will not have

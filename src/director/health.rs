@@ -10,6 +10,7 @@ use crate::health::{
     HealthEvent, HealthState, Monitor, MonitorBinding, ProbeTarget, Runner, Through,
 };
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// What a first probe may take beyond its timeout before the start goes on without it.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long the start waits for the first results, whatever time a probe may take.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Probes every backend of every service that has a monitor.
 #[derive(Debug)]
@@ -58,8 +62,13 @@ impl Health {
         health.set_targets(config);
         let monitors = config.services.iter().filter_map(|bound| bound.monitor.as_ref());
         let longest = monitors.map(|monitor| monitor.policy.timeout).max();
-        wait_for_first(shared, longest.unwrap_or_default() + PATIENCE);
+        wait_for_first(shared, longest.unwrap_or_default().min(LONGEST_WAIT) + PATIENCE);
         Ok(health)
+    }
+
+    /// Sees to it that there can be probes through VIPs.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        self.prober.prepare()
     }
 
     /// Has the listener look when the next drain is over.
@@ -114,10 +123,10 @@ impl Health {
     fn monitor(&self, service: VipKey, binding: &MonitorBinding) -> Arc<dyn Monitor> {
         let monitor = Arc::clone(&binding.monitor);
         match binding.through {
-            Through::Backend => monitor,
-            Through::Vip => {
+            Through::Vip if monitor.sends_packets() => {
                 Arc::new(ThroughVip { prober: Arc::clone(&self.prober), service, monitor })
             }
+            Through::Vip | Through::Backend => monitor,
         }
     }
 }
@@ -141,22 +150,19 @@ impl Drop for Health {
     }
 }
 
-/// Takes in what monitors find out, and in between ends the drains whose time is over.
+/// Takes in what monitors find out, and in between ends the drains whose time is over. What has come
+/// together goes into one plan.
 fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
     loop {
         let now = Instant::now();
-        let event = match shared.end_drains(now) {
+        let first = match shared.end_drains(now) {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(next) => events.recv_timeout(next.saturating_duration_since(now)),
         };
-        let event = match event {
-            Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) => continue,
+        match first {
+            Ok(first) => shared.health([first].into_iter().chain(events.try_iter())),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
-        };
-        if let Ok(service) = event.service.parse::<VipKey>() {
-            let reason = event.reason.map(|reason| reason.to_string());
-            shared.health(service, &event.id, (event.to, reason));
         }
     }
 }

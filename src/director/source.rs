@@ -3,9 +3,11 @@
 use super::control::Shared;
 use super::status::Event;
 use super::updater::Updater;
-use crate::config::ConfigSource;
+use crate::config::{ConfigSource, SourceError};
 use crate::dataplane::neighbour::join;
+use crate::error::panic_message;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -36,7 +38,13 @@ impl SourceThread {
         let follow = move || {
             while !stopped.load(Ordering::Relaxed) {
                 let asked = Instant::now();
-                let refused = match source.next(WAIT) {
+                // It is the embedder's; its bug must not be the end of all configurations.
+                let next = catch_unwind(AssertUnwindSafe(|| source.next(WAIT)));
+                let next = next.unwrap_or_else(|panic| {
+                    let message = panic_message(panic.as_ref());
+                    Err(SourceError::Unreadable(format!("the source panicked: {message}")))
+                });
+                let refused = match next {
                     Ok(Some(config)) => {
                         let applied = updater.update(|all| {
                             *all = config;

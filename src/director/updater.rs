@@ -34,7 +34,7 @@ impl Updater {
         change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
     ) -> Result<Applied, UpdateError> {
         let changing = self.shared.changing();
-        let changed = self.shared.update(change);
+        let changed = self.shared.update(change, || self.health.prepare());
         if let Ok((config, _)) = &changed {
             self.resolver.want(addresses(config));
             self.health.set_targets(config);

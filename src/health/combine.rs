@@ -96,6 +96,10 @@ impl Monitor for All {
     fn subscribe(&self, news: News) {
         self.0.iter().for_each(|monitor| subscribe_caught(monitor.as_ref(), news.clone()));
     }
+
+    fn sends_packets(&self) -> bool {
+        self.0.iter().any(|monitor| monitor.sends_packets())
+    }
 }
 
 impl Monitor for Any {
@@ -122,6 +126,10 @@ impl Monitor for Any {
     fn subscribe(&self, news: News) {
         self.0.iter().for_each(|monitor| subscribe_caught(monitor.as_ref(), news.clone()));
     }
+
+    fn sends_packets(&self) -> bool {
+        self.0.iter().any(|monitor| monitor.sends_packets())
+    }
 }
 
 impl Monitor for Not {
@@ -135,6 +143,10 @@ impl Monitor for Not {
 
     fn subscribe(&self, news: News) {
         self.0.subscribe(news);
+    }
+
+    fn sends_packets(&self) -> bool {
+        self.0.sends_packets()
     }
 }
 

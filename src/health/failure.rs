@@ -48,6 +48,10 @@ pub enum ProbeFailure {
     /// The backend's host answers pings to the VIP, but the service on it does not answer.
     #[error("application down: {0}")]
     ApplicationDown(String),
+    /// It was not probed, for want of something of our own. This says nothing of the backend, whose
+    /// state stays as it is.
+    #[error("not probed: {0}")]
+    NotProbed(String),
     /// The operating system failed in another way.
     #[error("{0}")]
     System(String),
@@ -89,6 +93,7 @@ impl ProbeFailure {
     pub(super) fn says_nothing(&self) -> bool {
         match self {
             Self::Overran(_)
+            | Self::NotProbed(_)
             | Self::NotPermitted(_)
             | Self::System(_)
             | Self::Panicked(_)
@@ -112,7 +117,16 @@ impl From<io::Error> for ProbeFailure {
             io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown => Self::NoRoute(error.to_string()),
+            // Out of local ports, or of file descriptors.
+            io::ErrorKind::AddrNotAvailable => Self::NotProbed(error.to_string()),
+            _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+                Self::NotProbed(error.to_string())
+            }
             _ => Self::System(error.to_string()),
         }
     }
 }
+
+/// The process, or the system, has as many files open as it may (`errno.h` of Linux and BSD).
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;

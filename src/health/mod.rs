@@ -127,6 +127,10 @@ impl<'a> Target<'a> {
 /// One monitor may probe many backends, several at the same time. It should give up by itself when
 /// `timeout` is over: the [`Runner`] does not wait for it, but cannot end it either, and a monitor
 /// that hangs keeps a thread. A panic counts as a failed probe.
+///
+/// Sockets are to be opened on the thread that probes: [through the VIP](Through::Vip), it is this
+/// thread that is in a place from which all packets go to the one backend. A client library that opens
+/// them on threads of its own would reach whatever is there; such a probe fails and says so.
 pub trait Monitor: Send + Sync {
     /// Probes `target` once, for at most `timeout`.
     ///
@@ -143,6 +147,14 @@ pub trait Monitor: Send + Sync {
     fn subscribe(&self, news: News) {
         let _ = news;
     }
+
+    /// Whether it finds out by packets. One that does not, for it learns of health in another way, is
+    /// asked wherever its thread is, also if it is bound [through the VIP](Through::Vip).
+    ///
+    /// A monitor that wraps others asks them.
+    fn sends_packets(&self) -> bool {
+        true
+    }
 }
 
 impl<M: Monitor + ?Sized> Monitor for &M {
@@ -152,6 +164,10 @@ impl<M: Monitor + ?Sized> Monitor for &M {
 
     fn subscribe(&self, news: News) {
         (**self).subscribe(news);
+    }
+
+    fn sends_packets(&self) -> bool {
+        (**self).sends_packets()
     }
 }
 
@@ -163,6 +179,10 @@ impl<M: Monitor + ?Sized> Monitor for Box<M> {
     fn subscribe(&self, news: News) {
         (**self).subscribe(news);
     }
+
+    fn sends_packets(&self) -> bool {
+        (**self).sends_packets()
+    }
 }
 
 impl<M: Monitor + ?Sized> Monitor for Arc<M> {
@@ -172,5 +192,9 @@ impl<M: Monitor + ?Sized> Monitor for Arc<M> {
 
     fn subscribe(&self, news: News) {
         (**self).subscribe(news);
+    }
+
+    fn sends_packets(&self) -> bool {
+        (**self).sends_packets()
     }
 }

@@ -113,6 +113,10 @@ impl Monitor for Push {
         self.verdict(target.id, Instant::now())
     }
 
+    fn sends_packets(&self) -> bool {
+        false
+    }
+
     fn subscribe(&self, news: News) {
         let mut state = self.lock();
         state.news.retain(|other| !other.is_over() && !other.is_same_as(&news));

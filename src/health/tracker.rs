@@ -177,6 +177,9 @@ impl Tracker {
         if running.given_up {
             return None;
         }
+        if matches!(result, Err(ProbeFailure::NotProbed(_))) {
+            return None;
+        }
         let transition = slot.hysteresis.observe(result.is_ok())?;
         Some(event(&job.key, transition, result.err()))
     }

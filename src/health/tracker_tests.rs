@@ -50,6 +50,22 @@ fn a_backend_goes_up_at_once_down_after_three_and_up_after_two() {
     assert_eq!(events, ["s: a: unknown -> up", "s: a: up -> down: refused", "s: a: down -> up"]);
 }
 
+/// What we lack ourselves is not held against a backend.
+#[test]
+fn a_probe_that_was_not_made_changes_nothing() {
+    let start = Instant::now();
+    let mut tracker = Tracker::new(start);
+    tracker.set_targets(vec![target("a", 1)], start).unwrap();
+    let not_probed = || Err(ProbeFailure::NotProbed("no lane is free".to_owned()));
+    assert_eq!(step(&mut tracker, not_probed()).1, None);
+    assert_eq!(state(&tracker, "a"), Some(HealthState::Unknown));
+    step(&mut tracker, Ok(()));
+    for _ in 0..10 {
+        assert_eq!(step(&mut tracker, not_probed()).1, None);
+    }
+    assert_eq!(state(&tracker, "a"), Some(HealthState::Up));
+}
+
 #[test]
 fn a_hanging_probe_fails_again_and_again_and_is_never_doubled() {
     let start = Instant::now();

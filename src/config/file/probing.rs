@@ -129,7 +129,7 @@ impl Examine for Monitor {
             keys.problem("path", "begins with a slash and has no spaces, as in \"/health?full=1\"");
         }
         if self.host.as_deref().is_some_and(|host| !line(host) || host.contains('/')) {
-            keys.problem("host", "a name, or an address, and perhaps a port");
+            keys.problem("host", "a name, or an address, without a port");
         }
         if self.method.as_deref().is_some_and(|method| !token(method)) {
             keys.problem("method", "letters alone, as in \"GET\" or \"HEAD\"");

@@ -126,7 +126,7 @@ impl ConfigSource for FileSource {
             match self.watch.wait(wait.min(left)) {
                 Some(Touch::Writing) => self.is_open = true,
                 Some(Touch::Other) => self.is_open = false,
-                None => {}
+                Some(Touch::Elsewhere) | None => {}
             }
         }
     }

@@ -15,8 +15,10 @@ const BACKLOG: usize = 64;
 pub(super) enum Touch {
     /// Somebody is writing to the file, and has not closed it.
     Writing,
-    /// The file is closed, or something else happened beside it.
+    /// The file is closed, or something else happened to it.
     Other,
+    /// Something happened beside it.
+    Elsewhere,
 }
 
 /// Watches the directory that a file is in: a watch on the file itself would stay with what is
@@ -65,10 +67,12 @@ impl Watch {
 fn touch(event: &Event, name: Option<&OsStr>) -> Option<Touch> {
     let is_ours = event.paths.iter().any(|path| path.file_name() == name);
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Touch::Other),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_ours => Some(Touch::Other),
         // That it is read, as by ourselves, is no news.
         EventKind::Access(_) => None,
         EventKind::Modify(ModifyKind::Data(_)) if is_ours => Some(Touch::Writing),
-        _ => Some(Touch::Other),
+        _ if is_ours => Some(Touch::Other),
+        // Perhaps what ours is a link to, or the directory itself: worth a look, and no more.
+        _ => Some(Touch::Elsewhere),
     }
 }

@@ -1,11 +1,10 @@
 //! What the director's threads find out: each comes under the lock and goes out as a plan.
 
 use super::{Control, Shared, event, vip_set};
-use crate::balancer::VipKey;
 use crate::dataplane::Port;
 use crate::dataplane::neighbour::NeighbourEvent;
 use crate::director::Event;
-use crate::health::HealthState;
+use crate::health::HealthEvent;
 use crate::packet::icmp::TunnelFeedback;
 use crate::packet::{Claim, question};
 use std::time::Instant;
@@ -56,20 +55,22 @@ impl Shared {
         }
     }
 
-    /// Takes in what the monitor found.
-    pub(in crate::director) fn health(
-        &self,
-        service: VipKey,
-        id: &str,
-        observed: (HealthState, Option<String>),
-    ) {
+    /// Takes in what monitors found, as one change.
+    pub(in crate::director) fn health(&self, events: impl IntoIterator<Item = HealthEvent>) {
         let mut control = self.lock();
-        if !control.health.set(service, id, observed, Instant::now()) {
-            return; // removed while it was being probed
+        let now = Instant::now();
+        let mut news = false;
+        for HealthEvent { service, id, to, reason, .. } in events {
+            // One of a backend that is gone, or about nobody, is no news.
+            let Ok(service) = service.parse() else { continue };
+            let observed = (to, reason.map(|reason| reason.to_string()));
+            news |= control.health.set(service, &id, observed, now);
         }
-        self.publish(&mut control);
-        drop(control);
-        self.tell();
+        if news {
+            self.publish(&mut control);
+            drop(control);
+            self.tell();
+        }
     }
 
     /// Asks the link who has the VIPs whose turn it is, and lets go of claims that nobody keeps up.

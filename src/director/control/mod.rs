@@ -24,14 +24,15 @@ use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// When a backend's drain is over.
-type Deadline = (VipKey, String, Instant);
+/// When a backend's drain is over. One that left and came back has another index.
+type Deadline = (BackendIndex, Instant);
 
 /// What is called with each event.
 pub(super) type EventHandler = Box<dyn Fn(&Event) + Send + Sync>;
@@ -116,10 +117,12 @@ impl Shared {
     }
 
     /// Changes the configuration; returns the one that is in force from now on. The events are noted
-    /// and not yet told.
+    /// and not yet told. `prepare` is called before anything has changed if services are to be probed
+    /// through their VIPs.
     pub(super) fn update(
         &self,
         change: impl FnOnce(&mut Config) -> Result<(), ConfigError>,
+        prepare: impl FnOnce() -> io::Result<()>,
     ) -> Result<(Config, Applied), UpdateError> {
         let mut control = self.lock();
         let before = self.snapshots.load_full();
@@ -127,6 +130,10 @@ impl Shared {
         change(&mut config)?;
         config.with_default(control.settings.monitor.as_ref());
         check(&config, &control.settings.host, &control.settings.limits)?;
+        if config.probes_through_vips() {
+            prepare().map_err(UpdateError::Probing)?;
+        }
+        control.hear_probes(&config)?;
         let (old, new) = (vip_set(&control.config), vip_set(&config));
         let changes = Changes::between(&control.config, &config);
         // What goes is no longer redirected before it is unknown to the workers, what comes is
@@ -148,15 +155,15 @@ impl Shared {
             let _ = control.redirect(&old);
             return Err(error.into());
         }
-        control.hear_probes()?;
         for vip in new.difference(&old) {
             control.announce(*vip);
         }
         // What was known of a backend that left must not greet it when it comes back.
-        let Control { config, neighbours, admin, claims, .. } = &mut *control;
+        let Control { config, neighbours, admin, claims, deadlines, members, .. } = &mut *control;
         let wanted = addresses(config);
         neighbours.retain(|address, _| wanted.contains(address));
         admin.adopt(config);
+        deadlines.retain(|(index, _)| members.iter().any(|member| member.index == *index));
         claims.adopt(single(new));
         let config = config.clone();
         let after = self.snapshots.load();
@@ -435,8 +442,8 @@ impl Control {
     }
 
     /// Has the answers to probes through VIPs come to the workers, if there are such probes.
-    fn hear_probes(&mut self) -> Result<(), XdpError> {
-        let sources = match self.config.probes_through_vips() {
+    fn hear_probes(&mut self, config: &Config) -> Result<(), XdpError> {
+        let sources = match config.probes_through_vips() {
             true => self.site.probe_sources,
             false => ProbeSources::default(),
         };

@@ -2,6 +2,7 @@
 
 use super::{Control, Deadline, Shared};
 use crate::balancer::{AdminState, VipKey};
+use crate::dataplane::Idle;
 use crate::director::through::Way;
 use crate::forwarding::Forwarding;
 use crate::verdict::BackendIndex;
@@ -21,9 +22,8 @@ impl Shared {
         let mut control = self.lock();
         let index = control.member(service, id)?.index;
         control.admin.set(service, id, admin);
-        let is_other = |(of, name, _): &Deadline| (*of, name.as_str()) != (service, id);
-        control.deadlines.retain(is_other);
-        control.deadlines.extend(until.map(|until| (service, id.to_owned(), until)));
+        control.deadlines.retain(|(of, _): &Deadline| *of != index);
+        control.deadlines.extend(until.map(|until| (index, until)));
         self.publish(&mut control);
         drop(control);
         self.tell();
@@ -33,16 +33,17 @@ impl Shared {
     /// Cuts what is left of drains whose time is over; returns when the next one's is.
     pub(in crate::director) fn end_drains(&self, now: Instant) -> Option<Instant> {
         let mut control = self.lock();
-        let Control { deadlines, admin, .. } = &mut *control;
+        let Control { deadlines, admin, members, .. } = &mut *control;
         let before = deadlines.len();
-        deadlines.retain(|(service, id, until)| {
+        deadlines.retain(|(index, until)| {
             let is_over = *until <= now;
-            if is_over {
-                admin.set(*service, id, Some(AdminState::Disabled));
+            let of = members.iter().find(|member| is_over && member.index == *index);
+            if let Some(member) = of {
+                admin.set(member.service, member.backend.id(), Some(AdminState::Disabled));
             }
             !is_over
         });
-        let next = deadlines.iter().map(|(.., until)| *until).min();
+        let next = deadlines.iter().map(|(_, until)| *until).min();
         if deadlines.len() < before {
             self.publish(&mut control);
             drop(control);
@@ -78,13 +79,19 @@ impl Shared {
         let member = control.member(service, id);
         let member = member.ok_or_else(|| "the backend has been removed".to_owned())?;
         if self.snapshots.load().next_hop(member.index).is_none() {
-            let why = member.idle.as_ref().map(ToString::to_string);
-            return Err(why.unwrap_or_else(|| "not looked for yet".to_owned()));
+            return Err(match &member.idle {
+                Some(Idle::Unresolved(why)) => why.clone(),
+                Some(why) => why.to_string(),
+                None => "not looked for yet".to_owned(),
+            });
         }
         Ok(Way {
             index: member.index,
             address: member.backend.address(),
-            is_tunnel: matches!(member.backend.forwarding(), Forwarding::Tunnel(_)),
+            tunnel: match member.backend.forwarding() {
+                Forwarding::Tunnel(tunnel) => Some(tunnel.encapsulation),
+                _ => None,
+            },
         })
     }
 }

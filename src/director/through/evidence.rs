@@ -1,5 +1,6 @@
 //! Why a backend does not answer: what pings of other ways tell about a probe that found no answer.
 
+use super::prober::Way;
 use crate::health::ProbeFailure;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,8 +22,8 @@ pub(super) struct Evidence {
 pub(super) fn explain(
     failure: ProbeFailure,
     evidence: &Evidence,
-    address: IpAddr,
-    is_tunnel: bool,
+    way: &Way,
+    vip: IpAddr,
 ) -> ProbeFailure {
     let timeout = match failure {
         ProbeFailure::Timeout(timeout) => timeout,
@@ -35,8 +36,11 @@ pub(super) fn explain(
     if evidence.vip {
         return application(timeout);
     }
+    let (address, is_tunnel) = (way.address, way.tunnel.is_some());
+    // The ping inside the tunnel is of the backend's family. Of two, a host may decapsulate the one.
+    let is_telling = vip.is_ipv4() == address.is_ipv4();
     match (is_tunnel, evidence.tunnel, evidence.plain) {
-        (true, true, _) => ProbeFailure::VipNotBound(format!(
+        (true, true, _) if is_telling => ProbeFailure::VipNotBound(format!(
             "what its tunnel delivers for {address} is answered, for the VIP it is not; does the \
              backend hold the VIP on its loopback?"
         )),
@@ -47,15 +51,19 @@ pub(super) fn explain(
                  the tunnel's device up, or the port open?"
             ))
         }
-        (true, false, true) => ProbeFailure::NotDecapsulated(format!(
+        (true, false, true) if is_telling => ProbeFailure::NotDecapsulated(format!(
             "{address} answers pings, but none that come through its tunnel; is the tunnel's device \
              up, and its rp_filter 0?"
+        )),
+        (true, _, true) => ProbeFailure::NotDecapsulated(format!(
+            "or VIP not bound, which cannot be told across families: {address} answers pings, the VIP \
+             inside the tunnel does not"
         )),
         (false, _, true) => ProbeFailure::VipNotBound(format!(
             "{address} answers pings, the VIP does not; does the backend hold the VIP on its \
              loopback?"
         )),
-        (_, _, false) => ProbeFailure::Timeout(timeout),
+        _ => ProbeFailure::Timeout(timeout),
     }
 }
 
@@ -68,6 +76,17 @@ fn application(timeout: Duration) -> ProbeFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forwarding::Encapsulation;
+    use crate::verdict::BackendIndex;
+
+    fn explained(failure: ProbeFailure, evidence: &Evidence, tunnel: bool, vip: &str) -> String {
+        let way = Way {
+            index: BackendIndex::new(0, 0),
+            address: "10.0.0.11".parse().unwrap(),
+            tunnel: tunnel.then_some(Encapsulation::IpIp),
+        };
+        explain(failure, evidence, &way, vip.parse().unwrap()).to_string()
+    }
 
     #[test]
     fn the_reason_is_as_exact_as_the_evidence() {
@@ -76,31 +95,33 @@ mod tests {
         let tunnel = Evidence { tunnel: true, ..plain.clone() };
         let vip = Evidence { vip: true, ..tunnel.clone() };
         let refused = Evidence { refused: Some((3, 2)), ..plain.clone() };
-        for (evidence, is_tunnel, expected) in [
-            (&silent, false, "no answer within"),
-            (&silent, true, "no answer within"),
-            (&plain, false, "VIP not bound"),
-            (&plain, true, "tunnel not decapsulated"),
-            (&refused, true, "tunnel not decapsulated: 10.0.0.11 refuses"),
-            (&refused, false, "VIP not bound"),
-            (&tunnel, true, "VIP not bound"),
-            (&vip, true, "application down"),
-            (&vip, false, "application down"),
+        let (v4, v6) = ("10.0.0.100", "fd00::100");
+        for (evidence, is_tunnel, to, expected) in [
+            (&silent, false, v4, "no answer within"),
+            (&silent, true, v4, "no answer within"),
+            (&plain, false, v4, "VIP not bound"),
+            (&plain, false, v6, "VIP not bound"),
+            (&plain, true, v4, "tunnel not decapsulated: 10.0.0.11 answers"),
+            (&plain, true, v6, "tunnel not decapsulated: or VIP not bound"),
+            (&refused, true, v4, "tunnel not decapsulated: 10.0.0.11 refuses"),
+            (&refused, true, v6, "tunnel not decapsulated: 10.0.0.11 refuses"),
+            (&refused, false, v4, "VIP not bound"),
+            (&tunnel, true, v4, "VIP not bound"),
+            (&tunnel, true, v6, "tunnel not decapsulated: or VIP not bound"),
+            (&vip, true, v6, "application down"),
+            (&vip, false, v4, "application down"),
         ] {
             let timeout = ProbeFailure::Timeout(Duration::from_millis(500));
-            let address = "10.0.0.11".parse().unwrap();
-            let text = explain(timeout, evidence, address, is_tunnel).to_string();
-            assert!(text.starts_with(expected), "{evidence:?} {is_tunnel}: {text}");
+            let text = explained(timeout, evidence, is_tunnel, to);
+            assert!(text.starts_with(expected), "{evidence:?} {is_tunnel} {to}: {text}");
         }
     }
 
     #[test]
     fn a_refusal_is_the_applications_and_other_failures_stay() {
-        let explained = |failure| {
-            explain(failure, &Evidence::default(), "10.0.0.11".parse().unwrap(), false).to_string()
-        };
-        assert_eq!(explained(ProbeFailure::Refused), "application down: refused on the VIP");
+        let of = |failure| explained(failure, &Evidence::default(), false, "10.0.0.100");
+        assert_eq!(of(ProbeFailure::Refused), "application down: refused on the VIP");
         let answer = ProbeFailure::Unexpected("status 500".into());
-        assert_eq!(explained(answer.clone()), answer.to_string());
+        assert_eq!(of(answer.clone()), answer.to_string());
     }
 }

@@ -18,9 +18,9 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 const MTU: u16 = 1280;
 /// The first port that probes are sent from, and how many each lane has.
 const FIRST_PORT: u16 = 32768;
-const PORTS: u16 = 512;
+const PORTS: u16 = 256;
 /// More would have no ports.
-pub(super) const MOST_LANES: usize = 64;
+pub(super) const MOST_LANES: usize = 128;
 
 /// A namespace with nothing in it but a tunnel device, whose other end we hold: whatever a monitor
 /// sends in there comes to us, whether or not this host holds the VIP too.
@@ -74,8 +74,9 @@ fn make_inside(number: usize, sources: ProbeSources) -> io::Result<(File, SyncDe
     let first = FIRST_PORT + number as u16 * PORTS;
     let mut settings = vec![
         ("ipv4/ip_local_port_range", format!("{first} {}", first + (PORTS - 1))),
-        // A probe a second from few ports: none waits a minute to be used again (RFC 6191).
-        ("ipv4/tcp_tw_reuse", "1".to_owned()),
+        // None of the few ports waits a minute to be used again: a late segment of an earlier probe
+        // finds no connection, and is refused.
+        ("ipv4/tcp_max_tw_buckets", "0".to_owned()),
     ];
     if sources.ipv6.is_some() {
         // The address is the host's, so it is there twice, and rightly so.

@@ -1,14 +1,16 @@
 //! The pings that find out where a probe got lost, and what is heard on the host's own sockets.
 
 use super::exchange::Exchange;
+use super::prober::Way;
 use crate::flow::Protocol;
-use crate::packet::icmp::quoted_destination;
+use crate::forwarding::Encapsulation;
+use crate::packet::icmp::{Quotation, quotation};
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, PacketBuilder,
 };
-use socket2::{Domain, Protocol as SocketProtocol, SockAddr, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol as SocketProtocol, SockFilter, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Which way a ping takes.
@@ -56,25 +58,54 @@ pub(super) fn packet(from: IpAddr, to: IpAddr, sequence: u16) -> Option<Vec<u8>>
 pub(super) enum Heard {
     /// An answer to a ping.
     Answer(Exchange),
-    /// `from` refuses what was sent to `to`.
-    Refusal { from: IpAddr, to: IpAddr, kind: u8, code: u8 },
+    /// A host refuses what was sent to it.
+    Refusal(Refusal),
+}
+
+/// "Unreachable" from a host about a packet to itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Refusal {
+    from: IpAddr,
+    quoted: Quotation,
+    pub(super) kind: u8,
+    pub(super) code: u8,
+}
+
+impl Refusal {
+    /// Whether this is what the backend at the end of a tunnel says to the tunnel's packets.
+    pub(super) fn is_about(&self, way: &Way) -> bool {
+        let Quotation { destination, protocol, destination_port } = self.quoted;
+        let is_tunnels = match way.tunnel {
+            Some(Encapsulation::IpIp) => matches!(protocol, Protocol(4 | 41)),
+            Some(Encapsulation::Gue { port, .. }) => {
+                protocol == Protocol::UDP && destination_port == Some(port)
+            }
+            None => false,
+        };
+        is_tunnels && self.from == way.address && destination == way.address
+    }
 }
 
 /// Raw ICMP sockets of the host's own namespace, one for each family: they hear beside the kernel,
 /// and take nothing from it.
 #[derive(Debug)]
 pub(super) struct Ears {
-    ipv4: Socket,
-    ipv6: Socket,
+    ipv4: UdpSocket,
+    /// None on a host without IPv6.
+    ipv6: Option<UdpSocket>,
 }
 
 impl Ears {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { ipv4: open(Domain::IPV4, [0, 3])?, ipv6: open(Domain::IPV6, [129, 1])? })
+        let ipv6 = match open(Domain::IPV6, [129, 1]) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            opened => Some(opened?),
+        };
+        Ok(Self { ipv4: open(Domain::IPV4, [0, 3])?, ipv6 })
     }
 
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.ipv4.as_fd(), self.ipv6.as_fd()]
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [self.ipv4.as_fd()].into_iter().chain(self.ipv6.as_ref().map(AsFd::as_fd))
     }
 
     /// Sends a ping by the host's own routes. One that cannot be sent is one that is not answered.
@@ -83,39 +114,33 @@ impl Ears {
         let (socket, bytes) = match to {
             IpAddr::V4(_) => {
                 let kind = Icmpv4Type::EchoRequest(echo);
-                (&self.ipv4, Icmpv4Header::with_checksum(kind, &[]).to_bytes().to_vec())
+                (Some(&self.ipv4), Icmpv4Header::with_checksum(kind, &[]).to_bytes().to_vec())
             }
             // The kernel fills in the checksum (RFC 3542 section 3.1).
             IpAddr::V6(_) => {
                 let kind = Icmpv6Type::EchoRequest(echo);
-                (&self.ipv6, Icmpv6Header::new(kind).to_bytes().to_vec())
+                (self.ipv6.as_ref(), Icmpv6Header::new(kind).to_bytes().to_vec())
             }
         };
-        let _ = socket.send_to(&bytes, &SockAddr::from(SocketAddr::new(to, 0)));
+        let _ = socket.map(|socket| socket.send_to(&bytes, SocketAddr::new(to, 0)));
     }
 
     /// Gives what has been heard to `each`, at most so many messages.
     pub(super) fn hear(&self, most: usize, mut each: impl FnMut(Heard)) {
         let mut buffer = [0; BUFFER_LENGTH];
-        for (socket, is_ipv6) in [(&self.ipv4, false), (&self.ipv6, true)] {
+        let sockets = [(&self.ipv4, false)].into_iter();
+        for (socket, is_ipv6) in sockets.chain(self.ipv6.as_ref().map(|socket| (socket, true))) {
             for _ in 0..most {
-                let Ok((length, from)) = receive(socket, &mut buffer) else {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                     break;
                 };
                 let message = buffer.get(..length).unwrap_or_default();
-                if let Some(heard) = from.and_then(|from| read(message, from, is_ipv6)) {
+                if let Some(heard) = read(message, from.ip(), is_ipv6) {
                     each(heard);
                 }
             }
         }
     }
-}
-
-fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<IpAddr>)> {
-    // In the guise of a UDP socket, of which the standard library reads the sender.
-    let socket: std::net::UdpSocket = socket.try_clone()?.into();
-    let (length, from) = socket.recv_from(buffer)?;
-    Ok((length, Some(from.ip())))
 }
 
 /// IPv4 sockets give the IP header along, IPv6 ones do not.
@@ -131,15 +156,17 @@ fn read(received: &[u8], from: IpAddr, is_ipv6: bool) -> Option<Heard> {
             number: u32::from_be_bytes([n0, n1, n2, n3]),
         }),
         (false, 3) | (true, 1) => {
-            let to = quoted_destination(message, is_ipv6)?;
-            Heard::Refusal { from, to, kind, code }
+            let quoted = quotation(message, is_ipv6)?;
+            Heard::Refusal(Refusal { from, quoted, kind, code })
         }
         _ => return None,
     })
 }
 
 /// A raw socket that lets only messages of these types through: a host may hear many others.
-fn open(domain: Domain, kinds: [u8; 2]) -> io::Result<Socket> {
+///
+/// In the guise of a UDP socket, of which the standard library reads the sender.
+fn open(domain: Domain, kinds: [u8; 2]) -> io::Result<UdpSocket> {
     // Classic BPF, as in `linux/filter.h`.
     const LENGTH_OF_IPV4_HEADER_TO_X: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
     const ZERO_TO_X: u16 = 0x01; // BPF_LDX | BPF_IMM
@@ -162,5 +189,5 @@ fn open(domain: Domain, kinds: [u8; 2]) -> io::Result<Socket> {
         SockFilter::new(RETURN, 0, 0, 0),
     ])?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok(socket.into())
 }

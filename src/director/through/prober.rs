@@ -7,7 +7,7 @@ use super::pings::Ping;
 use super::pump::Pump;
 use crate::dataplane::MailSender;
 use crate::director::control::Shared;
-use crate::forwarding::ProbeSources;
+use crate::forwarding::{Encapsulation, ProbeSources};
 use crate::health::ProbeFailure;
 use crate::packet::{self, Parse};
 use crate::verdict::BackendIndex;
@@ -18,8 +18,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many exchanges are remembered; each probe has one or a few.
-const MOST_EXCHANGES: usize = 16_384;
+/// How many exchanges are remembered: twice as many as all lanes have ports.
+const MOST_EXCHANGES: usize = 1 << 16;
 /// How long: the end of a connection may come late.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -29,8 +29,8 @@ pub(in crate::director) struct Way {
     pub(in crate::director) index: BackendIndex,
     /// The backend's own address.
     pub(in crate::director) address: IpAddr,
-    /// Whether its packets go through a tunnel.
-    pub(in crate::director) is_tunnel: bool,
+    /// The headers of its tunnel, if it is behind one.
+    pub(in crate::director) tunnel: Option<Encapsulation>,
 }
 
 /// A probe that is running.
@@ -41,6 +41,18 @@ pub(super) struct Session {
     /// When to begin to look for reasons; none if that has been done.
     pub(super) ask_at: Option<Instant>,
     pub(super) evidence: Evidence,
+    /// How many packets have been carried for it.
+    pub(super) carried: u64,
+    /// What its pings are remembered by.
+    pub(super) pings: Vec<Exchange>,
+}
+
+impl Session {
+    /// A probe of `vip` by this way, which looks for reasons from `ask_at` on.
+    pub(super) fn new(vip: IpAddr, way: Way, ask_at: Instant) -> Self {
+        let evidence = Evidence::default();
+        Self { vip, way, ask_at: Some(ask_at), evidence, carried: 0, pings: Vec::new() }
+    }
 }
 
 /// What an exchange is for.
@@ -91,11 +103,17 @@ impl State {
     ) {
         let now = Instant::now();
         if self.exchanges.len() >= MOST_EXCHANGES {
-            self.exchanges.retain(|_, known| now - known.seen < REMEMBERED);
+            self.exchanges.retain(|_, known| now.duration_since(known.seen) < REMEMBERED);
         }
-        if self.exchanges.len() < MOST_EXCHANGES {
-            self.exchanges.insert(exchange, Remembered { lane, index, purpose, seen: now });
+        if self.exchanges.len() >= MOST_EXCHANGES {
+            // No more than the ports of all lanes can be in use at a time: what is left is old.
+            self.exchanges.clear();
         }
+        self.exchanges.insert(exchange, Remembered { lane, index, purpose, seen: now });
+    }
+
+    fn forget(&mut self, exchange: &Exchange) {
+        self.exchanges.remove(exchange);
     }
 
     pub(super) fn recall(&self, exchange: &Exchange) -> Option<&Remembered> {
@@ -153,13 +171,16 @@ impl Prober {
         Ok(Arc::new(Self { board, shared: Arc::clone(shared), sources, home, pump }))
     }
 
-    /// Makes the first lane, so that what is not permitted is found out at once.
+    /// Makes the first lane, if there is none, so that what is not permitted is found out at once.
     pub(in crate::director) fn prepare(&self) -> io::Result<()> {
-        let lane = Lane::make(0, self.sources).map_err(explain)?;
-        let mut state = self.board.lock();
-        state.lanes.push(Some(Arc::new(lane)));
-        state.idle.push(0);
-        Ok(())
+        if !self.board.lock().lanes.is_empty() {
+            return Ok(());
+        }
+        match self.take(Instant::now()) {
+            Ok(number) => self.lane(number).map(drop),
+            // All are taken, so there are some.
+            Err(_) => Ok(()),
+        }
     }
 
     /// What takes in the frames that VIPs have answered with; for a worker.
@@ -197,7 +218,7 @@ impl Prober {
         patience: Duration,
     ) -> Result<Running<'_>, ProbeFailure> {
         let number = self.take(Instant::now() + patience)?;
-        let running = self.lane(number)?;
+        let running = self.lane(number).map_err(|error| failure(&error))?;
         let mut state = self.board.lock();
         state.count += 1;
         let count = state.count;
@@ -220,7 +241,7 @@ impl Prober {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(ProbeFailure::System(format!(
+                return Err(ProbeFailure::NotProbed(format!(
                     "all {MOST_LANES} lanes for probes through VIPs are taken: fewer backends, \
                      longer intervals or shorter timeouts would free some"
                 )));
@@ -231,7 +252,7 @@ impl Prober {
     }
 
     /// The lane that has been taken, made without the lock if it is a new one: workers need that.
-    fn lane(&self, number: usize) -> Result<Running<'_>, ProbeFailure> {
+    fn lane(&self, number: usize) -> io::Result<Running<'_>> {
         let known = self.board.lock().lanes.get(number).cloned().flatten();
         if let Some(lane) = known {
             return Ok(Running { prober: self, lane });
@@ -248,7 +269,7 @@ impl Prober {
             Err(error) => {
                 // The next one tries again.
                 state.idle.push(number);
-                Err(failure(&explain(error)))
+                Err(explain(error))
             }
         }
     }
@@ -261,18 +282,20 @@ pub(super) struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// What has been found out about this probe's way.
-    pub(super) fn evidence(&self) -> Evidence {
+    /// What has been found out about this probe's way, and how many packets went it.
+    pub(super) fn findings(&self) -> (Evidence, u64) {
         let state = self.prober.board.lock();
         let session = state.sessions.get(&self.lane.number);
-        session.map(|(_, session)| session.evidence.clone()).unwrap_or_default()
+        session.map(|(_, session)| (session.evidence.clone(), session.carried)).unwrap_or_default()
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut state = self.prober.board.lock();
-        state.sessions.remove(&self.lane.number);
+        if let Some((_, session)) = state.sessions.remove(&self.lane.number) {
+            session.pings.iter().for_each(|ping| state.forget(ping));
+        }
         state.idle.push(self.lane.number);
         drop(state);
         self.prober.board.freed.notify_one();
@@ -288,6 +311,9 @@ fn explain(error: io::Error) -> io::Error {
         io::ErrorKind::NotFound => {
             "/dev/net/tun has to be there, or probe the backends' own addresses"
         }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "/proc/sys/net has to be writable, or probe the backends' own addresses"
+        }
         _ => return error,
     };
     let text = format!("probing through the VIP takes a network namespace: {error}; {remedy}");
@@ -297,6 +323,6 @@ fn explain(error: io::Error) -> io::Error {
 fn failure(error: &io::Error) -> ProbeFailure {
     match error.kind() {
         io::ErrorKind::PermissionDenied => ProbeFailure::NotPermitted(error.to_string()),
-        _ => ProbeFailure::System(error.to_string()),
+        _ => ProbeFailure::NotProbed(error.to_string()),
     }
 }

@@ -24,6 +24,9 @@ const BUFFER_LENGTH: usize = 2048;
 /// How many packets of one lane, and messages of one socket, are taken before the others' turn.
 const AT_ONCE: usize = 64;
 
+/// How soon to wait again when waiting has failed.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// The running thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -87,8 +90,8 @@ impl Work {
             let lanes = self.board.lock().lanes();
             let due = self.board.lock().next_due();
             if self.wait(&lanes, due).is_err() {
-                // Nothing here can be of use any more; probes time out, and say so.
-                return;
+                // For want of memory, which may pass.
+                std::thread::sleep(RETRY);
             }
             self.waker.clear();
             for lane in &lanes {
@@ -148,10 +151,10 @@ impl Work {
                         state.heard(ping, lane, number);
                     }
                 }
-                Heard::Refusal { from, to, kind, code } => {
+                Heard::Refusal(refusal) => {
                     for (_, session) in state.sessions.values_mut() {
-                        if session.way.address == to && from == to {
-                            session.evidence.refused = Some((kind, code));
+                        if refusal.is_about(&session.way) {
+                            session.evidence.refused = Some((refusal.kind, refusal.code));
                         }
                     }
                 }
@@ -173,13 +176,16 @@ impl Work {
             }
         }
         for (lane, number, way, vip) in due {
-            let inside = way.is_tunnel.then_some((Ping::Tunnel, way.address));
+            let inside = way.tunnel.map(|_| (Ping::Tunnel, way.address));
             for (ping, to) in
                 [(Ping::Vip, vip), (Ping::Plain, way.address)].into_iter().chain(inside)
             {
                 self.sequence = self.sequence.wrapping_add(1);
                 let exchange = exchange(to, self.sequence);
                 state.remember(exchange, lane, way.index, Purpose::Ping(ping, number));
+                if let Some((_, session)) = state.sessions.get_mut(&lane) {
+                    session.pings.push(exchange);
+                }
                 pings.push((ping, to, way.index, self.sequence));
             }
         }
@@ -220,6 +226,9 @@ fn backend(
     }
     let (number, index) = session?;
     state.remember(exchange, lane, index, Purpose::Probe(number));
+    if let Some((_, session)) = state.sessions.get_mut(&lane) {
+        session.carried += 1;
+    }
     Some(index)
 }
 
@@ -241,14 +250,13 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evidence::Evidence;
     use super::super::prober::{Session, Way};
     use super::*;
 
     fn session(slot: usize) -> Session {
         let address = IpAddr::from([10, 0, 0, slot as u8]);
-        let way = Way { index: BackendIndex::new(slot, 0), address, is_tunnel: false };
-        Session { vip: address, way, ask_at: None, evidence: Evidence::default() }
+        let way = Way { index: BackendIndex::new(slot, 0), address, tunnel: None };
+        Session::new(address, way, Instant::now())
     }
 
     /// A port is soon used again, and what was sent from it went to another backend.

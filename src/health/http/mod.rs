@@ -145,7 +145,9 @@ impl Http {
         let name = parsed.ok_or_else(|| ParseError::new("header name", name, expected))?;
         let parsed = HeaderValue::try_from(value);
         let expected = "visible characters, spaces and tabs";
-        let value = parsed.map_err(|_| ParseError::new("header value", value, expected))?;
+        let mut value = parsed.map_err(|_| ParseError::new("header value", value, expected))?;
+        // It may be a password, which is not to be seen in a log.
+        value.set_sensitive(true);
         self.headers.insert(name, value);
         Ok(self)
     }

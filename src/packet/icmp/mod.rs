@@ -14,7 +14,7 @@ pub use echo::answer_echo;
 pub use error::{ErrorKind, longest_quote, may_be_answered, room_for_error, write_error};
 pub use feedback::{TunnelFeedback, claims_too_little, tunnel_feedback};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
-pub(crate) use quote::quoted_destination;
+pub(crate) use quote::{Quotation, quotation};
 pub use token_bucket::TokenBucket;
 
 use crate::flow::{Fragment, PacketInfo, PacketKind, Protocol};

@@ -59,10 +59,24 @@ impl<'a> Quoted<'a> {
     }
 }
 
-/// Whom the packet was for that an ICMP or ICMPv6 error is about, given from its type on.
+/// What an ICMP error says of the packet that it is about.
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
-pub(crate) fn quoted_destination(message: &[u8], is_ipv6: bool) -> Option<IpAddr> {
-    Quoted::read(message.get(super::HEADER..)?, is_ipv6).map(|quoted| quoted.destination)
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Quotation {
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) destination_port: Option<u16>,
+}
+
+/// Reads the packet that an ICMP or ICMPv6 error is about, given from its type on.
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub(crate) fn quotation(message: &[u8], is_ipv6: bool) -> Option<Quotation> {
+    let quoted = Quoted::read(message.get(super::HEADER..)?, is_ipv6)?;
+    Some(Quotation {
+        destination: quoted.destination,
+        protocol: quoted.protocol,
+        destination_port: quoted.ports().map(|(_, to)| to),
+    })
 }
 
 impl Quote {
