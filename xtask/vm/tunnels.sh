@@ -64,7 +64,7 @@ try gue1-over-ipv6 fd01::11,mode=gue1:6080
 # Probes through the VIP: the kernel's own refusal of what no tunnel takes, and its silence about a missing VIP.
 says() { # WHAT, since this was last called
   for _ in $(seq 60); do grep -q "$1" log.probes && break; sleep 0.25; done
-  grep -q "$1" log.probes; ok $? "probes: $1"
+  grep -q "$1" log.probes; ok $? "probes: $1, in: $(grep -m1 "$1" log.probes)"
   : > log.probes
 }
 ip netns exec dir ./simple_vip --interface eth0 --vip $VIP --tunnel-source 10.0.0.10 \
@@ -73,7 +73,7 @@ director=$!
 says "XDP"
 ip netns exec cl timeout 20 python3 ./upload.py send $VIP 80 100000; ok $? "probes: upload"
 ip -n b1 link set tunl0 down
-says "tunnel not decapsulated: 10.1.0.11 refuses"
+says "tunnel not decapsulated"
 ip -n b1 link set tunl0 up
 says "backend 10.1.0.11 takes traffic"
 ip -n b1 addr del $VIP/32 dev lo
