@@ -14,10 +14,11 @@ use crate::packet::icmp::{TokenBucket, claims_too_little};
 use crate::packet::{self, Parse, Parsed};
 use crate::verdict::{AnswerKind, DropReason, Verdict};
 use arrayvec::ArrayVec;
+use std::fmt;
 use std::sync::Arc;
 
 /// How much a worker remembers, and how often it speaks for itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PipelineOptions {
     /// What is remembered of fragmented datagrams.
     pub fragments: FragmentLimits,
@@ -27,6 +28,17 @@ pub struct PipelineOptions {
     pub errors_at_once: u32,
     /// Keys what is remembered, so that nobody can aim at it. Any secret value will do.
     pub secret: [u8; 16],
+}
+
+impl fmt::Debug for PipelineOptions {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineOptions")
+            .field("fragments", &self.fragments)
+            .field("errors_per_second", &self.errors_per_second)
+            .field("errors_at_once", &self.errors_at_once)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for PipelineOptions {

@@ -19,7 +19,7 @@
 //! Threads: one worker for each queue, one that follows routes and neighbours, one that listens to
 //! what routers say about tunnels, if there are any, one that watches who else claims the VIPs, and those
 //! of the health runner. Whatever they find out goes through one lock to the
-//! [`Planner`](crate::dataplane::Planner) and comes out as one new [`Snapshot`](crate::dataplane::Snapshot); workers take no lock.
+//! [`Planner`](crate::dataplane::Planner) and comes out as one new [`Snapshot`](crate::dataplane::Snapshot); workers take no lock for a packet of a client's.
 //!
 //! Everything happens in the network namespace of the thread that calls [`DirectorBuilder::start`].
 

@@ -95,7 +95,7 @@ fn every_key_has_its_effect() {
     assert_eq!(monitor.port_for(&service.key).unwrap().get(), 8443);
     assert_eq!(monitor.path.as_deref(), Some("/health?full=1"));
     assert_eq!(monitor.host.as_deref(), Some("www.example.com"));
-    assert_eq!(monitor.method.as_deref(), Some("HEAD"));
+    assert_eq!(monitor.method.as_deref(), Some("GET"));
     assert_eq!(monitor.status, Some(200..=399));
     assert_eq!(monitor.body.as_deref(), Some("ok"));
     assert_eq!(monitor.through(), Through::Vip);

@@ -134,6 +134,9 @@ impl Examine for Monitor {
         if self.method.as_deref().is_some_and(|method| !token(method)) {
             keys.problem("method", "letters alone, as in \"GET\" or \"HEAD\"");
         }
+        if self.body.is_some() && self.method.as_deref() == Some("HEAD") {
+            keys.problem("body", "does not go with HEAD, whose responses have none");
+        }
         if self.kind == MonitorKind::Neighbour && self.through == Some(Through::Vip) {
             keys.problem("through", "backend: a neighbour is found by its own address");
         }

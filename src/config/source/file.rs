@@ -5,6 +5,7 @@ use super::watch::{Touch, Watch};
 use super::{Config, ConfigSource, SourceError};
 use crate::config::file::{ConfigFile, Dataplane};
 use crate::error::{ConfigError, ConfigProblem};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,6 @@ const PATROL: Duration = Duration::from_millis(500);
 /// are met while a file is written; the configuration in force stays.
 ///
 /// What `[dataplane]` says is set at start: a change of it is refused.
-#[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
     watch: Watch,
@@ -41,6 +41,13 @@ pub struct FileSource {
     settled: bool,
     /// Whether somebody has begun to write it, and not closed it as far as is known.
     is_open: bool,
+}
+
+impl fmt::Debug for FileSource {
+    /// Without the content, which may have a hash key in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSource").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl FileSource {
