@@ -4,9 +4,10 @@
 //! sockets hear them beside the kernel, so nothing is taken from the host.
 
 use super::control::Shared;
+use super::icmp_socket;
 use crate::dataplane::neighbour::join;
 use crate::packet::icmp::{TunnelFeedback, tunnel_feedback};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Socket};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,8 @@ const MOST: usize = 1024;
 const BUFFER_LENGTH: usize = 2048;
 
 /// ICMP "destination unreachable" (RFC 792) and ICMPv6 "packet too big" (RFC 4443 section 3.2).
-const UNREACHABLE: u32 = 3;
-const PACKET_TOO_BIG: u32 = 2;
+const UNREACHABLE: u8 = 3;
+const PACKET_TOO_BIG: u8 = 2;
 
 /// The listening thread; it ends when this is dropped.
 #[derive(Debug)]
@@ -35,15 +36,11 @@ pub(super) struct FeedbackListener {
 impl FeedbackListener {
     /// Opens the sockets in the network namespace of the calling thread, and listens.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        // A host without IPv6 has no tunnels over it.
-        let ipv6 = match open(Domain::IPV6) {
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
-            opened => Some(opened?),
-        };
-        let sockets: Vec<_> = [(open(Domain::IPV4)?, false)]
-            .into_iter()
-            .chain(ipv6.map(|socket| (socket, true)))
-            .collect();
+        let ipv4 = icmp_socket::open(Domain::IPV4, [UNREACHABLE; 2])?;
+        let ipv6 = icmp_socket::open(Domain::IPV6, [PACKET_TOO_BIG; 2])?;
+        let sockets = [(ipv4, false), (ipv6, true)];
+        let sockets: Vec<_> =
+            sockets.into_iter().filter_map(|(socket, v6)| Some((socket?, v6))).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, shared) = (Arc::clone(&stop), Arc::clone(shared));
         let listen = move || {
@@ -80,7 +77,7 @@ fn hear(sockets: &[(Socket, bool)]) -> Vec<TunnelFeedback> {
             };
             idle = false;
             let message = buffer.get(..length).unwrap_or_default();
-            let feedback = icmp_message(message, is_ipv6)
+            let feedback = icmp_socket::message(message, is_ipv6)
                 .and_then(|message| tunnel_feedback(message, is_ipv6));
             if let Some(feedback) = feedback
                 && heard.len() < MOST
@@ -94,38 +91,4 @@ fn hear(sockets: &[(Socket, bool)]) -> Vec<TunnelFeedback> {
         }
     }
     heard
-}
-
-/// IPv4 sockets give the IP header along, IPv6 ones do not.
-fn icmp_message(received: &[u8], is_ipv6: bool) -> Option<&[u8]> {
-    if is_ipv6 {
-        return Some(received);
-    }
-    let header_length = usize::from(received.first()? & 0x0f) * 4;
-    received.get(header_length..)
-}
-
-/// A raw socket that lets only the messages of interest through: a host may hear many others.
-fn open(domain: Domain) -> io::Result<Socket> {
-    // Classic BPF, as in `linux/filter.h`.
-    const LENGTH_OF_IPV4_HEADER_TO_X: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
-    const ZERO_TO_X: u16 = 0x01; // BPF_LDX | BPF_IMM
-    const LOAD_BYTE_AT_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
-    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-
-    let (protocol, to_x, kind) = match domain {
-        Domain::IPV4 => (Protocol::ICMPV4, LENGTH_OF_IPV4_HEADER_TO_X, UNREACHABLE),
-        _ => (Protocol::ICMPV6, ZERO_TO_X, PACKET_TOO_BIG),
-    };
-    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-    socket.attach_filter(&[
-        SockFilter::new(to_x, 0, 0, 0),
-        SockFilter::new(LOAD_BYTE_AT_X, 0, 0, 0),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, kind),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-        SockFilter::new(RETURN, 0, 0, 0),
-    ])?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }

@@ -34,6 +34,7 @@ mod drain;
 mod error;
 mod feedback;
 mod health;
+mod icmp_socket;
 mod source;
 mod status;
 mod through;

@@ -2,13 +2,14 @@
 
 use super::exchange::Exchange;
 use super::prober::Way;
+use crate::director::icmp_socket;
 use crate::flow::Protocol;
 use crate::forwarding::Encapsulation;
 use crate::packet::icmp::{Quotation, quotation};
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, PacketBuilder,
 };
-use socket2::{Domain, Protocol as SocketProtocol, SockFilter, Socket, Type};
+use socket2::Domain;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -90,22 +91,21 @@ impl Refusal {
 /// and take nothing from it.
 #[derive(Debug)]
 pub(super) struct Ears {
-    ipv4: UdpSocket,
-    /// None on a host without IPv6.
+    ipv4: Option<UdpSocket>,
     ipv6: Option<UdpSocket>,
 }
 
 impl Ears {
     pub(super) fn open() -> io::Result<Self> {
-        let ipv6 = match open(Domain::IPV6, [129, 1]) {
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
-            opened => Some(opened?),
-        };
-        Ok(Self { ipv4: open(Domain::IPV4, [0, 3])?, ipv6 })
+        // In the guise of UDP sockets, of which the standard library reads the sender.
+        Ok(Self {
+            ipv4: icmp_socket::open(Domain::IPV4, [0, 3])?.map(Into::into),
+            ipv6: icmp_socket::open(Domain::IPV6, [129, 1])?.map(Into::into),
+        })
     }
 
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [self.ipv4.as_fd()].into_iter().chain(self.ipv6.as_ref().map(AsFd::as_fd))
+        self.ipv4.iter().chain(&self.ipv6).map(AsFd::as_fd)
     }
 
     /// Sends a ping by the host's own routes. One that cannot be sent is one that is not answered.
@@ -114,22 +114,24 @@ impl Ears {
         let (socket, bytes) = match to {
             IpAddr::V4(_) => {
                 let kind = Icmpv4Type::EchoRequest(echo);
-                (Some(&self.ipv4), Icmpv4Header::with_checksum(kind, &[]).to_bytes().to_vec())
+                (&self.ipv4, Icmpv4Header::with_checksum(kind, &[]).to_bytes().to_vec())
             }
             // The kernel fills in the checksum (RFC 3542 section 3.1).
             IpAddr::V6(_) => {
                 let kind = Icmpv6Type::EchoRequest(echo);
-                (self.ipv6.as_ref(), Icmpv6Header::new(kind).to_bytes().to_vec())
+                (&self.ipv6, Icmpv6Header::new(kind).to_bytes().to_vec())
             }
         };
-        let _ = socket.map(|socket| socket.send_to(&bytes, SocketAddr::new(to, 0)));
+        let _ = socket.as_ref().map(|socket| socket.send_to(&bytes, SocketAddr::new(to, 0)));
     }
 
     /// Gives what has been heard to `each`, at most so many messages.
     pub(super) fn hear(&self, most: usize, mut each: impl FnMut(Heard)) {
         let mut buffer = [0; BUFFER_LENGTH];
-        let sockets = [(&self.ipv4, false)].into_iter();
-        for (socket, is_ipv6) in sockets.chain(self.ipv6.as_ref().map(|socket| (socket, true))) {
+        for (socket, is_ipv6) in [(&self.ipv4, false), (&self.ipv6, true)] {
+            let Some(socket) = socket else {
+                continue;
+            };
             for _ in 0..most {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                     break;
@@ -143,12 +145,8 @@ impl Ears {
     }
 }
 
-/// IPv4 sockets give the IP header along, IPv6 ones do not.
 fn read(received: &[u8], from: IpAddr, is_ipv6: bool) -> Option<Heard> {
-    let message = match is_ipv6 {
-        true => received,
-        false => received.get(usize::from(received.first()? & 0x0f) * 4..)?,
-    };
+    let message = icmp_socket::message(received, is_ipv6)?;
     let &[kind, code, _, _, n0, n1, n2, n3] = message.first_chunk()?;
     Some(match (is_ipv6, kind) {
         (false, 0) | (true, 129) => Heard::Answer(Exchange {
@@ -161,33 +159,4 @@ fn read(received: &[u8], from: IpAddr, is_ipv6: bool) -> Option<Heard> {
         }
         _ => return None,
     })
-}
-
-/// A raw socket that lets only messages of these types through: a host may hear many others.
-///
-/// In the guise of a UDP socket, of which the standard library reads the sender.
-fn open(domain: Domain, kinds: [u8; 2]) -> io::Result<UdpSocket> {
-    // Classic BPF, as in `linux/filter.h`.
-    const LENGTH_OF_IPV4_HEADER_TO_X: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
-    const ZERO_TO_X: u16 = 0x01; // BPF_LDX | BPF_IMM
-    const LOAD_BYTE_AT_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
-    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-
-    let (protocol, to_x) = match domain {
-        Domain::IPV4 => (SocketProtocol::ICMPV4, LENGTH_OF_IPV4_HEADER_TO_X),
-        _ => (SocketProtocol::ICMPV6, ZERO_TO_X),
-    };
-    let [one, other] = kinds;
-    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-    socket.attach_filter(&[
-        SockFilter::new(to_x, 0, 0, 0),
-        SockFilter::new(LOAD_BYTE_AT_X, 0, 0, 0),
-        SockFilter::new(JUMP_IF_EQUAL, 1, 0, one.into()),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, other.into()),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-        SockFilter::new(RETURN, 0, 0, 0),
-    ])?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
