@@ -108,7 +108,7 @@ fn a_drain_waits_for_the_connections_there_are() {
     let key: VipKey = format!("{vip}/tcp").parse().unwrap();
     let times = FlowTimes { closing: Duration::from_millis(300), ..FlowTimes::default() };
     let director = start(&lab, |builder| {
-        builder.balancer(move || remembering().times(&times)).service(service(vip, &lab.backends))
+        builder.balancer(remembering).service(service(vip, &lab.backends).times(times))
     });
     let open = || HttpConnection::open(vip, TIMEOUT).unwrap();
     let mut connections: Vec<_> = lab.client.enter(|| (0..30).map(|_| open()).collect());

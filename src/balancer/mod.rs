@@ -36,5 +36,5 @@ pub use flow_table::{FlowKey, FlowRecord, FlowTable, Found, Inserted, Lifetimes,
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
 pub use remember::FlowBalancer;
-pub use service::{Echo, Scope, VipKey, VirtualService, WhenAllDown};
-pub use table::{Lookup, Service, ServiceTable};
+pub use service::{Echo, Persistence, Scope, VipKey, VirtualService, WhenAllDown};
+pub use table::{Keeping, Lookup, Service, ServiceTable};

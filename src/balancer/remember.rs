@@ -1,9 +1,7 @@
 //! Deciding a flow once.
 
 use super::assign::{Assignment, Balancer, find};
-use super::flow_table::{
-    CapacityError, FlowCounts, FlowKey, FlowTable, FlowTimes, Found, Lifetimes, Signal,
-};
+use super::flow_table::{CapacityError, FlowCounts, FlowKey, FlowTable, Found, Signal};
 use super::table::{Service, ServiceTable};
 use crate::flow::{Fragment, HashKey, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
@@ -19,12 +17,12 @@ const SETS_WHEN_IDLE: usize = 16_384;
 /// leaves that backend able to serve.
 ///
 /// New flows are decided by the service's selector. A backend that takes no new flows (draining, or
-/// with a weight of zero) keeps the ones it has; one that is down, unreachable or disabled does not.
+/// with a weight of zero) keeps the ones it has; one that is unreachable or disabled does not, and one
+/// that is ill as the service's [`Persistence`](super::Persistence) says.
 /// Flows that find no place in the table are served by hashing alone.
 #[derive(Debug)]
 pub struct FlowBalancer {
     table: FlowTable,
-    lives: Lifetimes,
 }
 
 impl FlowBalancer {
@@ -36,17 +34,7 @@ impl FlowBalancer {
     ///
     /// A number of entries that no table can have.
     pub fn new(entries: usize, slots: usize, secret: HashKey) -> Result<Self, CapacityError> {
-        Ok(Self {
-            table: FlowTable::new(entries, slots, secret, Timestamp::default())?,
-            lives: Lifetimes::from(&FlowTimes::default()),
-        })
-    }
-
-    /// Sets how long flows are remembered that are no longer heard of.
-    #[must_use]
-    pub fn times(mut self, times: &FlowTimes) -> Self {
-        self.lives = Lifetimes::from(times);
-        self
+        Ok(Self { table: FlowTable::new(entries, slots, secret, Timestamp::default())? })
     }
 
     /// How many flows there are and were not.
@@ -63,21 +51,23 @@ impl FlowBalancer {
         key: FlowKey,
         now: Timestamp,
     ) -> Assignment {
-        let keeps = |index| services.keeps(index);
+        let protocol = packet.flow.protocol;
+        let keeps = |index| services.keeps(index, protocol);
         let signal = Signal::of(packet);
         // A later fragment does not tell its flow; it is followed, or hashed by its addresses.
-        let is_part = packet.fragment == Fragment::Later;
-        if !is_part
-            && let Found::Known(index, _) = self.table.lookup(key, signal, &self.lives, now, keeps)
+        let lives = service.lives().filter(|_| packet.fragment != Fragment::Later);
+        if let Some(lives) = lives
+            && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
             return Assignment::Backend(index);
         }
         let Some(chosen) = service.select(service.hash(packet)) else {
             return Assignment::Drop(DropReason::NoBackend);
         };
-        if !is_part {
-            // Refused or not: it is served.
-            self.table.insert(key, chosen, signal, &self.lives, now, keeps);
+        if let Some(lives) = lives {
+            // Refused or not: it is served. Others in its way may be of another protocol.
+            let usable = |index| services.keeps_any(index);
+            self.table.insert(key, chosen, signal, lives, now, usable);
         }
         Assignment::Backend(chosen)
     }
@@ -133,7 +123,7 @@ impl Balancer for FlowBalancer {
             return;
         }
         let sets = if is_idle { SETS_WHEN_IDLE } else { SETS_A_BATCH };
-        self.table.sweep(now, sets, |index| services.keeps(index));
+        self.table.sweep(now, sets, |index| services.keeps_any(index));
     }
 
     fn flows(&self, backend: BackendIndex) -> u64 {
@@ -144,7 +134,7 @@ impl Balancer for FlowBalancer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balancer::{Backend, HashBalancer, RealServer, Rendezvous, VirtualService};
+    use crate::balancer::{Backend, HashBalancer, Keeping, RealServer, Rendezvous, VirtualService};
     use crate::flow::{FiveTuple, Protocol, TcpFlags};
     use std::sync::Arc;
 
@@ -156,13 +146,14 @@ mod tests {
 
     /// A service whose backends in these slots take new flows, where those in `keeping` keep theirs.
     fn table(taking: &[usize], keeping: &[usize]) -> ServiceTable {
-        let service = VirtualService::new("10.0.0.100:80/tcp".parse().unwrap()).policy(Rendezvous);
+        let service = VirtualService::new("10.0.0.100".parse().unwrap()).policy(Rendezvous);
         let backend = |slot: &usize| -> (Arc<dyn Backend>, BackendIndex) {
             let server = RealServer::new([10, 0, 0, *slot as u8].into());
             (Arc::new(server), index(*slot))
         };
         let built = Service::build(&service, taking.iter().map(backend));
-        let keeping: Vec<_> = keeping.iter().map(|slot| index(*slot)).collect();
+        let keeping: Vec<_> =
+            keeping.iter().map(|slot| (index(*slot), Keeping::Everything)).collect();
         ServiceTable::new(vec![Arc::new(built)]).keeping(&keeping)
     }
 
@@ -221,6 +212,40 @@ mod tests {
             assert!(if *before == 2 { *now == 2 } else { [3, 4].contains(now) });
         }
         assert_eq!(decide(&mut balancer, &table(&[5], &[2, 3, 4, 5]), ACK, 4), moved);
+    }
+
+    #[test]
+    fn a_backend_that_keeps_connections_alone_loses_other_flows() {
+        let mut balancer = balancer();
+        let (before, after) = (table(&[1], &[1, 2]), table(&[2], &[2]));
+        let after =
+            after.keeping(&[(index(1), Keeping::Connections), (index(2), Keeping::Everything)]);
+        for (protocol, expected) in [(Protocol::TCP, 1), (Protocol::UDP, 2)] {
+            let mut packet = packet(7, ACK);
+            packet.flow.protocol = protocol;
+            let go = |balancer: &mut FlowBalancer, services: &ServiceTable| {
+                balancer.assign(services, &packet, Timestamp(0))
+            };
+            assert_eq!(go(&mut balancer, &before), Assignment::Backend(index(1)));
+            assert_eq!(go(&mut balancer, &after), Assignment::Backend(index(expected)));
+        }
+    }
+
+    #[test]
+    fn a_sessionless_service_is_hashed_and_not_remembered() {
+        let mut balancer = balancer();
+        let of = |slot: usize| {
+            let service = VirtualService::new("10.0.0.100".parse().unwrap()).sessionless();
+            let backend: Arc<dyn Backend> = Arc::new(RealServer::new([10, 0, 0, 1].into()));
+            let built = Service::build(&service, [(backend, index(slot))]);
+            let keeping = [1, 2].map(|slot| (index(slot), Keeping::Everything));
+            ServiceTable::new(vec![Arc::new(built)]).keeping(&keeping)
+        };
+        for slot in [1, 2] {
+            let all = decide(&mut balancer, &of(slot), ACK, 0);
+            assert!(all.iter().all(|chosen| *chosen == slot));
+        }
+        assert_eq!(balancer.counts(), FlowCounts::default());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Virtual services: what is balanced, among whom, and how.
 
 use super::backend::Backend;
+use super::flow_table::FlowTimes;
 use super::policy::{Maglev, Policy};
 use crate::error::ParseError;
 use crate::flow::{HashInput, HashKey, Protocol};
@@ -163,6 +164,29 @@ impl WhenAllDown {
     }
 }
 
+/// What becomes of the flows of a backend that its monitor finds ill. Those of one that cannot be reached,
+/// is disabled or is gone go elsewhere in any case.
+///
+/// The names are those of Google's passthrough load balancers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub enum Persistence {
+    /// Connections of TCP and SCTP stay: whatever the monitor says, elsewhere they would be reset. Flows
+    /// of other protocols go elsewhere.
+    #[default]
+    Default,
+    /// All flows go elsewhere, where TCP connections are reset at once.
+    Never,
+    /// All flows stay.
+    Always,
+}
+
+named!(
+    Persistence,
+    "persistence on unhealthy backends",
+    "default, never or always",
+    ["default" => Default, "never" => Never, "always" => Always]
+);
+
 /// A virtual service as the embedder configures it.
 #[derive(Clone, Debug)]
 pub struct VirtualService {
@@ -179,6 +203,13 @@ pub struct VirtualService {
     pub echo: Echo,
     /// What becomes of packets while no backend may take new flows.
     pub when_all_down: WhenAllDown,
+    /// Whether every packet is decided by hashing alone, also by a balancer that remembers flows
+    /// (NetScaler's sessionless mode).
+    pub sessionless: bool,
+    /// What becomes of the flows of ill backends, where flows are remembered.
+    pub persistence: Persistence,
+    /// How long flows are remembered.
+    pub times: FlowTimes,
     /// The real servers.
     pub backends: Vec<Arc<dyn Backend>>,
 }
@@ -193,6 +224,9 @@ impl VirtualService {
             policy: Arc::new(Maglev::default()),
             echo: Echo::default(),
             when_all_down: WhenAllDown::default(),
+            sessionless: false,
+            persistence: Persistence::default(),
+            times: FlowTimes::default(),
             backends: Vec::new(),
         }
     }
@@ -238,6 +272,27 @@ impl VirtualService {
     #[must_use]
     pub fn when_all_down(mut self, what: WhenAllDown) -> Self {
         self.when_all_down = what;
+        self
+    }
+
+    /// Has every packet decided by hashing alone.
+    #[must_use]
+    pub fn sessionless(mut self) -> Self {
+        self.sessionless = true;
+        self
+    }
+
+    /// Sets what becomes of the flows of ill backends.
+    #[must_use]
+    pub fn persistence(mut self, persistence: Persistence) -> Self {
+        self.persistence = persistence;
+        self
+    }
+
+    /// Sets how long flows are remembered.
+    #[must_use]
+    pub fn times(mut self, times: FlowTimes) -> Self {
+        self.times = times;
         self
     }
 

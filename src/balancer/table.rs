@@ -1,5 +1,6 @@
 //! The services of one snapshot, and the look-up that finds a packet's.
 
+use super::flow_table::Lifetimes;
 use super::policy::{Candidate, Selector};
 use super::service::{Echo, Scope, VipKey, VirtualService};
 use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo, PacketKind, Protocol};
@@ -17,6 +18,8 @@ pub struct Service {
     hash_input: HashInput,
     hash_key: HashKey,
     echo: Echo,
+    /// None where flows are not remembered.
+    lives: Option<Lifetimes>,
     selector: Box<dyn Selector>,
     /// The backend behind each position that the selector can answer with.
     members: Box<[BackendIndex]>,
@@ -42,6 +45,7 @@ impl Service {
             hash_input: service.hash_input,
             hash_key: service.hash_key,
             echo: service.echo,
+            lives: (!service.sessionless).then(|| Lifetimes::from(&service.times)),
             selector: service.policy.build(&candidates),
             members: eligible.iter().map(|(_, index)| *index).collect(),
         }
@@ -50,6 +54,12 @@ impl Service {
     /// What names the service.
     pub fn key(&self) -> VipKey {
         self.key
+    }
+
+    /// How long its flows are remembered; none where they are not.
+    #[inline]
+    pub(super) fn lives(&self) -> Option<&Lifetimes> {
+        self.lives.as_ref()
     }
 
     /// The backends that may take new flows, sorted by their ids.
@@ -87,6 +97,17 @@ impl Service {
     }
 }
 
+/// Which of the flows it has a backend keeps, where flows are remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeping {
+    /// None.
+    Nothing,
+    /// Connections: TCP and SCTP.
+    Connections,
+    /// All of them.
+    Everything,
+}
+
 /// What the look-up of a packet's destination found.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
@@ -119,8 +140,8 @@ pub struct ServiceTable {
     by_port: HashSet<(u32, Protocol), FixedState>,
     /// By VIP's number, what becomes of echo requests, and the service to forward them to.
     echo: Vec<(Echo, u32)>,
-    /// By slot, the backends that keep the flows they have.
-    keeping: Box<[Option<BackendIndex>]>,
+    /// By slot, the backends that keep flows they have.
+    keeping: Box<[(BackendIndex, Keeping)]>,
 }
 
 /// All VIP prefixes of one length and family.
@@ -168,25 +189,45 @@ impl ServiceTable {
         table
     }
 
-    /// Sets which backends keep the flows they have, whether or not they take new ones: for balancers
-    /// that remember flows.
+    /// Sets which backends keep flows they have, whether or not they take new ones: for balancers that
+    /// remember flows. One that is not named keeps nothing; of one that is named twice the last counts.
     #[must_use]
-    pub fn keeping(mut self, backends: &[BackendIndex]) -> Self {
-        let slots = backends.iter().map(|index| index.slot() + 1).max().unwrap_or_default();
-        let mut keeping = vec![None; slots].into_boxed_slice();
-        for index in backends {
-            if let Some(slot) = keeping.get_mut(index.slot()) {
-                *slot = Some(*index);
+    pub fn keeping(mut self, backends: &[(BackendIndex, Keeping)]) -> Self {
+        let slots = backends.iter().map(|(index, _)| index.slot() + 1).max().unwrap_or_default();
+        let nobody = (BackendIndex::new(0, 0), Keeping::Nothing);
+        let mut keeping = vec![nobody; slots].into_boxed_slice();
+        for backend in backends {
+            if let Some(slot) = keeping.get_mut(backend.0.slot()) {
+                *slot = *backend;
             }
         }
         self.keeping = keeping;
         self
     }
 
-    /// Whether a backend keeps the flows it has. An index that is out of date does not.
+    /// Which flows a backend keeps. An index that is out of date keeps nothing.
     #[inline]
-    pub fn keeps(&self, index: BackendIndex) -> bool {
-        self.keeping.get(index.slot()).copied().flatten() == Some(index)
+    fn kept(&self, index: BackendIndex) -> Keeping {
+        match self.keeping.get(index.slot()) {
+            Some((current, keeping)) if *current == index => *keeping,
+            _ => Keeping::Nothing,
+        }
+    }
+
+    /// Whether a backend keeps the flows of this protocol that it has.
+    #[inline]
+    pub fn keeps(&self, index: BackendIndex, protocol: Protocol) -> bool {
+        match self.kept(index) {
+            Keeping::Nothing => false,
+            Keeping::Connections => matches!(protocol, Protocol::TCP | Protocol::SCTP),
+            Keeping::Everything => true,
+        }
+    }
+
+    /// Whether a backend keeps any flows.
+    #[inline]
+    pub fn keeps_any(&self, index: BackendIndex) -> bool {
+        self.kept(index) != Keeping::Nothing
     }
 
     /// The services, in the order they were given.

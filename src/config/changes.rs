@@ -72,7 +72,8 @@ fn is_other_way(a: &ServiceConfig, b: &ServiceConfig) -> bool {
         let service = &bound.service;
         let monitor = bound.monitor.as_ref().map(|monitor| (monitor.policy, monitor.through));
         let resort = service.when_all_down.as_str();
-        (service.hash_input, service.hash_key, service.echo, resort, monitor)
+        let flows = (service.sessionless, service.persistence, service.times);
+        (service.hash_input, service.hash_key, service.echo, resort, flows, monitor)
     };
     let (a_policy, b_policy) = (&a.service.policy, &b.service.policy);
     let same_policy = Arc::ptr_eq(a_policy, b_policy)

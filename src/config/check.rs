@@ -17,7 +17,7 @@ const MAX_BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 ///
 /// Every problem found: duplicate services or backends, addresses that cannot be a VIP or a
 /// backend, backends that are a VIP or the director itself, tunnels and DSCP values that cannot work,
-/// intervals and timeouts that cannot be kept, more than the limits allow.
+/// intervals and timeouts that cannot be kept, flows that are remembered for no time, more than the limits allow.
 pub fn check(config: &Config, host: &Host, limits: &Limits) -> Result<(), ConfigError> {
     match problems(config, Some(host), limits) {
         problems if problems.is_empty() => Ok(()),
@@ -46,6 +46,8 @@ fn problems(config: &Config, host: Option<&Host>, limits: &Limits) -> Vec<Config
         check.vip(&service.key);
         check.backends(service);
         check.forwarding(service);
+        let times = service.times.problems(&format!("{}: times: ", path(&service.key)));
+        check.problems.extend(times);
         if let Some(monitor) = &bound.monitor {
             let prefix = format!("{}: monitor: ", path(&service.key));
             check.problems.extend(monitor.policy.problems(&prefix));
@@ -224,9 +226,10 @@ pub(super) fn not_unicast(address: IpAddr) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balancer::RealServer;
+    use crate::balancer::{FlowTimes, RealServer};
     use crate::flow::Protocol;
     use std::sync::Arc;
+    use std::time::Duration;
 
     fn service(key: &str, backends: &[&str]) -> VirtualService {
         let service = VirtualService::new(key.parse().unwrap());
@@ -359,6 +362,21 @@ mod tests {
         assert_eq!(without_host(&Config::from_iter([with("ipip")])), []);
         let twice = [with("l2"), with("l2")];
         assert_eq!(without_host(&twice.into_iter().collect()).len(), 1);
+    }
+
+    #[test]
+    fn flows_are_remembered_for_some_time_and_not_for_ever() {
+        let times = FlowTimes {
+            copy: Duration::ZERO,
+            udp: Duration::ZERO,
+            established: Duration::MAX,
+            ..FlowTimes::default()
+        };
+        let problems = problems(&[service("10.0.0.200", &["10.0.0.11"]).times(times)]);
+        let [established, udp] = &problems[..] else { panic!("{problems:?}") };
+        assert!(established.starts_with("service 10.0.0.200: times: established: "));
+        assert!(established.ends_with("and at most 17280000s"), "{established}");
+        assert!(udp.contains("times: udp: 0ns: must be more than nothing"), "{udp}");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::hop::next_hop;
 use super::neighbour::{Path, Rejection};
 use super::snapshot::{ErrorPolicy, Snapshot};
 use crate::balancer::{
-    AdminState, Backend, IndexRegistry, Service, ServiceTable, VipKey, VirtualService, WhenAllDown,
+    AdminState, Backend, IndexRegistry, Keeping, Persistence, Service, ServiceTable, VipKey,
+    VirtualService, WhenAllDown,
 };
 use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::packet::MacAddress;
@@ -228,10 +229,8 @@ impl Planner {
                 hops.extend(hop.as_ref().ok().copied());
                 let is_fallback = number >= service.backends.len();
                 illness.push((observed.ill_for, observed.detection));
-                // Flows of the ill, the unreachable and the disabled are better off elsewhere.
-                if hop.is_ok() && observed.health.is_ok() && observed.admin != AdminState::Disabled
-                {
-                    keeping.push(index);
+                if hop.is_ok() {
+                    keeping.push((index, kept(service.persistence, &observed)));
                 }
                 members.push(Member {
                     service: service.key,
@@ -246,7 +245,7 @@ impl Planner {
                 last_resort(&service.when_all_down, of_service, &illness);
             }
             let last = of_service.iter().filter(|member| member.last_resort);
-            keeping.extend(last.map(|member| member.index));
+            keeping.extend(last.map(|member| (member.index, Keeping::Everything)));
             table.push(self.build(service, of_service));
         }
 
@@ -294,6 +293,16 @@ impl Planner {
         let service_built = Arc::clone(&built.service);
         self.built.insert(service.key, built);
         service_built
+    }
+}
+
+/// Which of its flows a backend keeps that can be reached.
+fn kept(persistence: Persistence, observed: &Observed) -> Keeping {
+    match (observed.admin, &observed.health, persistence) {
+        (AdminState::Disabled, ..) => Keeping::Nothing,
+        (_, Ok(()), _) | (_, Err(_), Persistence::Always) => Keeping::Everything,
+        (_, Err(_), Persistence::Default) => Keeping::Connections,
+        (_, Err(_), Persistence::Never) => Keeping::Nothing,
     }
 }
 
@@ -347,12 +356,17 @@ fn last_resort(what: &WhenAllDown, members: &mut [Member], illness: &[(Duration,
     }
 }
 
-/// Whether two configurations of a service choose by the same hash and policy, and treat pings alike.
+/// Whether two configurations of a service choose by the same hash and policy, treat pings alike, and
+/// remember flows for as long.
 fn same_method(a: &VirtualService, b: &VirtualService) -> bool {
     let policies = || (a.policy.fingerprint(), b.policy.fingerprint());
     let same_policy =
         Arc::ptr_eq(&a.policy, &b.policy) || matches!(policies(), (Some(a), Some(b)) if a == b);
-    same_policy && (a.hash_input, a.hash_key, a.echo) == (b.hash_input, b.hash_key, b.echo)
+    let rest = |service: &VirtualService| {
+        let remembers = (service.sessionless, service.times);
+        (service.hash_input, service.hash_key, service.echo, remembers)
+    };
+    same_policy && rest(a) == rest(b)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Tests of plans: who takes traffic, and what is built anew.
 
 use super::*;
-use crate::balancer::{Echo, Maglev, Policy, RealServer, Rendezvous};
-use crate::flow::{HashInput, HashKey};
+use crate::balancer::{Echo, FlowTimes, Maglev, Policy, RealServer, Rendezvous};
+use crate::flow::{HashInput, HashKey, Protocol};
 
 const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 
@@ -50,11 +50,13 @@ fn only_the_service_that_changed_is_built_again() {
 
 #[test]
 fn another_hash_policy_or_weight_is_another_table() {
-    let changes: [fn(VirtualService) -> VirtualService; 5] = [
+    let changes: [fn(VirtualService) -> VirtualService; 7] = [
         |service| service.hash_key(HashKey::new([7; 16])),
         |service| service.hash_input(HashInput::SourceIp),
         |service| service.policy(Maglev::default()),
         |service| service.echo(Echo::Drop),
+        VirtualService::sessionless,
+        |service| service.times(FlowTimes { udp: Duration::from_secs(1), ..FlowTimes::default() }),
         |mut service| {
             let heavier = RealServer::new("10.0.0.11".parse().unwrap()).with_weight(2);
             service.backends[0] = Arc::new(heavier);
@@ -68,6 +70,35 @@ fn another_hash_policy_or_weight_is_another_table() {
         let new = planner.plan(&[change(before)], &site(), |_, _| well(1));
         let [old, new] = [old, new].map(|plan| Arc::clone(&plan.snapshot.services.services()[0]));
         assert!(!Arc::ptr_eq(&old, &new), "change {number}");
+    }
+}
+
+#[test]
+fn which_flows_the_ill_keep_is_what_the_service_says() {
+    let [tcp, sctp, udp] = [Protocol::TCP, Protocol::SCTP, Protocol::UDP];
+    for (persistence, of_the_ill) in [
+        (Persistence::Default, [true, true, false]),
+        (Persistence::Never, [false; 3]),
+        (Persistence::Always, [true; 3]),
+    ] {
+        let [service, _] = services().try_into().unwrap();
+        let service = service.persistence(persistence);
+        let mut planner = Planner::new(16);
+        let mut kept = |observed: Observed| {
+            let services = std::slice::from_ref(&service);
+            let plan = planner.plan(services, &site(), |_, _| observed.clone());
+            let index = plan.members[0].index;
+            [tcp, sctp, udp].map(|protocol| plan.snapshot.services.keeps(index, protocol))
+        };
+        let ill = Observed { health: Err("ill".into()), ..well(1) };
+        assert_eq!(kept(well(1)), [true; 3]);
+        assert_eq!(kept(ill.clone()), of_the_ill, "{persistence}");
+        assert_eq!(kept(Observed { admin: AdminState::Draining, ..ill.clone() }), of_the_ill);
+        assert_eq!(kept(Observed { admin: AdminState::Disabled, ..ill }), [false; 3]);
+        assert_eq!(
+            kept(Observed { path: Err(Idle::Unresolved("".into())), ..well(1) }),
+            [false; 3]
+        );
     }
 }
 
@@ -102,6 +133,7 @@ fn when_all_are_down_what_the_service_says_holds() {
         let server = |id: &str| RealServer::new("10.0.0.11".parse().unwrap()).with_id(id);
         let service = VirtualService::new("10.0.0.100".parse().unwrap())
             .when_all_down(what)
+            .persistence(Persistence::Never)
             .backend(server("a"))
             .backend(server("b"))
             .backend(server("drained").with_admin(AdminState::Draining))
@@ -127,7 +159,7 @@ fn when_all_are_down_what_the_service_says_holds() {
             for member in &plan.members {
                 let id = member.backend.id();
                 let keeps = takes(&member) || (!down.contains(&id) && id != "off");
-                assert_eq!(plan.snapshot.services.keeps(member.index), keeps, "{name} {id}");
+                assert_eq!(plan.snapshot.services.keeps_any(member.index), keeps, "{name} {id}");
             }
             let built = plan.snapshot.services.services()[0].members().len();
             assert_eq!(built, ids.len(), "{name}");

@@ -1,6 +1,6 @@
 //! What files mean.
 
-use dsrlb::balancer::{AdminState, Backend, Echo, WhenAllDown};
+use dsrlb::balancer::{AdminState, Backend, Echo, FlowTimes, Persistence, WhenAllDown};
 use dsrlb::config::file::{ConfigFile, Mode, MonitorKind, Payload};
 use dsrlb::config::{Host, Limits, check};
 use dsrlb::flow::{HashInput, HashKey};
@@ -67,6 +67,21 @@ fn every_key_has_its_effect() {
         panic!("{:?}", service.when_all_down);
     };
     assert_eq!((sorry.id(), sorry.address().to_string().as_str()), ("sorry", "10.0.0.99"));
+
+    assert_eq!(service.persistence, Persistence::Always);
+    let times = FlowTimes {
+        syn: Duration::from_secs(30),
+        copy: Duration::from_secs(1),
+        established: Duration::from_secs(130 * 60),
+        closing: Duration::from_secs(10),
+        udp: Duration::from_secs(30),
+        quic: Duration::from_secs(300),
+        sctp: Duration::from_secs(90),
+        other: Duration::from_secs(45),
+    };
+    assert_eq!(service.times, times);
+    let sessionless = [0, 1].map(|n: usize| file.services[n].to_service().sessionless);
+    assert_eq!(sessionless, [false, true]);
 
     let backends: Vec<_> = service.backends.iter().map(|backend| backend.as_ref()).collect();
     assert_eq!((backends[0].id(), backends[0].weight()), ("web-1", 10));

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 const TICK: u64 = 1 << 27;
 const SLOTS: usize = 4;
-const SIGNALS: [Signal; 7] = [
+const SIGNALS: [Signal; 8] = [
     Signal::Syn,
     Signal::Data,
     Signal::Fin,
     Signal::Reset,
     Signal::Udp,
+    Signal::Sctp,
     Signal::Other,
     Signal::Stray,
 ];
@@ -31,6 +32,8 @@ fn times(number: u8) -> FlowTimes {
             established: seconds(20),
             closing: seconds(2),
             udp: seconds(7),
+            quic: seconds(8),
+            sctp: seconds(11),
             other: seconds(9),
         },
         _ => FlowTimes {
@@ -39,6 +42,8 @@ fn times(number: u8) -> FlowTimes {
             established: Duration::MAX,
             closing: seconds(1),
             udp: Duration::from_millis(1),
+            quic: Duration::ZERO,
+            sctp: Duration::from_millis(500),
             other: Duration::ZERO,
         },
     }
@@ -47,6 +52,15 @@ fn times(number: u8) -> FlowTimes {
 fn ticks(time: Duration) -> u64 {
     let whole = time.as_nanos().div_ceil(u128::from(TICK)) + 1;
     whole.min(1 << 27) as u64
+}
+
+/// How long a flow of a protocol that is not TCP is remembered.
+fn idle(times: &FlowTimes, signal: Signal) -> Duration {
+    match signal {
+        Signal::Udp => times.udp,
+        Signal::Sctp => times.sctp,
+        _ => times.other,
+    }
 }
 
 fn proven(state: State) -> bool {
@@ -123,22 +137,23 @@ impl Model {
                 self.flows.remove(&key);
                 return Found::Reopened(item.backend);
             }
-            Signal::Data if tcp && state != State::Closing => {
-                (State::Established, now + ticks(times.established))
-            }
+            Signal::Data if state == State::Closing => (state, now + ticks(times.closing)),
+            Signal::Data if tcp => (State::Established, now + ticks(times.established)),
             Signal::Fin if tcp => (State::Closing, item.end.min(now + ticks(times.closing))),
             Signal::Reset if tcp => {
                 let state = if proven(state) { State::Closing } else { state };
                 (state, item.end.min(now + ticks(times.closing)))
             }
-            Signal::Udp | Signal::Other if state == State::Single || state == State::Active => {
-                let time = if signal == Signal::Udp { times.udp } else { times.other };
-                (State::Active, now + ticks(time))
+            Signal::Udp | Signal::Sctp | Signal::Other
+                if state == State::Single || state == State::Active =>
+            {
+                (State::Active, now + ticks(idle(times, signal)))
             }
             _ => (state, item.end),
         };
         // A second FIN or RST does not move the end of a closing flow.
-        let end = if item.state == State::Closing { item.end } else { end };
+        let is_end = matches!(signal, Signal::Fin | Signal::Reset);
+        let end = if item.state == State::Closing && is_end { item.end } else { end };
         self.flows.insert(key, Item { state, end, ..item });
         Found::Known(item.backend, state)
     }
@@ -153,8 +168,7 @@ impl Model {
         let (state, time) = match signal {
             Signal::Syn => (State::Opening, times.syn),
             Signal::Data => (State::Single, times.syn),
-            Signal::Udp => (State::Single, times.udp),
-            Signal::Other => (State::Single, times.other),
+            Signal::Udp | Signal::Sctp | Signal::Other => (State::Single, idle(times, signal)),
             _ => return Inserted::NotKept,
         };
         self.put(key, to, state, self.tick() + ticks(time))

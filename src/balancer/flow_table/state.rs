@@ -16,6 +16,8 @@ pub enum Signal {
     Reset,
     /// A UDP datagram.
     Udp,
+    /// An SCTP packet.
+    Sctp,
     /// A packet of any other protocol.
     Other,
     /// A packet that tells nothing of whether the client is alive: TCP flags that no client sends,
@@ -33,6 +35,7 @@ impl Signal {
         match packet.flow.protocol {
             Protocol::TCP => Self::of_tcp(packet.tcp_flags),
             Protocol::UDP => Self::Udp,
+            Protocol::SCTP => Self::Sctp,
             _ => Self::Other,
         }
     }
@@ -109,7 +112,7 @@ pub(super) enum Step {
 pub(super) const fn first(signal: Signal) -> Option<State> {
     match signal {
         Signal::Syn => Some(State::Opening),
-        Signal::Data | Signal::Udp | Signal::Other => Some(State::Single),
+        Signal::Data | Signal::Udp | Signal::Sctp | Signal::Other => Some(State::Single),
         Signal::Fin | Signal::Reset | Signal::Stray => None,
     }
 }
@@ -137,11 +140,16 @@ pub(super) const fn step(state: State, signal: Signal, recent: bool) -> Step {
         }
         (State::Established, Signal::Reset) => Shorten(State::Closing),
         (State::Opening | State::Single, Signal::Reset) => Shorten(state),
-        (State::Closing, Signal::Data | Signal::Fin | Signal::Reset) => Keep,
+        // A download whose client has said all it has to say, or a connection whose RST was forged
+        // (RFC 5961 section 3): it goes on for as long as something is heard of it.
+        (State::Closing, Signal::Data) => Renew(State::Closing),
+        (State::Closing, Signal::Fin | Signal::Reset) => Keep,
 
-        (State::Single | State::Active, Signal::Udp | Signal::Other) => Renew(State::Active),
+        (State::Single | State::Active, Signal::Udp | Signal::Sctp | Signal::Other) => {
+            Renew(State::Active)
+        }
         // One key is of one protocol: only two keys with the same hash can meet here.
-        (State::Active, _) | (_, Signal::Udp | Signal::Other) => Keep,
+        (State::Active, _) | (_, Signal::Udp | Signal::Sctp | Signal::Other) => Keep,
     }
 }
 
@@ -164,22 +172,22 @@ mod tests {
             (Single, true,       [Keep,     Renew(Established), Shorten(Closing), Shorten(Single),      Keep]),
             (Established, false, [Reselect, Renew(Established), Shorten(Closing), Shorten(Closing),     Keep]),
             (Established, true,  [Keep,     Renew(Established), Shorten(Closing), Shorten(Closing),     Keep]),
-            (Closing, false,     [Reselect, Keep,               Keep,             Keep,                 Keep]),
-            (Closing, true,      [Reselect, Keep,               Keep,             Keep,                 Keep]),
+            (Closing, false,     [Reselect, Renew(Closing),     Keep,             Keep,                 Keep]),
+            (Closing, true,      [Reselect, Renew(Closing),     Keep,             Keep,                 Keep]),
         ];
         for (state, recent, steps) in tcp {
             for (signal, expected) in signals.into_iter().zip(steps) {
                 assert_eq!(step(state, signal, recent), expected, "{state:?} {signal:?} {recent}");
             }
         }
-        for signal in [Signal::Udp, Signal::Other] {
+        for signal in [Signal::Udp, Signal::Sctp, Signal::Other] {
             assert_eq!(step(Single, signal, true), Renew(Active));
             assert_eq!(step(Active, signal, false), Renew(Active));
             assert_eq!(step(Active, Signal::Stray, false), Keep);
         }
         let begins = [Some(Opening), Some(Single), None, None, None];
         assert_eq!(signals.map(first), begins);
-        assert_eq!([Signal::Udp, Signal::Other].map(first), [Some(Single); 2]);
+        assert_eq!([Signal::Udp, Signal::Sctp, Signal::Other].map(first), [Some(Single); 3]);
     }
 
     #[test]
@@ -222,7 +230,8 @@ mod tests {
         for (protocol, kind, signal) in [
             (Protocol::TCP, PacketKind::Ordinary, Signal::Syn),
             (Protocol::UDP, PacketKind::Ordinary, Signal::Udp),
-            (Protocol::SCTP, PacketKind::Ordinary, Signal::Other),
+            (Protocol::SCTP, PacketKind::Ordinary, Signal::Sctp),
+            (Protocol::ESP, PacketKind::Ordinary, Signal::Other),
             (Protocol::ICMP, PacketKind::EchoRequest, Signal::Other),
             (Protocol::TCP, PacketKind::IcmpError, Signal::Stray),
             (Protocol::UDP, PacketKind::StrayError, Signal::Stray),

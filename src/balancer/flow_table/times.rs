@@ -1,6 +1,7 @@
 //! How long flows are remembered, and the coarse time that entries are stamped with.
 
 use super::state::{Signal, State};
+use crate::error::ConfigProblem;
 use crate::flow::Timestamp;
 use std::time::Duration;
 
@@ -10,24 +11,43 @@ use std::time::Duration;
 /// To forget a flow that is alive is no disaster: its next packet goes where the selector says, which
 /// is where it went before unless the pool has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", default, deny_unknown_fields)
+)]
 pub struct FlowTimes {
     /// From the first SYN of a connection until it is proven, or from a single packet of an unknown
     /// one; while it lasts, another SYN is a retransmission. 60 s: clients send SYNs after 1, 3, 7, 15
     /// and 31 s (RFC 6298 sections 2.1 and 5.5).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub syn: Duration,
     /// A SYN this soon after another packet of a proven flow is a late copy and not a new connection.
     /// 3 s: the largest timeout a SYN starts with (RFC 6298 section 5.7, RFC 1122 section 4.2.3.1).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub copy: Duration,
     /// A proven TCP connection. 15 min, as IPVS (`ipvsadm --set`); NATs must keep theirs for two
     /// hours (RFC 5382 section 5), but a NAT that forgets has nowhere to send the packet.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub established: Duration,
-    /// After FIN or RST, whatever follows. 30 s: a FIN that is lost again and again is sent again after
-    /// 1, 3, 7 and 15 s at the latest where round trips are short (RFC 6298 section 2.4).
+    /// From FIN or RST, and from data after it, as of a download whose client has nothing more to say.
+    /// 30 s: a FIN that is lost again and again is sent again after 1, 3, 7 and 15 s at the latest where
+    /// round trips are short (RFC 6298 section 2.4).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub closing: Duration,
     /// UDP. 60 s: flows that live for longer send keep-alives for middleboxes, every 15 s or little
     /// more (RFC 8085 section 3.5).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub udp: Duration,
-    /// Any other protocol. 120 s: four SCTP heartbeats (RFC 9260 section 16).
+    /// UDP of a service that routes by QUIC connection ID. 120 s: what NATs are to keep (RFC 4787
+    /// section 4.3), by which QUIC clients go (RFC 9308 section 3.2).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
+    pub quic: Duration,
+    /// SCTP. 120 s: four heartbeats (RFC 9260 section 16).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
+    pub sctp: Duration,
+    /// Any other protocol. 120 s: six keep-alives of IPsec through a NAT (RFC 3948 section 2.3).
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::duration"))]
     pub other: Duration,
 }
 
@@ -39,8 +59,46 @@ impl Default for FlowTimes {
             established: Duration::from_secs(15 * 60),
             closing: Duration::from_secs(30),
             udp: Duration::from_secs(60),
+            quic: Duration::from_secs(120),
+            sctp: Duration::from_secs(120),
             other: Duration::from_secs(120),
         }
+    }
+}
+
+impl FlowTimes {
+    /// Nothing is remembered for longer: 200 days.
+    pub const LONGEST: Duration = Duration::from_secs(200 * 24 * 60 * 60);
+
+    /// Each time with the name that it has in configurations.
+    fn named(&self) -> [(&'static str, Duration); 8] {
+        [
+            ("syn", self.syn),
+            ("copy", self.copy),
+            ("established", self.established),
+            ("closing", self.closing),
+            ("udp", self.udp),
+            ("quic", self.quic),
+            ("sctp", self.sctp),
+            ("other", self.other),
+        ]
+    }
+
+    /// What is wrong, each path beginning with `prefix`. That no SYN is a copy is no mistake: then each
+    /// chooses anew.
+    pub(crate) fn problems(&self, prefix: &str) -> Vec<ConfigProblem> {
+        let longest = Self::LONGEST;
+        let wrong =
+            |(name, time): &(&str, Duration)| *time > longest || time.is_zero() && *name != "copy";
+        let problem = |(name, time): (&str, Duration)| ConfigProblem {
+            path: format!("{prefix}{name}"),
+            value: format!("{time:?}"),
+            expected: match name {
+                "copy" => format!("must be at most {longest:?}"),
+                _ => format!("must be more than nothing and at most {longest:?}"),
+            },
+        };
+        self.named().into_iter().filter(wrong).map(problem).collect()
     }
 }
 
@@ -48,7 +106,7 @@ impl Default for FlowTimes {
 const TICK_BITS: u32 = 27;
 /// Entries have 29 bits for the tick at which they end.
 pub(super) const MAX_TICK: u32 = (1 << 29) - 1;
-/// Nothing is remembered for longer: 2^27 ticks are 208 days.
+/// No entry lives longer: 2^27 ticks are 208 days.
 const MAX_LIFE: u32 = 1 << 27;
 /// When to begin to count from a later tick, so that now and the longest life fit.
 const REBASE_AT: u32 = 1 << 28;
@@ -61,11 +119,12 @@ pub struct Lifetimes {
     established: u32,
     pub(super) closing: u32,
     udp: u32,
+    sctp: u32,
     other: u32,
 }
 
 impl From<&FlowTimes> for Lifetimes {
-    /// Nothing lives shorter than is said, and at most two ticks longer. Beyond 208 days is 208 days.
+    /// For a service that does not route by QUIC connection ID. Nothing lives shorter than is said, and at most two ticks longer. Beyond 208 days is 208 days.
     fn from(times: &FlowTimes) -> Self {
         let ticks = |time: Duration| {
             let ticks = (time.as_nanos() >> TICK_BITS) + u128::from(lower_bits(time) != 0);
@@ -78,6 +137,7 @@ impl From<&FlowTimes> for Lifetimes {
             established: ticks(times.established),
             closing: ticks(times.closing),
             udp: ticks(times.udp),
+            sctp: ticks(times.sctp),
             other: ticks(times.other),
         }
     }
@@ -93,6 +153,7 @@ impl Lifetimes {
     pub(super) const fn of(&self, state: State, signal: Signal) -> u32 {
         match (state, signal) {
             (State::Single | State::Active, Signal::Udp) => self.udp,
+            (State::Single | State::Active, Signal::Sctp) => self.sctp,
             (State::Single | State::Active, Signal::Other) => self.other,
             (State::Closing, _) => self.closing,
             (State::Established, _) => self.established,

@@ -3,7 +3,7 @@
 use super::item::{Item, integer};
 use super::place::{Place, clip};
 use super::reader::{Reader, show};
-use crate::balancer::{AdminState, Echo, Maglev, VipKey};
+use crate::balancer::{AdminState, Echo, Maglev, Persistence, VipKey};
 use crate::flow::{HashInput, HashKey};
 use crate::forwarding::{Dscp, GueVariant};
 use crate::health::{HealthState, Through};
@@ -94,6 +94,7 @@ pub(super) use names;
 names! {
     HashInput: "source-ip, destination-ip, 2-tuple, 3-tuple or 5-tuple";
     Echo: "answer, drop or forward";
+    Persistence: "default, never or always";
     AdminState: "enabled, draining or disabled";
     Through: "vip or backend";
     HealthState: "unknown, up or down";

@@ -4,12 +4,14 @@ use super::leaves::{BackendId, names};
 use super::probing::Monitor;
 use super::table::{Examine, Keys, table};
 use crate::balancer::{
-    AdminState, Echo, Maglev, RealServer, Rendezvous, VipKey, VirtualService, WhenAllDown,
+    AdminState, Echo, FlowTimes, Maglev, Persistence, RealServer, Rendezvous, VipKey,
+    VirtualService, WhenAllDown,
 };
 use crate::flow::{HashInput, HashKey};
 use crate::forwarding::Forwarding;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How new flows are shared out, by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,12 +80,59 @@ table! {
         "echo" echo: Option<Echo>,
         /// What becomes of packets while no backend may take new flows; `drop` unless told.
         "when-all-down" when_all_down: Option<AllDown>,
+        /// Whether every packet is decided by hashing alone, without a memory of flows.
+        "sessionless" sessionless: Option<bool>,
+        /// What becomes of the flows of a backend that its monitor finds ill: they go elsewhere (`never`),
+        /// stay (`always`), or those of TCP and SCTP stay (`default`, unless told).
+        "persistence" persistence: Option<Persistence>,
+        /// How long flows are remembered.
+        "times" times: Option<Times>,
         /// The backend for `when-all-down = "fallback"`; it is not probed.
         "fallback" fallback: Option<Backend>,
         /// How the backends are probed; not at all unless told, and then each counts as well.
         "monitor" monitor: Option<Monitor>,
         /// The servers.
         "backend" backends: Vec<Backend>,
+    }
+}
+
+table! {
+    /// How long flows are remembered after their last packet.
+    Times {
+        /// From the first SYN until the connection is proven; `60s` unless told.
+        "syn" syn: Option<Duration>,
+        /// A SYN this soon after another packet of its flow is a late copy; `3s` unless told.
+        "copy" copy: Option<Duration>,
+        /// TCP connections; `15m` unless told.
+        "established" established: Option<Duration>,
+        /// TCP connections after FIN or RST; `30s` unless told.
+        "closing" closing: Option<Duration>,
+        /// UDP; `60s` unless told.
+        "udp" udp: Option<Duration>,
+        /// UDP of services that route by QUIC connection ID; `120s` unless told.
+        "quic" quic: Option<Duration>,
+        /// SCTP; `120s` unless told.
+        "sctp" sctp: Option<Duration>,
+        /// Other protocols; `120s` unless told.
+        "other" other: Option<Duration>,
+    }
+}
+
+impl Examine for Times {}
+
+impl Times {
+    fn to_times(&self) -> FlowTimes {
+        let usual = FlowTimes::default();
+        FlowTimes {
+            syn: self.syn.unwrap_or(usual.syn),
+            copy: self.copy.unwrap_or(usual.copy),
+            established: self.established.unwrap_or(usual.established),
+            closing: self.closing.unwrap_or(usual.closing),
+            udp: self.udp.unwrap_or(usual.udp),
+            quic: self.quic.unwrap_or(usual.quic),
+            sctp: self.sctp.unwrap_or(usual.sctp),
+            other: self.other.unwrap_or(usual.other),
+        }
     }
 }
 
@@ -116,6 +165,10 @@ impl Examine for Service {
             (Some(AllDown::Fallback), Some(_)) | (_, None) => {}
             (_, Some(_)) => keys.problem("fallback", "goes with when-all-down = \"fallback\""),
         }
+        let is_sessionless = self.sessionless == Some(true);
+        if is_sessionless && (self.times.is_some() || self.persistence.is_some()) {
+            keys.problem("sessionless", "remembers no flows; leave out `times` and `persistence`");
+        }
         let monitor = self.monitor.as_ref().filter(|monitor| monitor.needs_port());
         if monitor.is_some_and(|monitor| monitor.port_for(&self.vip).is_none()) {
             keys.problem("monitor", "`port` is required, as the service has no port of its own");
@@ -132,6 +185,9 @@ impl Service {
         service.hash_input = self.hash.unwrap_or(service.hash_input);
         service.hash_key = self.hash_key.unwrap_or(service.hash_key);
         service.echo = self.echo.unwrap_or(service.echo);
+        service.sessionless = self.sessionless.unwrap_or_default();
+        service.persistence = self.persistence.unwrap_or_default();
+        service.times = self.times.as_ref().map(Times::to_times).unwrap_or_default();
         service.policy = match self.policy.unwrap_or_default() {
             PolicyName::Maglev => Arc::new(self.table_size.unwrap_or_default()),
             PolicyName::Rendezvous => Arc::new(Rendezvous),
