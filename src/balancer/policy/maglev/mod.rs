@@ -4,8 +4,8 @@ mod filling;
 mod turns;
 
 use super::{Candidate, LookupTable, Policy, Selector};
-use filling::{FREE, Filling};
-use turns::{Turn, proportion, take_turns};
+use filling::{FREE, fill};
+use turns::{Turn, proportion};
 
 /// The Maglev policy.
 ///
@@ -81,9 +81,7 @@ impl Maglev {
             return LookupTable::new(Box::default());
         }
         proportion(&mut turns, size);
-        let mut filling = Filling::new(size);
-        take_turns(&mut turns, |turn| filling.give_slot(turn));
-        LookupTable::new(filling.into_slots())
+        LookupTable::new(fill(&mut turns, size))
     }
 }
 

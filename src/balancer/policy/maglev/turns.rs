@@ -61,6 +61,7 @@ fn total(turns: &[Turn]) -> u64 {
 const IDLE: u64 = 8;
 
 /// Calls `take` for each slot that a candidate takes, in the order of the rounds.
+#[inline]
 pub(super) fn take_turns(turns: &mut [Turn], mut take: impl FnMut(&mut Turn)) {
     let largest = turns.iter().map(|turn| turn.weight).max().unwrap_or_default();
     let mut left: u32 = turns.iter().map(|turn| turn.quota).sum();
