@@ -1,17 +1,18 @@
 //! The reference embedder: an appliance that is driven by one file.
 //!
 //! ```text
-//! appliance --config FILE [--check]
+//! appliance --config FILE [--check | --preview NEW]
 //! ```
 //!
 //! It follows the file (whatever is changed but `[dataplane]` is in force a moment later), has a line on standard error
 //! for each transition, and ends on SIGTERM or SIGINT, giving the traffic back first. With `--check` it says whether the
-//! file is good, and does no more; that takes no root. `docs/config.schema.json` tells editors of the keys.
+//! file is good, and does no more; with `--preview` what another file in its place would do to new flows, if all backends
+//! are well. Neither takes root. `docs/config.schema.json` tells editors of the keys.
 
 use clap::Parser;
 use dsrlb::balancer::FlowBalancer;
-use dsrlb::config::FileSource;
-use dsrlb::config::file::{Dataplane, Mode};
+use dsrlb::config::file::{ConfigFile, Dataplane, Mode};
+use dsrlb::config::{Config, FileSource, Preview};
 use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
 use dsrlb::director::{Director, DirectorBuilder};
 use dsrlb::flow::HashKey;
@@ -19,7 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ struct Options {
     /// Say whether it is good, and do no more
     #[arg(long)]
     check: bool,
+    /// Say what share of each service's new flows this file would move, and do no more
+    #[arg(long, value_name = "NEW", conflicts_with = "check")]
+    preview: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,11 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         println!("{}: good", options.config.display());
         return Ok(());
     }
+    if let Some(new) = &options.preview {
+        let [old, new] = [&options.config, new].map(|file| read(file));
+        println!("{}", Preview::between(&old?, &new?, |_, _| true));
+        return Ok(());
+    }
     // Before the start, so that none is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let director =
@@ -74,6 +83,13 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let counts = director.shutdown().counts;
     eprintln!("ended: {} frames received, {} forwarded", counts.io.received, counts.forwarded);
     Ok(())
+}
+
+fn read(file: &Path) -> Result<Config, Box<dyn Error>> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let parsed = ConfigFile::parse(&text).and_then(|parsed| parsed.to_config());
+    parsed.map_err(|error| format!("{}: {error}", file.display()).into())
 }
 
 /// What `[dataplane]` says, as a director is told it.

@@ -155,3 +155,32 @@ fn a_hundred_reloads_under_load_and_a_clean_end() {
     let shown = lab.director.namespace.run("ip", &["-d", "link", "show", "dev", "eth0"]).unwrap();
     assert!(!shown.contains("prog/xdp"), "{shown}");
 }
+
+/// Needs neither root nor an interface.
+#[test]
+fn a_preview_of_another_file_is_a_table() {
+    let text = |second: &str| {
+        format!(
+            "[dataplane]\ninterface = \"eth0\"\n[[service]]\nvip = \"10.0.0.100:80/tcp\"\n\
+             [[service.backend]]\naddress = \"10.0.0.11\"\n[[service.backend]]\naddress = \"{second}\"\n"
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new] = ["old.toml", "new.toml"].map(|name| directory.path().join(name));
+    fs::write(&old, text("10.0.0.12")).unwrap();
+    fs::write(&new, text("10.0.0.13")).unwrap();
+    let preview = || {
+        let mut command = std::process::Command::new(process::example("appliance"));
+        command.arg("--config").arg(&old).arg("--preview").arg(&new).output().unwrap()
+    };
+    let said = String::from_utf8(preview().stdout).unwrap();
+    assert!(
+        said.contains("backends: 1 added, 1 removed") && said.contains("of 65537 slots"),
+        "{said}"
+    );
+    assert!(said.contains("10.0.0.12  50.00%   0.00%   0.00%  50.00%"), "{said}");
+    fs::write(&new, text("nonsense")).unwrap();
+    let refused = preview();
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && why.contains("new.toml: service[0].backend[1]"), "{why}");
+}

@@ -228,6 +228,48 @@ fn when_all_are_down_what_was_configured_holds() {
     }
 }
 
+/// What is told before is what is told after, and nothing happens until then.
+#[test]
+fn a_preview_says_what_applying_then_does() {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("preview")) else { return };
+    let vip = lab.vip4_port(80);
+    let director = start(&lab, |builder| builder.service(service(vip, &lab.backends)));
+    let well = || director.stats().backends.iter().filter(|b| b.idle.is_none()).count();
+    until("all are resolved", || well() == 3);
+    let before = director.stats().generation;
+
+    // One goes, and one comes that does not exist: it is taken to be well, but cannot be later.
+    let nobody = RealServer::new([10, 0, 0, 250].into()).with_id("b9");
+    let new = Config::from_iter([service(vip, &lab.backends[..2]).backend(nobody)]);
+    let preview = director.preview(new).unwrap();
+    println!("{preview}");
+    let share = |id: &str| {
+        let of = preview.moves[0].backends.iter().find(|backend| backend.id == id).unwrap();
+        [of.before, of.after].map(|share| (share * 3.0).round())
+    };
+    assert_eq!((share("b1"), share("b3"), share("b9")), ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0]));
+
+    let fewer = Config::from_iter([service(vip, &lab.backends[..2])]);
+    let preview = director.preview(fewer.clone()).unwrap();
+    assert_eq!((director.stats().generation, well()), (before, 3), "nothing has happened");
+    let applied = director.apply(fewer.clone()).unwrap();
+    assert_eq!(preview.changes, applied.changes);
+    let told: Vec<_> = preview.moves.iter().map(|moves| (moves.service, moves.share)).collect();
+    assert_eq!(told, applied.moved);
+    assert!((0.33..0.36).contains(&told[0].1), "{told:?}");
+
+    // One that takes nothing now does not in a preview either.
+    let key: VipKey = format!("{vip}/tcp").parse().unwrap();
+    director.set_admin(key, "b1", AdminState::Disabled).unwrap();
+    let preview = director.preview(Config::from_iter([service(vip, &lab.backends)])).unwrap();
+    let ids: Vec<_> = preview.moves[0].backends.iter().map(|backend| &backend.id[..]).collect();
+    assert_eq!(ids, ["b2", "b3"]);
+
+    let bad = Config::from_iter([service(vip, [&lab.director])]);
+    let error = director.preview(bad).unwrap_err().to_string();
+    assert!(error.contains("director's own address"), "{error}");
+}
+
 /// What a test says, as a source.
 struct Scripted(Receiver<Result<Config, SourceError>>);
 

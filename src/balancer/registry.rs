@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 /// A slot that becomes free is used again as late as possible and with the next generation, so an
 /// index that someone kept names a stranger only after its slot has been given out 2,048 times
 /// more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct IndexRegistry {
     held: HashMap<VipKey, HashMap<String, BackendIndex>>,
     free: VecDeque<BackendIndex>,

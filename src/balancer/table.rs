@@ -67,15 +67,15 @@ impl Service {
         &self.members
     }
 
-    /// The share of new flows, from 0 to 1, that go to another backend than they would have gone to
-    /// with `before`, told from this many of them, evenly spread.
-    pub fn moved_since(&self, before: &Self, samples: u32) -> f64 {
-        let step = u64::MAX / u64::from(samples.max(1));
-        let moved = (0..u64::from(samples)).filter(|number| {
-            let hash = FlowHash(number * step + step / 2);
-            self.select(hash) != before.select(hash)
-        });
-        moved.count() as f64 / f64::from(samples.max(1))
+    /// The slots of the selector, each the position of one of the [members](Self::members); none if
+    /// it has none.
+    pub fn slots(&self) -> Option<&[u16]> {
+        self.selector.slots()
+    }
+
+    /// Whether a flow has the same hash in both services.
+    pub fn hashes_alike(&self, other: &Self) -> bool {
+        (self.hash_input, self.hash_key) == (other.hash_input, other.hash_key)
     }
 
     /// Whether a packet can be placed without its ports.

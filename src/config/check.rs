@@ -121,13 +121,15 @@ impl<'a> Check<'a> {
 
     fn limits(&mut self, services: &[&VirtualService], limits: &Limits) {
         let backends: usize = services.iter().map(|s| s.all_backends().count()).sum();
-        for (what, count, limit) in [
-            ("services", services.len(), limits.services),
-            ("backends", backends, limits.backends.min(Limits::MAX_BACKENDS)),
+        for (what, count, limit, most) in [
+            ("services", services.len(), limits.services, usize::MAX),
+            ("backends", backends, limits.backends, Limits::MAX_BACKENDS),
         ] {
-            if count > limit {
-                let expected = format!("at most {limit} {what}; raise the limit at start");
-                self.problem(what.to_owned(), count, expected);
+            if limit == 0 || limit > most {
+                self.problem(format!("limit of {what}"), limit, format!("1 to {most}"));
+            } else if count > limit {
+                let remedy = if limit < most { "; raise the limit at start" } else { "" };
+                self.problem(what.to_owned(), count, format!("at most {limit} {what}{remedy}"));
             }
         }
     }
@@ -304,9 +306,24 @@ mod tests {
     #[test]
     fn limits_hold() {
         let config = Config::from_iter([service("10.0.0.200", &["10.0.0.11", "10.0.0.12"])]);
-        let limits = Limits { services: 0, backends: 1 };
-        let error = check(&config, &host(), &limits).unwrap_err();
-        assert_eq!(error.problems().len(), 2);
+        let limits = Limits { services: 1, backends: 1 };
+        let error = check(&config, &host(), &limits).unwrap_err().to_string();
+        assert_eq!(error, "backends: 2: at most 1 backends; raise the limit at start");
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_refused_before_there_is_anything() {
+        let problems = |services, backends| {
+            let checked = check(&Config::default(), &host(), &Limits { services, backends });
+            checked.map_err(|error| error.problems().iter().map(ToString::to_string).collect())
+        };
+        let refused = |text: &str| Err(vec![text.to_owned()]);
+        assert_eq!(problems(1, 1), Ok(()));
+        assert_eq!(problems(usize::MAX, 1 << 21), Ok(()));
+        assert_eq!(problems(1, 0), refused("limit of backends: 0: 1 to 2097152"));
+        assert_eq!(problems(1, (1 << 21) + 1), refused("limit of backends: 2097153: 1 to 2097152"));
+        assert_eq!(problems(1, usize::MAX).unwrap_err().len(), 1);
+        assert!(problems(0, 1).unwrap_err()[0].starts_with("limit of services: 0: 1 to "));
     }
 
     #[test]
@@ -323,7 +340,7 @@ mod tests {
             service
         };
         let says = |service: VirtualService, text: &str| {
-            let limits = Limits { services: usize::MAX, backends: usize::MAX };
+            let limits = Limits { services: usize::MAX, backends: Limits::MAX_BACKENDS };
             let error = check(&Config::from_iter([service]), &host(), &limits).unwrap_err();
             error.problems().iter().any(|problem| problem.expected.contains(text))
         };
@@ -334,8 +351,8 @@ mod tests {
         let all = vec![&crowd; Limits::MAX_BACKENDS / 65_535 + 1];
         let host = host();
         let mut check = Check { vips: Vips::of(&all), host: Some(&host), problems: Vec::new() };
-        check.limits(&all, &Limits { services: usize::MAX, backends: usize::MAX });
-        assert!(check.problems[0].expected.contains("at most 2097152 backends"));
+        check.limits(&all, &Limits { services: usize::MAX, backends: Limits::MAX_BACKENDS });
+        assert_eq!(check.problems[0].expected, "at most 2097152 backends");
     }
 
     #[test]

@@ -10,10 +10,14 @@ mod check;
 #[cfg(feature = "file")]
 pub mod file;
 mod forwarding;
+mod preview;
 pub mod source;
 
 pub use changes::{BackendName, Changes};
 pub use check::check;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub(crate) use preview::moves;
+pub use preview::{BackendMoves, Moves, Preview};
 #[cfg(feature = "file")]
 pub use source::FileSource;
 pub use source::{ChannelSource, ConfigSender, ConfigSource, SourceError, StaticSource, channel};

@@ -170,7 +170,7 @@ pub struct Plan {
 ///
 /// A backend keeps its index, and a service whose eligible backends are the same keeps its
 /// selector: one change among a thousand services builds one table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Planner {
     registry: IndexRegistry,
     built: HashMap<VipKey, Built>,
@@ -178,7 +178,7 @@ pub struct Planner {
 }
 
 /// A service as it was last built, and what from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Built {
     from: VirtualService,
     eligible: Vec<(BackendIndex, u16)>,

@@ -47,7 +47,7 @@ pub use error::{StartError, UpdateError};
 pub use status::{Applied, BackendStatus, Event, Stats};
 
 use crate::balancer::{AdminState, Backend, VipKey, VirtualService};
-use crate::config::Config;
+use crate::config::{Config, Preview};
 use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
 use crate::error::{ConfigError, ConfigProblem};
@@ -123,6 +123,19 @@ impl Director {
             *all = config;
             Ok(())
         })
+    }
+
+    /// What [`apply`](Self::apply) would do to new flows with what is known now: backends that are idle
+    /// stay so, those of which nothing is known yet are taken to be well. Nothing is changed.
+    ///
+    /// Changes are locked out while the tables of the services that differ are built.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found in the new configuration. Whether the host lets it probe through VIPs is
+    /// not tried.
+    pub fn preview(&self, config: Config) -> Result<Preview, ConfigError> {
+        self.shared.preview(config)
     }
 
     /// Adds a backend to a service. It takes traffic as soon as its MAC address is known.

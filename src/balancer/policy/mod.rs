@@ -77,11 +77,20 @@ pub trait Selector: Debug + Send + Sync {
     /// The position of the chosen backend among the candidates that the selector was built from;
     /// none if there were none.
     fn select(&self, hash: FlowHash) -> Option<u16>;
+
+    /// If it is a table that [`FlowHash::slot`] indexes: its slots, each the position of a candidate.
+    /// They tell exactly what share of new flows a change moves.
+    fn slots(&self) -> Option<&[u16]> {
+        None
+    }
 }
 
 impl<T: Selector + ?Sized> Selector for Box<T> {
     fn select(&self, hash: FlowHash) -> Option<u16> {
         (**self).select(hash)
+    }
+    fn slots(&self) -> Option<&[u16]> {
+        (**self).slots()
     }
 }
 
@@ -110,6 +119,10 @@ impl Selector for LookupTable {
     #[inline]
     fn select(&self, hash: FlowHash) -> Option<u16> {
         self.slots.get(hash.slot(self.slots.len())).copied()
+    }
+
+    fn slots(&self) -> Option<&[u16]> {
+        Some(&self.slots)
     }
 }
 

@@ -209,4 +209,21 @@ mod tests {
             assert_eq!(literal.map(|(position, _)| position), Some(*slot));
         }
     }
+
+    /// The smallest draw costs 64 * 2^40, and times the largest weight that is far below 2^128. Few
+    /// rows, for a whole table takes four thousand million draws.
+    #[test]
+    fn as_many_and_as_heavy_backends_as_can_be_do_not_overflow() {
+        let entrants: Vec<Entrant> = (0..u16::MAX)
+            .map(|position| Entrant {
+                position,
+                weight: u16::MAX - position % 2,
+                seed: KEY.hash_bytes(format!("b{position}").as_bytes()),
+            })
+            .collect();
+        let (odd, even): (Vec<_>, Vec<_>) = entrants.into_iter().partition(|e| e.position % 2 == 1);
+        let winners: Vec<u16> = (0..4).map(|row| winner(row, &[&odd[..], &even[..]])).collect();
+        // From the Python implementation in tests/vectors.
+        assert_eq!(winners, [4246, 43590, 25996, 61274]);
+    }
 }

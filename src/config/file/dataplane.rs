@@ -101,7 +101,7 @@ impl Dataplane {
         };
         Limits {
             services: limit(self.max_services, usual.services),
-            backends: limit(self.max_backends, usual.backends).min(Limits::MAX_BACKENDS),
+            backends: limit(self.max_backends, usual.backends),
         }
     }
 

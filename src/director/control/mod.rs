@@ -1,24 +1,24 @@
 //! What is known, and the snapshot made of it. One lock, never held while packets are processed.
 
 mod hearing;
+mod observing;
 mod operating;
 
 use super::board::{AdminBoard, HealthBoard};
 use super::claims::ClaimBoard;
-use super::difference::{all_down_changes, changes, moved};
+use super::difference::{all_down_changes, changes};
 use super::error::UpdateError;
 use super::status::{Applied, BackendStatus, Event, Stats};
 use crate::balancer::{Backend, VipKey};
-use crate::config::{Changes, Config, Host, Limits, check};
+use crate::config::{Changes, Config, Host, Limits, check, moves};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
-use crate::dataplane::neighbour::{LinkState, NeighbourState, Path};
+use crate::dataplane::neighbour::{LinkState, NeighbourState};
 use crate::dataplane::{
-    Counts, Idle, MailSender, Member, Observed, PathMtus, Planner, Port, Site, Snapshot,
-    WorkerCounters,
+    Counts, Idle, MailSender, Member, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
 };
 use crate::error::ConfigError;
 use crate::forwarding::ProbeSources;
-use crate::health::{HealthState, MonitorBinding};
+use crate::health::MonitorBinding;
 use crate::packet::{Claim, MacAddress, arp, neighbor_discovery};
 use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// When a backend's drain is over. One that left and came back has another index.
 type Deadline = (BackendIndex, Instant);
@@ -125,11 +125,10 @@ impl Shared {
         prepare: impl FnOnce() -> io::Result<()>,
     ) -> Result<(Config, Applied), UpdateError> {
         let mut control = self.lock();
-        let before = self.snapshots.load_full();
+        let (before, old_members) = (self.snapshots.load_full(), control.members.clone());
         let mut config = control.config.clone();
         change(&mut config)?;
-        config.with_default(control.settings.monitor.as_ref());
-        check(&config, &control.settings.host, &control.settings.limits)?;
+        control.settings.check(&mut config)?;
         if config.probes_through_vips() {
             prepare().map_err(UpdateError::Probing)?;
         }
@@ -168,7 +167,9 @@ impl Shared {
         let config = config.clone();
         let after = self.snapshots.load();
         let generation = after.generation;
-        let applied = Applied { generation, changes, moved: moved(&before, &after) };
+        let moves = moves((&before.services, &old_members), (&after.services, members));
+        let moved = moves.into_iter().map(|moves| (moves.service, moves.share)).collect();
+        let applied = Applied { generation, changes, moved };
         control.note([Event::ConfigApplied(applied.clone())]);
         Ok((config, applied))
     }
@@ -274,6 +275,14 @@ pub(super) struct Settings {
     pub(super) monitor: Option<MonitorBinding>,
     /// What works and yet may surprise, beside what the interface has to say.
     pub(super) warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Completes a configuration, and checks it.
+    fn check(&self, config: &mut Config) -> Result<(), ConfigError> {
+        config.with_default(self.monitor.as_ref());
+        check(config, &self.host, &self.limits)
+    }
 }
 
 /// What is known, and what was last planned from it.
@@ -386,53 +395,6 @@ impl Control {
                 && member.service.prefix().contains(&claim.address)
                 && on_link(&self.neighbours, member.backend.as_ref()) == Some(claim.mac)
         })
-    }
-
-    fn plan(&mut self) -> (Snapshot, Vec<Member>) {
-        let Self { config, site, planner, neighbours, health, admin, path_mtus, claims, .. } = self;
-        let now = Instant::now();
-        let detection: HashMap<VipKey, Duration> = config
-            .services
-            .iter()
-            .filter_map(|bound| {
-                Some((bound.service.key, bound.monitor.as_ref()?.policy.detection()))
-            })
-            .collect();
-        let observe = |service: VipKey, backend: &dyn Backend| {
-            let known = health.of(service, backend.id());
-            Observed {
-                path: match neighbours.get(&backend.address()) {
-                    Some(NeighbourState::Resolved(path)) => {
-                        let learned = path_mtus.known(backend.address(), now).unwrap_or(u32::MAX);
-                        Ok(Path { mtu: path.mtu.min(learned), ..*path })
-                    }
-                    Some(NeighbourState::Rejected { mac, why }) => {
-                        Err(Idle::BadMac { mac: *mac, why: *why })
-                    }
-                    Some(NeighbourState::Unresolved { why }) => {
-                        Err(Idle::Unresolved(why.to_string()))
-                    }
-                    None => Err(Idle::Unresolved("not looked for yet".to_owned())),
-                },
-                health: match known.map(|known| known.state) {
-                    None | Some(HealthState::Up) => Ok(()),
-                    Some(HealthState::Unknown) => Err("not probed yet".to_owned()),
-                    Some(HealthState::Down) => {
-                        Err(known.and_then(|known| known.reason.clone()).unwrap_or_default())
-                    }
-                },
-                ill_for: known
-                    .and_then(|known| known.fell)
-                    .map_or(Duration::MAX, |fell| now.saturating_duration_since(fell)),
-                detection: detection.get(&service).copied().unwrap_or_default(),
-                claims: on_link(neighbours, backend)
-                    .and_then(|mac| claims.of(service.prefix(), mac)),
-                admin: admin.of(service, backend),
-            }
-        };
-        let services = config.services.iter().map(|bound| &bound.service);
-        let plan = planner.plan(services, site, observe);
-        (plan.snapshot, plan.members)
     }
 
     fn redirect(&mut self, vips: &HashSet<IpNet>) -> Result<(), XdpError> {
