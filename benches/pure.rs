@@ -49,13 +49,30 @@ fn frames(count: usize, ipv6: bool) -> Vec<Vec<u8>> {
     (0..count).map(frame).collect()
 }
 
+/// One QUIC packet with a short header for each of `count` connections, from addresses of their own.
+fn datagrams(count: usize) -> Vec<Vec<u8>> {
+    let datagram = |flow: usize| {
+        let [_, a, b, c] = (flow as u32).to_be_bytes();
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0xcc], DIRECTOR.0);
+        let builder = builder.ipv4([100, a, b, c], [10, 0, 0, 100], 64).udp(40_000, 443);
+        // First octet, then the ID: configuration 0, server ID 0 to 99, and the nonce.
+        let mut payload =
+            [0x40, 7, (flow % 100) as u8, 1, 2, a, b, c, 9, 9, 9, 9, 9, 9, 9, 9].to_vec();
+        payload.resize(40, 5);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &payload).unwrap();
+        frame
+    };
+    (0..count).map(datagram).collect()
+}
+
 fn snapshot() -> Snapshot {
     let service = |vip: &str| {
         (1..=100).fold(VirtualService::new(vip.parse().unwrap()), |service, last| {
             service.backend(RealServer::new(Ipv4Addr::new(10, 0, 1, last).into()))
         })
     };
-    let services = [service("10.0.0.100:80/tcp"), service("[fd00::100]:80/tcp")];
+    let services = ["10.0.0.100:80/tcp", "[fd00::100]:80/tcp", "10.0.0.100:443/udp"].map(service);
     let observe = |_, backend: &dyn Backend| {
         let std::net::IpAddr::V4(ip) = backend.address() else { unreachable!("all are IPv4") };
         let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]]));
@@ -65,8 +82,11 @@ fn snapshot() -> Snapshot {
 }
 
 fn parsing(c: &mut Criterion) {
-    for (name, ipv6) in [("ipv4", false), ("ipv6", true)] {
-        let frames = frames(MAX_BATCH, ipv6);
+    for (name, frames) in [
+        ("ipv4", frames(MAX_BATCH, false)),
+        ("ipv6", frames(MAX_BATCH, true)),
+        ("ipv4 udp", datagrams(MAX_BATCH)),
+    ] {
         assert!(frames.iter().all(|frame| matches!(parse(frame), Parse::Ip(_))));
         let mut group = c.benchmark_group("parse");
         group.throughput(Throughput::Elements(MAX_BATCH as u64));
@@ -152,8 +172,11 @@ fn pipeline(c: &mut Criterion) {
     let snapshot = snapshot();
     let mut group = c.benchmark_group("pipeline");
     group.throughput(Throughput::Elements((BATCHES * MAX_BATCH) as u64));
-    for (name, ipv6) in [("ipv4 tcp", false), ("ipv6 tcp", true)] {
-        let frames = frames(BATCHES * MAX_BATCH, ipv6);
+    for (name, frames) in [
+        ("ipv4 tcp", frames(BATCHES * MAX_BATCH, false)),
+        ("ipv6 tcp", frames(BATCHES * MAX_BATCH, true)),
+        ("ipv4 udp", datagrams(BATCHES * MAX_BATCH)),
+    ] {
         let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
 
         let mut checked = frames.clone();

@@ -3,10 +3,13 @@
 //! Everything above this module speaks of packets in these terms: the packet parser produces a
 //! [`PacketInfo`], the balancer consumes one. Neither knows the other.
 
+mod connection;
 mod hash;
 
+pub use connection::{ConnectionId, QuicHeader};
 pub use hash::{FlowHash, HashInput, HashKey};
 
+use crate::verdict::BackendIndex;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -235,6 +238,36 @@ pub enum PacketKind {
     StrayError,
 }
 
+/// A backend, or none, in four bytes: a [`PacketInfo`] is copied for every packet, so it is kept small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Routed(BackendIndex);
+
+impl Routed {
+    /// The last slot in its last generation stands for none; nothing is routed to it.
+    const NOWHERE: BackendIndex = BackendIndex::new(BackendIndex::MAX_SLOTS - 1, u32::MAX);
+
+    /// The backend.
+    #[inline]
+    pub fn backend(self) -> Option<BackendIndex> {
+        (self.0 != Self::NOWHERE).then_some(self.0)
+    }
+}
+
+impl From<Option<BackendIndex>> for Routed {
+    #[inline]
+    fn from(backend: Option<BackendIndex>) -> Self {
+        Self(backend.unwrap_or(Self::NOWHERE))
+    }
+}
+
+impl Default for Routed {
+    /// None.
+    #[inline]
+    fn default() -> Self {
+        Self(Self::NOWHERE)
+    }
+}
+
 /// What the balancer needs to know of a packet, and all it gets to see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -251,13 +284,16 @@ pub struct PacketInfo {
     /// The identification that a datagram's fragments share: 16 bits in IPv4 (RFC 791 section 3.2),
     /// 32 in IPv6 (RFC 8200 section 4.5). Zero of what is no fragment.
     pub identification: u32,
+    /// The backend that gave out its connection ID, if its service routes by that and the backend keeps
+    /// its flows. A balancer is to send the packet there.
+    pub routed: Routed,
 }
 
 impl PacketInfo {
     /// An ordinary packet. For tests of a balancer of one's own; otherwise the parser makes them.
     pub fn new(flow: FiveTuple, fragment: Fragment, tcp_flags: TcpFlags) -> Self {
         let kind = PacketKind::Ordinary;
-        Self { flow, fragment, tcp_flags, kind, identification: 0 }
+        Self { flow, fragment, tcp_flags, kind, identification: 0, routed: Routed::default() }
     }
 
     /// Whether the balancer has ports to go by, as far as the protocol has any.
