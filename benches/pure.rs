@@ -10,7 +10,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dsrlb::balancer::{
     Backend, Candidate, FlowKey, FlowTable, FlowTimes, Found, HashBalancer, Inserted, Lifetimes,
-    Maglev, RealServer, Rendezvous, Selector, Signal, State, VirtualService,
+    Maglev, QuicConfig, QuicLb, RealServer, Rendezvous, Selector, Signal, State, VirtualService,
 };
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
@@ -350,5 +350,62 @@ fn flows(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, forwarding);
+/// The whole pipeline for datagrams with connection IDs, by how those are encoded; `flow` is without
+/// routing by them.
+fn quic(c: &mut Criterion) {
+    let config = |nonce| QuicConfig::new(1, nonce).unwrap();
+    #[cfg(not(feature = "quic"))]
+    let encodings = [("flow", None), ("plain", Some(config(4)))];
+    #[cfg(feature = "quic")]
+    let encodings = [
+        ("flow", None),
+        ("plain", Some(config(4))),
+        ("single pass", Some(config(15).encrypted(&[7; 16]))),
+        ("four passes", Some(config(7).encrypted(&[7; 16]))),
+    ];
+    let frames = datagrams(BATCHES * MAX_BATCH);
+    let mut group = c.benchmark_group("quic");
+    group.throughput(Throughput::Elements((BATCHES * MAX_BATCH) as u64));
+    for (name, config) in encodings {
+        let is_plain = name == "plain";
+        let server = |number: u8| RealServer::new(Ipv4Addr::new(10, 0, 1, number + 1).into());
+        let service = VirtualService::new("10.0.0.100:443/udp".parse().unwrap());
+        let service = (0..100).fold(service, |service, number| service.backend(server(number)));
+        let service = match config {
+            None => service,
+            Some(config) => {
+                let policy = QuicLb::new(Maglev::default()).config(0, config).unwrap();
+                service.policy((0..100).fold(policy, |policy, number| {
+                    policy.server(server(number).id(), &[number]).unwrap()
+                }))
+            }
+        };
+        let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, 9]));
+        let observe = |_, _: &dyn Backend| Observed::well(path);
+        let plan = Planner::new(1024).plan(&[service], &Site::new(DIRECTOR), observe);
+        let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
+        let mut checked = frames.clone();
+        for (number, frame) in checked.iter_mut().enumerate() {
+            let verdict =
+                pipeline.process_one(&plan.snapshot, Timestamp(0), &mut Frame::new(frame));
+            let Verdict::Forward(index) = verdict else { panic!("{verdict:?}") };
+            assert!(!is_plain || index == plan.members[number % 100].index);
+        }
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                || frames.clone(),
+                |frames| {
+                    for batch in frames.chunks_mut(MAX_BATCH) {
+                        let mut lent: arrayvec::ArrayVec<Frame<'_>, MAX_BATCH> =
+                            batch.iter_mut().map(|frame| Frame::new(frame)).collect();
+                        black_box(pipeline.process(&plan.snapshot, Timestamp(0), &mut lent));
+                    }
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, quic, forwarding);
 criterion_main!(benches);
