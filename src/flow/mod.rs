@@ -324,6 +324,18 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_is_routed_to_any_backend_but_the_one_that_stands_for_none() {
+        assert_eq!(Routed::default().backend(), None);
+        assert_eq!(Routed::from(None).backend(), None);
+        let last = BackendIndex::MAX_SLOTS - 1;
+        for index in [(0, 0), (0, 2047), (last, 0), (last, 2046)] {
+            let index = BackendIndex::new(index.0, index.1);
+            assert_eq!(Routed::from(Some(index)).backend(), Some(index));
+        }
+        assert_eq!(Routed::from(Some(BackendIndex::new(last, 2047))).backend(), None);
+    }
+
+    #[test]
     fn sources_that_no_client_has() {
         for (source, martian) in [
             ("0.0.0.0", true),

@@ -267,6 +267,12 @@ mod tests {
         }
     }
 
+    /// What is larger than a cache line is copied by more than a few instructions, for every packet.
+    #[test]
+    fn what_is_told_of_a_packet_is_small() {
+        assert!(size_of::<Parse>() <= 64, "{}", size_of::<Parse>());
+    }
+
     #[test]
     fn a_later_fragment_has_neither_ports_nor_flags_whatever_its_bytes() {
         let mut later = frame(false, Protocol::TCP, &[1; 20]);

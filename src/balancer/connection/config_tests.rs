@@ -10,8 +10,8 @@ fn number(bytes: &[u8]) -> u128 {
     bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
-/// The draft, appendix B.1. Its second line says 350d28b420 and 3487d970b, which lack the four bits
-/// before each that its connection ID has.
+/// The draft, appendix B.1. In its second line server ID and nonce are 350d28b420 and 3487d970b: its
+/// connection ID, read from half a byte too late.
 #[test]
 fn the_plain_test_vectors_of_the_draft() {
     for (server_id, nonce, id) in [
@@ -99,7 +99,7 @@ mod encrypted {
         [&left[..half - 1], &[middle], &right[1..]].concat()
     }
 
-    /// The draft, appendix B.2, and the example of section 5.4.2.
+    /// The draft, appendix B.2, and the example of section 5.4.2.4.
     #[test]
     fn the_test_vectors_of_the_draft() {
         const KEY: &str = "8f95f09245765f80256934e50c66207f";
