@@ -237,14 +237,24 @@ fn an_error_about_a_packet_reaches_the_server_that_sent_it() {
     }
 }
 
-/// Somebody forges a client's address, with an ID of a connection of his own.
+/// Somebody forges a client's address, with an ID of a connection of his own. The flow's server drains, so
+/// that none but the table knows where it is.
 #[test]
 fn nobody_leads_the_flow_of_another_elsewhere() {
-    let plan = plan(&service());
+    let (mut planner, service) = (Planner::new(64), service());
+    let plan = plan_with(&mut planner, &service, &|_, _| {});
     let mut pipeline = pipeline(remembering());
     let unknown = short(&[0xe0; 8]);
     let home = reached(&mut pipeline, &plan, 6, 4000, &unknown, 0);
-    let other = (0..SERVERS).find(|number| index(&plan, *number) != home).unwrap();
+    let plan = plan_with(&mut planner, &service, &|number, observed| {
+        if index(&plan, number) == home {
+            observed.admin = dsrlb::balancer::AdminState::Draining;
+        }
+    });
+    let by_hash = reached(&mut self::pipeline(HashBalancer), &plan, 6, 4000, &unknown, 0);
+    let mut others =
+        (0..SERVERS).filter(|number| ![home, by_hash].contains(&index(&plan, *number)));
+    let other = others.next().unwrap();
     let forged = short(&server_id(other, 1));
     for second in 1..20 {
         assert_eq!(reached(&mut pipeline, &plan, 6, 4000, &forged, second), index(&plan, other));
@@ -258,10 +268,12 @@ fn nobody_leads_the_flow_of_another_elsewhere() {
 }
 
 /// QUIC is not to be fragmented (RFC 9000 section 14); what is, goes where its first fragment goes, also
-/// where addresses alone decide of flows.
+/// where addresses alone decide of flows, and no service asks for a port.
 #[test]
 fn later_fragments_go_where_the_first_one_goes() {
-    let plan = plan(&service().hash_input(HashInput::SourceIp));
+    let mut service = service().hash_input(HashInput::SourceIp);
+    service.key = "10.0.0.100:any/udp".parse().unwrap();
+    let plan = plan(&service);
     let whole = ipv4([192, 0, 2, 1], VIP, Protocol::Udp(4000, 443), &short(&server_id(3, 1)));
     for number in 0..SERVERS {
         let mut first = whole.clone();
