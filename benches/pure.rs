@@ -10,7 +10,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dsrlb::balancer::{
     Backend, Candidate, FlowKey, FlowTable, FlowTimes, Found, HashBalancer, Inserted, Lifetimes,
-    Maglev, RealServer, Rendezvous, Selector, Signal, State, VirtualService,
+    Maglev, QuicConfig, QuicLb, RealServer, Rendezvous, Selector, Signal, State, VirtualService,
 };
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
@@ -49,13 +49,30 @@ fn frames(count: usize, ipv6: bool) -> Vec<Vec<u8>> {
     (0..count).map(frame).collect()
 }
 
+/// One QUIC packet with a short header for each of `count` connections, from addresses of their own.
+fn datagrams(count: usize) -> Vec<Vec<u8>> {
+    let datagram = |flow: usize| {
+        let [_, a, b, c] = (flow as u32).to_be_bytes();
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0xcc], DIRECTOR.0);
+        let builder = builder.ipv4([100, a, b, c], [10, 0, 0, 100], 64).udp(40_000, 443);
+        // First octet, then the ID: configuration 0, server ID 0 to 99, and the nonce.
+        let mut payload =
+            [0x40, 7, (flow % 100) as u8, 1, 2, a, b, c, 9, 9, 9, 9, 9, 9, 9, 9].to_vec();
+        payload.resize(40, 5);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &payload).unwrap();
+        frame
+    };
+    (0..count).map(datagram).collect()
+}
+
 fn snapshot() -> Snapshot {
     let service = |vip: &str| {
         (1..=100).fold(VirtualService::new(vip.parse().unwrap()), |service, last| {
             service.backend(RealServer::new(Ipv4Addr::new(10, 0, 1, last).into()))
         })
     };
-    let services = [service("10.0.0.100:80/tcp"), service("[fd00::100]:80/tcp")];
+    let services = ["10.0.0.100:80/tcp", "[fd00::100]:80/tcp", "10.0.0.100:443/udp"].map(service);
     let observe = |_, backend: &dyn Backend| {
         let std::net::IpAddr::V4(ip) = backend.address() else { unreachable!("all are IPv4") };
         let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, ip.octets()[3]]));
@@ -65,8 +82,11 @@ fn snapshot() -> Snapshot {
 }
 
 fn parsing(c: &mut Criterion) {
-    for (name, ipv6) in [("ipv4", false), ("ipv6", true)] {
-        let frames = frames(MAX_BATCH, ipv6);
+    for (name, frames) in [
+        ("ipv4", frames(MAX_BATCH, false)),
+        ("ipv6", frames(MAX_BATCH, true)),
+        ("ipv4 udp", datagrams(MAX_BATCH)),
+    ] {
         assert!(frames.iter().all(|frame| matches!(parse(frame), Parse::Ip(_))));
         let mut group = c.benchmark_group("parse");
         group.throughput(Throughput::Elements(MAX_BATCH as u64));
@@ -152,8 +172,11 @@ fn pipeline(c: &mut Criterion) {
     let snapshot = snapshot();
     let mut group = c.benchmark_group("pipeline");
     group.throughput(Throughput::Elements((BATCHES * MAX_BATCH) as u64));
-    for (name, ipv6) in [("ipv4 tcp", false), ("ipv6 tcp", true)] {
-        let frames = frames(BATCHES * MAX_BATCH, ipv6);
+    for (name, frames) in [
+        ("ipv4 tcp", frames(BATCHES * MAX_BATCH, false)),
+        ("ipv6 tcp", frames(BATCHES * MAX_BATCH, true)),
+        ("ipv4 udp", datagrams(BATCHES * MAX_BATCH)),
+    ] {
         let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
 
         let mut checked = frames.clone();
@@ -327,5 +350,62 @@ fn flows(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, forwarding);
+/// The whole pipeline for datagrams with connection IDs, by how those are encoded; `flow` is without
+/// routing by them.
+fn quic(c: &mut Criterion) {
+    let config = |nonce| QuicConfig::new(1, nonce).unwrap();
+    #[cfg(not(feature = "quic"))]
+    let encodings = [("flow", None), ("plain", Some(config(4)))];
+    #[cfg(feature = "quic")]
+    let encodings = [
+        ("flow", None),
+        ("plain", Some(config(4))),
+        ("single pass", Some(config(15).encrypted(&[7; 16]))),
+        ("four passes", Some(config(7).encrypted(&[7; 16]))),
+    ];
+    let frames = datagrams(BATCHES * MAX_BATCH);
+    let mut group = c.benchmark_group("quic");
+    group.throughput(Throughput::Elements((BATCHES * MAX_BATCH) as u64));
+    for (name, config) in encodings {
+        let is_plain = name == "plain";
+        let server = |number: u8| RealServer::new(Ipv4Addr::new(10, 0, 1, number + 1).into());
+        let service = VirtualService::new("10.0.0.100:443/udp".parse().unwrap());
+        let service = (0..100).fold(service, |service, number| service.backend(server(number)));
+        let service = match config {
+            None => service,
+            Some(config) => {
+                let policy = QuicLb::new(Maglev::default()).config(0, config).unwrap();
+                service.policy((0..100).fold(policy, |policy, number| {
+                    policy.server(server(number).id(), &[number]).unwrap()
+                }))
+            }
+        };
+        let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, 9]));
+        let observe = |_, _: &dyn Backend| Observed::well(path);
+        let plan = Planner::new(1024).plan(&[service], &Site::new(DIRECTOR), observe);
+        let mut pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(1024)));
+        let mut checked = frames.clone();
+        for (number, frame) in checked.iter_mut().enumerate() {
+            let verdict =
+                pipeline.process_one(&plan.snapshot, Timestamp(0), &mut Frame::new(frame));
+            let Verdict::Forward(index) = verdict else { panic!("{verdict:?}") };
+            assert!(!is_plain || index == plan.members[number % 100].index);
+        }
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                || frames.clone(),
+                |frames| {
+                    for batch in frames.chunks_mut(MAX_BATCH) {
+                        let mut lent: arrayvec::ArrayVec<Frame<'_>, MAX_BATCH> =
+                            batch.iter_mut().map(|frame| Frame::new(frame)).collect();
+                        black_box(pipeline.process(&plan.snapshot, Timestamp(0), &mut lent));
+                    }
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, quic, forwarding);
 criterion_main!(benches);

@@ -37,6 +37,11 @@ fn maglev() {
 }
 
 #[test]
+fn quic() {
+    replay("quic", harness::check_quic);
+}
+
+#[test]
 fn encapsulate() {
     replay("encapsulate", beyond::check_encapsulate);
 }

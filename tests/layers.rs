@@ -43,7 +43,7 @@ fn each_layer_names_only_those_below_it() {
     for (module, may_use) in [
         ("error", &[][..]),
         ("verdict", &[]),
-        ("flow", &["error"]),
+        ("flow", &["error", "verdict"]),
         ("forwarding", &["error"]),
         ("packet", &["error", "flow", "forwarding", "verdict"]),
         ("balancer", &["error", "flow", "forwarding", "verdict"]),

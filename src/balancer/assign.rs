@@ -112,7 +112,7 @@ impl Balancer for HashBalancer {
             Ok(service) => service,
             Err(assignment) => return assignment,
         };
-        match service.select(service.hash(packet)) {
+        match packet.routed.backend().or_else(|| service.select(service.hash(packet))) {
             Some(backend) => Assignment::Backend(backend),
             None => Assignment::Drop(DropReason::NoBackend),
         }

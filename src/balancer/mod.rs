@@ -5,7 +5,8 @@
 //! * [`Backend`]: a real server as the embedder knows it. Read when a [`ServiceTable`] is built,
 //!   never for a packet.
 //! * [`Policy`]: builds, off the packet path, an immutable [`Selector`] from the backends that may
-//!   take traffic. Stock: [`Maglev`] and [`Rendezvous`].
+//!   take traffic. Stock: [`Maglev`] and [`Rendezvous`]. [`QuicLb`] and [`ByConnection`] wrap one of
+//!   them and route QUIC by connection ID before that.
 //! * [`Balancer`]: assigns packets to backends, one per worker, without locks. Stock:
 //!   [`HashBalancer`], which decides every packet by hashing alone, and [`FlowBalancer`], which
 //!   remembers what it has decided.
@@ -20,6 +21,7 @@
 
 mod assign;
 mod backend;
+mod connection;
 mod flow_table;
 mod policy;
 mod registry;
@@ -29,6 +31,9 @@ mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
 pub use backend::{AdminState, Backend, RealServer};
+pub use connection::{
+    ByConnection, ConnectionRouter, LengthError, QuicConfig, QuicLb, QuicLbError,
+};
 pub use flow_table::{CapacityError, FlowCounts, FlowTimes};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]

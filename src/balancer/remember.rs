@@ -1,7 +1,7 @@
 //! Deciding a flow once.
 
 use super::assign::{Assignment, Balancer, find};
-use super::flow_table::{CapacityError, FlowCounts, FlowKey, FlowTable, Found, Signal};
+use super::flow_table::{CapacityError, FlowCounts, FlowKey, FlowTable, Found, Lifetimes, Signal};
 use super::table::{Service, ServiceTable};
 use crate::flow::{Fragment, HashKey, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
@@ -56,6 +56,12 @@ impl FlowBalancer {
         let signal = Signal::of(packet);
         // A later fragment does not tell its flow; it is followed, or hashed by its addresses.
         let lives = service.lives().filter(|_| packet.fragment != Fragment::Later);
+        if let Some(index) = packet.routed.backend() {
+            if let Some(lives) = lives {
+                self.note(services, lives, packet, key, index, now);
+            }
+            return Assignment::Backend(index);
+        }
         if let Some(lives) = lives
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
@@ -70,6 +76,33 @@ impl FlowBalancer {
             self.table.insert(key, chosen, signal, lives, now, usable);
         }
         Assignment::Backend(chosen)
+    }
+
+    /// Remembers where connection IDs lead a flow, for the packets of it that have none: ICMP errors, and
+    /// those with IDs of the client. A flow that is elsewhere by its own packets stays there until they
+    /// end: anybody can forge its addresses, with an ID of a connection of his own behind them.
+    #[inline]
+    fn note(
+        &mut self,
+        services: &ServiceTable,
+        lives: &Lifetimes,
+        packet: &PacketInfo,
+        key: FlowKey,
+        index: BackendIndex,
+        now: Timestamp,
+    ) {
+        let keeps = |index| services.keeps(index, packet.flow.protocol);
+        let signal = Signal::of(packet);
+        match self.table.lookup(key, Signal::Stray, lives, now, keeps) {
+            Found::Known(known, _) if known != index => {}
+            Found::Known(..) => {
+                self.table.lookup(key, signal, lives, now, keeps);
+            }
+            Found::Missing | Found::Reopened(_) => {
+                let usable = |index| services.keeps_any(index);
+                self.table.insert(key, index, signal, lives, now, usable);
+            }
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! The services of one snapshot, and the look-up that finds a packet's.
 
+use super::connection::Connections;
 use super::flow_table::Lifetimes;
 use super::policy::{Candidate, Selector};
 use super::service::{Echo, Scope, VipKey, VirtualService};
-use crate::flow::{FlowHash, Fragment, HashInput, HashKey, PacketInfo, PacketKind, Protocol};
+use crate::flow::{
+    ConnectionId, FlowHash, Fragment, HashInput, HashKey, PacketInfo, PacketKind, Protocol,
+};
 use crate::verdict::BackendIndex;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
@@ -23,6 +26,8 @@ pub struct Service {
     selector: Box<dyn Selector>,
     /// The backend behind each position that the selector can answer with.
     members: Box<[BackendIndex]>,
+    /// What goes before the selector, if the policy routes by connection ID.
+    connections: Option<Connections>,
 }
 
 impl Service {
@@ -48,7 +53,25 @@ impl Service {
             lives: (!service.sessionless).then(|| Lifetimes::from(&service.times)),
             selector: service.policy.build(&candidates),
             members: eligible.iter().map(|(_, index)| *index).collect(),
+            connections: None,
         }
+    }
+
+    /// Has packets routed by connection ID among these, which are all backends of the service, whether
+    /// or not they take new flows; if its policy does that.
+    #[must_use]
+    pub fn with_connections<'a>(
+        mut self,
+        service: &VirtualService,
+        backends: impl IntoIterator<Item = (&'a str, BackendIndex)>,
+    ) -> Self {
+        self.connections = Connections::build(&service.policy, backends);
+        self
+    }
+
+    /// Whether connection IDs lead to just these backends; also if they lead nowhere by the policy.
+    pub fn routes_among(&self, backends: impl IntoIterator<Item = BackendIndex>) -> bool {
+        self.connections.as_ref().is_none_or(|connections| connections.is_among(backends))
     }
 
     /// What names the service.
@@ -78,9 +101,16 @@ impl Service {
         (self.hash_input, self.hash_key) == (other.hash_input, other.hash_key)
     }
 
-    /// Whether a packet can be placed without its ports.
+    /// Whether a packet can be placed without its ports and what is behind them.
     pub fn needs_ports(&self) -> bool {
-        self.hash_input.uses_ports()
+        self.hash_input.uses_ports() || self.connections.is_some()
+    }
+
+    /// The backend that gave out this connection ID; none if the policy knows of none. Whether that
+    /// backend keeps its flows is another question.
+    #[inline]
+    pub fn route(&self, id: &ConnectionId) -> Option<BackendIndex> {
+        self.connections.as_ref()?.route(id)
     }
 
     /// The packet's hash under this service's key.
@@ -142,6 +172,8 @@ pub struct ServiceTable {
     echo: Vec<(Echo, u32)>,
     /// By slot, the backends that keep flows they have.
     keeping: Box<[(BackendIndex, Keeping)]>,
+    /// Whether any service routes by connection ID.
+    routes: bool,
 }
 
 /// All VIP prefixes of one length and family.
@@ -185,6 +217,7 @@ impl ServiceTable {
                 *echo = (service.echo, position);
             }
         }
+        table.routes = services.iter().any(|service| service.connections.is_some());
         table.services = services;
         table
     }
@@ -228,6 +261,22 @@ impl ServiceTable {
     #[inline]
     pub fn keeps_any(&self, index: BackendIndex) -> bool {
         self.kept(index) != Keeping::Nothing
+    }
+
+    /// Whether connection IDs decide about anything here, so that they have to be read.
+    #[inline]
+    pub fn routes(&self) -> bool {
+        self.routes
+    }
+
+    /// The backend that a packet with this connection ID goes to, whatever its flow: the one that gave
+    /// out the ID, if the packet's service routes by it and that backend keeps its flows.
+    #[inline]
+    pub fn route(&self, packet: &PacketInfo, id: &ConnectionId) -> Option<BackendIndex> {
+        let Lookup::Service(service) = self.lookup(packet) else {
+            return None;
+        };
+        service.route(id).filter(|index| self.keeps(*index, packet.flow.protocol))
     }
 
     /// The services, in the order they were given.

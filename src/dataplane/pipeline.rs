@@ -12,7 +12,7 @@ use crate::balancer::{Assignment, Balancer, Echo};
 use crate::flow::{Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
 use crate::packet::icmp::{TokenBucket, claims_too_little};
 use crate::packet::{self, Parse, Parsed};
-use crate::verdict::{AnswerKind, DropReason, Verdict};
+use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use arrayvec::ArrayVec;
 use std::fmt;
 use std::sync::Arc;
@@ -351,7 +351,12 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, outbox: &mut Outbox) -> Read
     }
     match parsed {
         Parse::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
-        Parse::Ip(parsed) if is_ours => place(snapshot, parsed),
+        Parse::Ip(mut parsed) if is_ours => {
+            if snapshot.services.routes() {
+                parsed.info.routed = route(snapshot, frame.bytes(), &parsed).into();
+            }
+            place(snapshot, parsed)
+        }
         Parse::Ip(_) | Parse::NotIp { .. } => Read::Decided(Verdict::Pass),
     }
 }
@@ -359,6 +364,12 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, outbox: &mut Outbox) -> Read
 #[inline]
 fn is_multicast(address: &[u8]) -> bool {
     address.first().is_some_and(|first| first & 1 != 0)
+}
+
+/// The backend whose connection ID the packet has. Apart, as few snapshots have a service that asks.
+#[inline(never)]
+fn route(snapshot: &Snapshot, frame: &[u8], parsed: &Parsed) -> Option<BackendIndex> {
+    snapshot.services.route(&parsed.info, &parsed.connection_id(frame)?)
 }
 
 /// Whether the balancer is to be asked about the packet.

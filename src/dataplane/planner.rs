@@ -282,13 +282,17 @@ impl Planner {
         if let Some(built) = self.built.get(&service.key)
             && built.eligible == weights
             && same_method(&built.from, service)
+            && built.service.routes_among(members.iter().map(|member| member.index))
         {
             return Arc::clone(&built.service);
         }
         let built = Built {
             from: service.clone(),
             eligible: weights,
-            service: Arc::new(Service::build(service, eligible)),
+            service: Arc::new(Service::build(service, eligible).with_connections(
+                service,
+                members.iter().map(|member| (member.backend.id(), member.index)),
+            )),
         };
         let service_built = Arc::clone(&built.service);
         self.built.insert(service.key, built);

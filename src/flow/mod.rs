@@ -3,10 +3,13 @@
 //! Everything above this module speaks of packets in these terms: the packet parser produces a
 //! [`PacketInfo`], the balancer consumes one. Neither knows the other.
 
+mod connection;
 mod hash;
 
+pub use connection::{ConnectionId, QuicHeader};
 pub use hash::{FlowHash, HashInput, HashKey};
 
+use crate::verdict::BackendIndex;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -235,6 +238,36 @@ pub enum PacketKind {
     StrayError,
 }
 
+/// A backend, or none, in four bytes: a [`PacketInfo`] is copied for every packet, so it is kept small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Routed(BackendIndex);
+
+impl Routed {
+    /// The last slot in its last generation stands for none; nothing is routed to it.
+    const NOWHERE: BackendIndex = BackendIndex::new(BackendIndex::MAX_SLOTS - 1, u32::MAX);
+
+    /// The backend.
+    #[inline]
+    pub fn backend(self) -> Option<BackendIndex> {
+        (self.0 != Self::NOWHERE).then_some(self.0)
+    }
+}
+
+impl From<Option<BackendIndex>> for Routed {
+    #[inline]
+    fn from(backend: Option<BackendIndex>) -> Self {
+        Self(backend.unwrap_or(Self::NOWHERE))
+    }
+}
+
+impl Default for Routed {
+    /// None.
+    #[inline]
+    fn default() -> Self {
+        Self(Self::NOWHERE)
+    }
+}
+
 /// What the balancer needs to know of a packet, and all it gets to see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -251,13 +284,16 @@ pub struct PacketInfo {
     /// The identification that a datagram's fragments share: 16 bits in IPv4 (RFC 791 section 3.2),
     /// 32 in IPv6 (RFC 8200 section 4.5). Zero of what is no fragment.
     pub identification: u32,
+    /// The backend that gave out its connection ID, if its service routes by that and the backend keeps
+    /// its flows. A balancer is to send the packet there.
+    pub routed: Routed,
 }
 
 impl PacketInfo {
     /// An ordinary packet. For tests of a balancer of one's own; otherwise the parser makes them.
     pub fn new(flow: FiveTuple, fragment: Fragment, tcp_flags: TcpFlags) -> Self {
         let kind = PacketKind::Ordinary;
-        Self { flow, fragment, tcp_flags, kind, identification: 0 }
+        Self { flow, fragment, tcp_flags, kind, identification: 0, routed: Routed::default() }
     }
 
     /// Whether the balancer has ports to go by, as far as the protocol has any.
@@ -285,6 +321,18 @@ mod tests {
         assert_eq!(ports, [Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
         let more: Vec<_> = all().filter(|protocol| protocol.is_extension_header()).collect();
         assert_eq!(more, [0, 43, 44, 60].map(Protocol));
+    }
+
+    #[test]
+    fn a_packet_is_routed_to_any_backend_but_the_one_that_stands_for_none() {
+        assert_eq!(Routed::default().backend(), None);
+        assert_eq!(Routed::from(None).backend(), None);
+        let last = BackendIndex::MAX_SLOTS - 1;
+        for index in [(0, 0), (0, 2047), (last, 0), (last, 2046)] {
+            let index = BackendIndex::new(index.0, index.1);
+            assert_eq!(Routed::from(Some(index)).backend(), Some(index));
+        }
+        assert_eq!(Routed::from(Some(BackendIndex::new(last, 2047))).backend(), None);
     }
 
     #[test]

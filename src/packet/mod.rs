@@ -25,6 +25,7 @@ mod l3dsr;
 mod mac;
 pub mod neighbor_discovery;
 mod parse;
+mod quic;
 mod transport;
 mod tunnel;
 
@@ -37,5 +38,6 @@ pub use ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS};
 pub use l3dsr::rewrite_l3dsr;
 pub use mac::{MacAddress, rewrite_mac};
 pub use parse::{Parse, Parsed, parse};
+pub use quic::connection_id;
 pub use transport::Transport;
 pub use tunnel::{OuterFragmentation, TunnelPath, encapsulate};

@@ -4,8 +4,9 @@ use super::ethernet::{self, EtherType};
 use super::icmp;
 use super::ipv4::Ipv4Header;
 use super::ipv6::Ipv6Header;
+use super::quic::connection_id;
 use super::transport::Transport;
-use crate::flow::{FiveTuple, Fragment, PacketInfo, PacketKind, Protocol};
+use crate::flow::{ConnectionId, FiveTuple, Fragment, PacketInfo, PacketKind, Protocol, Routed};
 use crate::verdict::DropReason;
 use std::net::IpAddr;
 
@@ -38,6 +39,16 @@ impl Parsed {
     #[inline]
     pub fn packet_mut<'a>(&self, frame: &'a mut [u8]) -> &'a mut [u8] {
         frame.get_mut(usize::from(self.network)..self.end as usize).unwrap_or_default()
+    }
+
+    /// The connection ID of a UDP datagram in `frame`, which was parsed to this, if that is QUIC.
+    #[inline]
+    pub fn connection_id(&self, frame: &[u8]) -> Option<ConnectionId> {
+        if self.protocol != Protocol::UDP || self.fragment == Fragment::Later {
+            return None;
+        }
+        let payload = usize::from(self.transport) + Transport::header_length(Protocol::UDP);
+        connection_id(frame.get(payload..self.end as usize)?)
     }
 
     /// Whether it is IPv6.
@@ -181,6 +192,7 @@ impl IpPacket<'_> {
             tcp_flags: transport.tcp_flags,
             kind: PacketKind::Ordinary,
             identification: self.identification,
+            routed: Routed::default(),
         };
         if matches!(self.protocol, Protocol::ICMP | Protocol::ICMPV6) {
             icmp::tell(&mut info, self.payload);
@@ -253,6 +265,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What is larger than a cache line is copied by more than a few instructions, for every packet.
+    #[test]
+    fn what_is_told_of_a_packet_is_small() {
+        assert!(size_of::<Parse>() <= 64, "{}", size_of::<Parse>());
     }
 
     #[test]

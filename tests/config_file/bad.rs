@@ -46,7 +46,7 @@ fn path_service_line_value_and_what_is_allowed_are_said() {
         (
             format!("{backend}wieght = 1"),
             &[
-                "wieght (service 10.0.0.100:80/tcp, line 7): unknown key: did you mean `weight`? Allowed: id, address, weight, forward, admin",
+                "wieght (service 10.0.0.100:80/tcp, line 7): unknown key: did you mean `weight`? Allowed: id, address, weight, forward, admin, quic-server-id",
             ],
         ),
         (
@@ -158,6 +158,76 @@ fn path_service_line_value_and_what_is_allowed_are_said() {
         (
             "[[service]]\nvip = \"10.0.0.100\"\nmonitor = { kind = \"tcp\" }".into(),
             &["`port` is required"],
+        ),
+    ]);
+}
+
+#[test]
+fn routing_by_connection_id_is_checked() {
+    const UDP: &str = "[[service]]\nvip = \"10.0.0.100:443/udp\"\n";
+    let config = |rotation: u8, server_id: u8, nonce: u8| {
+        format!(
+            "[[service.quic-lb]]\nconfig-rotation = {rotation}\nserver-id-length = {server_id}\n\
+             nonce-length = {nonce}\n"
+        )
+    };
+    let backend = |last: u8, id: &str| {
+        format!("[[service.backend]]\naddress = \"10.0.0.{last}\"\nquic-server-id = {id}\n")
+    };
+    let with = |parts: &[String]| format!("{UDP}{}", parts.concat());
+    let keyed = |key: &str| with(&[config(0, 2, 14), format!("key = {key}")]);
+    check(&[
+        (with(&[config(6, 2, 14), backend(11, "\"0a1b\""), backend(12, "[\"0A1C\"]")]), &[]),
+        (
+            with(&[config(7, 2, 14)]),
+            &[
+                "service[0].quic-lb[0].config-rotation (service 10.0.0.100:443/udp, line 4): 7: 0 to 6",
+            ],
+        ),
+        (
+            with(&[config(0, 12, 8)]),
+            &["nonce-length (service 10.0.0.100:443/udp, line 6): 8: server IDs of 12 bytes with"],
+        ),
+        (
+            with(&[config(3, 2, 14), config(3, 1, 14)]),
+            &[
+                "quic-lb (service 10.0.0.100:443/udp, line 3): an array of 2: config rotation 3: there",
+            ],
+        ),
+        (with(&["[[service.quic-lb]]".into()]), &["is required"; 3]),
+        (
+            keyed("\"8f95f0\""),
+            &["key (service 10.0.0.100:443/udp, line 7): (not shown): expected 32"],
+        ),
+        (keyed("7"), &["(not shown): expected 32 hexadecimal digits"]),
+        (keyed("\"8f95f0"), &["line 7, column 14: (not shown): is not TOML"]),
+        (
+            with(&[config(0, 1, 4), backend(11, "\"0a1b\"")]),
+            &[
+                "backend 10.0.0.11: quic-server-id: server ID 0a1b: no configuration has server IDs of 2",
+            ],
+        ),
+        (
+            with(&[config(0, 1, 4), backend(11, "\"07\""), backend(12, "\"07\"")]),
+            &["backend 10.0.0.12: quic-server-id: server ID 07: backend 10.0.0.11 has it already"],
+        ),
+        (
+            with(&[config(0, 1, 4), backend(11, "\"7\"")]),
+            &["\"7\": expected 2 to 30 hexadecimal digits"],
+        ),
+        (
+            with(&[config(0, 1, 4), backend(11, "[\"07\", 7]")]),
+            &["an array of 2: expected 2 to 30 hexadecimal digits"],
+        ),
+        (
+            with(&[backend(11, "\"07\"")]),
+            &[
+                "quic-lb (service 10.0.0.100:443/udp, line 1): missing: is required, as a backend has",
+            ],
+        ),
+        (
+            format!("{SERVICE}{}", config(0, 1, 4)),
+            &["quic-lb (service 10.0.0.100:80/tcp, line 3): an array of 1: goes with udp, not tcp"],
         ),
     ]);
 }

@@ -1,9 +1,12 @@
 //! What files mean.
 
-use dsrlb::balancer::{AdminState, Backend, Echo, FlowTimes, Persistence, WhenAllDown};
+use dsrlb::balancer::{
+    AdminState, Backend, Echo, FlowTimes, Maglev, Persistence, Policy, QuicConfig, QuicLb,
+    WhenAllDown,
+};
 use dsrlb::config::file::{ConfigFile, Mode, MonitorKind, Payload};
 use dsrlb::config::{Host, Limits, check};
-use dsrlb::flow::{HashInput, HashKey};
+use dsrlb::flow::{ConnectionId, HashInput, HashKey, QuicHeader};
 use dsrlb::forwarding::{Dscp, Encapsulation, Forwarding, GueVariant, Tunnel, TunnelDscp};
 use dsrlb::health::{HealthPolicy, HealthState, Through};
 use std::fmt::Write;
@@ -133,6 +136,22 @@ fn every_key_has_its_effect() {
     assert_eq!(monitor.request, Some(Payload(vec![0, 1])));
     assert_eq!(monitor.response, Some(Payload(b"ok".to_vec())));
     assert_eq!(monitor.through(), Through::Backend);
+
+    let policy = file.services[2].to_service().policy;
+    let config = |server_id, nonce| QuicConfig::new(server_id, nonce).unwrap();
+    let key = 0x8f95f09245765f80256934e50c66207fu128.to_be_bytes();
+    let expected = QuicLb::new(Maglev::default())
+        .config(0, config(2, 14).encrypted(&key))
+        .and_then(|policy| policy.config(1, config(1, 6)))
+        .and_then(|policy| policy.server("10.0.0.11", &[0x0a, 0x1b]))
+        .and_then(|policy| policy.server("10.0.0.12", &[0x0a, 0x1c]))
+        .and_then(|policy| policy.server("10.0.0.12", &[7]));
+    assert_eq!(policy.fingerprint(), expected.unwrap().fingerprint());
+    let router = policy.connections(&["10.0.0.11", "10.0.0.12"]).unwrap();
+    let id = ConnectionId::new(QuicHeader::Short, &[0x20, 7, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(router.route(&id), Some(1));
+    let shown = format!("{file:?}");
+    assert!(shown.contains("QuicKey(..)") && !shown.contains("143, 149"), "{shown}");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use super::frames::DIRECTOR_MAC;
 use super::pool;
-use dsrlb::balancer::{Candidate, Maglev};
+use dsrlb::balancer::{Candidate, Maglev, Policy, QuicConfig, QuicLb};
 use dsrlb::dataplane::{Action, Frame};
 use dsrlb::flow::{PacketKind, Timestamp};
-use dsrlb::packet::{Parse, parse};
+use dsrlb::packet::{Parse, connection_id, parse};
 use dsrlb::verdict::Verdict;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use std::net::IpAddr;
@@ -118,5 +118,40 @@ pub fn check_maglev(data: &[u8]) {
     for (share, weight) in shares.iter().zip(&weights) {
         let exact = 1021 * u64::from(*weight);
         assert!((exact / total..=exact / total + 1).contains(share));
+    }
+}
+
+/// Any bytes as a UDP payload have an ID that is in them, or none; whatever it is, and however it is to be
+/// decoded, it leads to a backend that there is, or nowhere. What any server has written is read again.
+pub fn check_quic(data: &[u8]) {
+    let Some((&[rotation, server_id, nonce], payload)) = data.split_first_chunk() else {
+        return;
+    };
+    let Ok(config) = QuicConfig::new(server_id % 16, nonce % 19) else {
+        return;
+    };
+    let (rotation, length) = (rotation % 7, config.server_id_length());
+    let id = |number: u8| vec![number; length];
+    #[cfg(feature = "quic")]
+    let configs = [config.clone(), config.encrypted(b"sixteen bytes...")];
+    #[cfg(not(feature = "quic"))]
+    let configs = [config];
+    for (number, config) in configs.into_iter().enumerate() {
+        let policy = QuicLb::new(Maglev::default()).config(rotation, config).expect("no other");
+        let policy = policy.server("a", &id(1)).and_then(|policy| policy.server("b", &id(2)));
+        let router =
+            policy.expect("both are new").connections(&["a", "b", "c"]).expect("it routes");
+        if let Some(id) = connection_id(payload) {
+            assert!(
+                id.bytes().is_empty() || payload.windows(id.bytes().len()).any(|w| w == id.bytes())
+            );
+            let to = router.route(&id);
+            assert!(to.is_none_or(|to| to < 2 && id.bytes()[0] >> 5 == rotation));
+        }
+        // Of a plain one what the server does is known: it is in the first case only.
+        if number == 0 {
+            let written = [&[0x40, rotation << 5], &id(2)[..], &[0; 18]].concat();
+            assert_eq!(connection_id(&written).and_then(|id| router.route(&id)), Some(1));
+        }
     }
 }

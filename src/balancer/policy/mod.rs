@@ -6,6 +6,7 @@ mod rendezvous;
 pub use maglev::{Maglev, TableSizeError};
 pub use rendezvous::Rendezvous;
 
+use super::connection::ConnectionRouter;
 use crate::flow::FlowHash;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -46,6 +47,15 @@ pub trait Policy: Debug + Send + Sync {
     /// director too: no randomness, no clock, no floating-point functions of the platform.
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector>;
 
+    /// What routes packets by their connection IDs, before their flow is looked at; none, as usual, if
+    /// nothing does.
+    ///
+    /// `backends` are the ids of all backends of the service, sorted, without duplicates: those that
+    /// take no new flows too, as connections stay where they are.
+    fn connections(&self, _backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
+        None
+    }
+
     /// What the selectors depend on besides the candidates, as a text that no other policy has: two
     /// policies with the same text build the same. So one that is configured anew, with nothing
     /// changed, need not build again. None: nothing can be said.
@@ -58,6 +68,9 @@ impl<T: Policy + ?Sized> Policy for Box<T> {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         (**self).build(candidates)
     }
+    fn connections(&self, backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
+        (**self).connections(backends)
+    }
     fn fingerprint(&self) -> Option<String> {
         (**self).fingerprint()
     }
@@ -66,6 +79,9 @@ impl<T: Policy + ?Sized> Policy for Box<T> {
 impl<T: Policy + ?Sized> Policy for Arc<T> {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         (**self).build(candidates)
+    }
+    fn connections(&self, backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
+        (**self).connections(backends)
     }
     fn fingerprint(&self) -> Option<String> {
         (**self).fingerprint()

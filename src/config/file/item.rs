@@ -96,6 +96,7 @@ macro_rules! integers {
 }
 
 integers! {
+    u8: 0 to 255;
     u16: 0 to 65535;
     u32: 0 to 4294967295u32;
 }

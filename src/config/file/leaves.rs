@@ -217,7 +217,8 @@ impl Item for Payload {
     }
 }
 
-fn hex(digits: &str) -> Option<Vec<u8>> {
+/// Bytes from two digits each.
+pub(super) fn hex(digits: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);

@@ -1,6 +1,6 @@
 //! Configuration files: TOML, read with every problem found in one pass.
 //!
-//! The tables are declared once, in `dataplane.rs`, `service.rs`, `probing.rs` and `forward.rs`. Of each
+//! The tables are declared once, in `dataplane.rs`, `service.rs`, `probing.rs`, `quic.rs` and `forward.rs`. Of each
 //! declaration are made what reads it and its part of the JSON Schema ([`ConfigFile::json_schema`]).
 //! The parser of TOML alone would stop at the first value that is wrong.
 //!
@@ -30,6 +30,7 @@ mod leaves;
 mod monitor;
 mod place;
 mod probing;
+mod quic;
 mod reader;
 mod service;
 mod table;
@@ -38,6 +39,7 @@ pub use dataplane::{Dataplane, Mode};
 pub use forward::{ForwardTable, Gue, Ipip, L3dsr};
 pub use leaves::{BackendId, InterfaceName, Payload};
 pub use probing::{Monitor, MonitorKind};
+pub use quic::{QuicKey, QuicLbConfig, ServerIds};
 pub use service::{AllDown, Backend, PolicyName, Service};
 
 use super::{Config, ServiceConfig, check};

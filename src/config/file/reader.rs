@@ -57,7 +57,7 @@ impl<'t> Reader<'t> {
         let (line, column) = self.lines.position(error.span().map_or(0, |span| span.start));
         let value = match self.lines.line(line).trim() {
             "" => "an empty line".to_owned(),
-            secret if secret.contains("hash-key") => "(not shown)".to_owned(),
+            secret if secret.contains("key") => "(not shown)".to_owned(),
             found => format!("`{}`", clip(found)),
         };
         let path = format!("line {line}, column {column}");

@@ -2,12 +2,13 @@
 
 use super::leaves::{BackendId, names};
 use super::probing::Monitor;
+use super::quic::{self, Conflict, QuicLbConfig, ServerIds};
 use super::table::{Examine, Keys, table};
 use crate::balancer::{
-    AdminState, Echo, FlowTimes, Maglev, Persistence, RealServer, Rendezvous, VipKey,
-    VirtualService, WhenAllDown,
+    AdminState, Echo, FlowTimes, Maglev, Persistence, Policy, RealServer, Rendezvous, Scope,
+    VipKey, VirtualService, WhenAllDown,
 };
-use crate::flow::{HashInput, HashKey};
+use crate::flow::{HashInput, HashKey, Protocol};
 use crate::forwarding::Forwarding;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,6 +77,9 @@ table! {
         "policy" policy: Option<PolicyName>,
         /// Slots of the table of policy maglev, a prime; 65537 unless told.
         "table-size" table_size: Option<Maglev>,
+        /// How servers encode their ID in connection IDs of QUIC. Their packets go by that; new flows, and
+        /// what has the ID of no server, as the policy says.
+        "quic-lb" quic_lb: Vec<QuicLbConfig>,
         /// What becomes of pings to the VIP; `answer` unless told.
         "echo" echo: Option<Echo>,
         /// What becomes of packets while no backend may take new flows; `drop` unless told.
@@ -150,6 +154,9 @@ table! {
         "forward" forward: Option<Forwarding>,
         /// What the operator wants of it; `enabled` unless told.
         "admin" admin: Option<AdminState>,
+        /// The ID that the server writes into connection IDs of QUIC, in hexadecimal digits, or an array
+        /// of several; each counts for every `quic-lb` of the service that has IDs of its length.
+        "quic-server-id" quic_server_id: Option<ServerIds>,
     }
 }
 
@@ -173,12 +180,44 @@ impl Examine for Service {
         if monitor.is_some_and(|monitor| monitor.port_for(&self.vip).is_none()) {
             keys.problem("monitor", "`port` is required, as the service has no port of its own");
         }
+        self.examine_quic(keys);
     }
 }
 
 impl Examine for Backend {}
 
 impl Service {
+    fn examine_quic(&self, keys: &mut Keys<'_, '_, '_>) {
+        let of = match self.vip.scope() {
+            Scope::All => Protocol::UDP,
+            Scope::Protocol(of) | Scope::Port(of, _) => of,
+        };
+        let has_ids = |backend: &Backend| backend.quic_server_id.is_some();
+        if self.quic_lb.is_empty() && self.all_backends().any(has_ids) {
+            keys.problem("quic-lb", "is required, as a backend has a quic-server-id");
+        } else if !self.quic_lb.is_empty() && of != Protocol::UDP {
+            keys.problem("quic-lb", format!("goes with udp, not {of}"));
+        }
+        match quic::policy(self.flow_policy(), &self.quic_lb, self.all_backends()) {
+            Ok(_) => {}
+            Err(Conflict::Configs(error)) => keys.problem("quic-lb", error.to_string()),
+            Err(Conflict::Server(name, error)) => {
+                keys.problem("backend", format!("backend {name}: quic-server-id: {error}"));
+            }
+        }
+    }
+
+    fn all_backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().chain(&self.fallback)
+    }
+
+    fn flow_policy(&self) -> Arc<dyn Policy> {
+        match self.policy.unwrap_or_default() {
+            PolicyName::Maglev => Arc::new(self.table_size.unwrap_or_default()),
+            PolicyName::Rendezvous => Arc::new(Rendezvous),
+        }
+    }
+
     /// The service without its monitor.
     pub fn to_service(&self) -> VirtualService {
         let mut service = VirtualService::new(self.vip);
@@ -188,10 +227,9 @@ impl Service {
         service.sessionless = self.sessionless.unwrap_or_default();
         service.persistence = self.persistence.unwrap_or_default();
         service.times = self.times.as_ref().map(Times::to_times).unwrap_or_default();
-        service.policy = match self.policy.unwrap_or_default() {
-            PolicyName::Maglev => Arc::new(self.table_size.unwrap_or_default()),
-            PolicyName::Rendezvous => Arc::new(Rendezvous),
-        };
+        // What does not go together has been noted.
+        service.policy = quic::policy(self.flow_policy(), &self.quic_lb, self.all_backends())
+            .unwrap_or_else(|_| self.flow_policy());
         service.when_all_down = match (self.when_all_down.unwrap_or_default(), &self.fallback) {
             (AllDown::SendToAll, _) => WhenAllDown::SendToAll,
             (AllDown::KeepLast, _) => WhenAllDown::KeepLast,
