@@ -10,22 +10,16 @@
 //! are well. Neither takes root. `docs/config.schema.json` tells editors of the keys.
 
 use clap::Parser;
-use dsrlb::balancer::FlowBalancer;
 use dsrlb::config::file::{ConfigFile, Dataplane, Mode};
 use dsrlb::config::{Config, FileSource, Preview};
 use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
 use dsrlb::director::{Director, DirectorBuilder};
-use dsrlb::flow::HashKey;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// Room for this many flows in each worker, of 16 bytes each; half of it is what can be relied upon.
-const FLOWS: usize = 1 << 20;
 
 #[derive(Parser)]
 #[command(about = "A layer-4 Direct Server Return load balancer that is driven by a file")]
@@ -113,16 +107,14 @@ fn builder(dataplane: &Dataplane) -> DirectorBuilder {
         max_prefixes: usual.max_prefixes.max(vips),
         ..usual
     };
-    // The same for all workers, and for nobody else.
-    let secret = RandomState::new();
-    let key = HashKey::new(std::array::from_fn(|at| secret.hash_one(at).to_le_bytes()[0]));
     let mut builder = Director::builder(dataplane.ingress())
         .xdp(xdp)
         .limits(limits)
         .answer_for_vips(dataplane.answer_for_vips.unwrap_or(false))
-        .balancer(move || {
-            FlowBalancer::new(FLOWS, limits.backends, key).expect("a million entries are few")
-        });
+        .record(dataplane.record.unwrap_or_default());
+    if let Some(flows) = dataplane.flows_per_queue {
+        builder = builder.flows(flows.get() as usize);
+    }
     builder = dataplane.egress().fold(builder, |builder, name| builder.egress(name));
     let sources = dataplane.tunnel_sources();
     builder = sources.iter().fold(builder, |builder, source| builder.tunnel_source(source));

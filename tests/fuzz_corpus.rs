@@ -8,7 +8,7 @@ mod config;
 
 use std::fs;
 use std::path::Path;
-use support::{beyond, flow_model, harness};
+use support::{beyond, changes_model, flow_model, harness};
 
 fn replay(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -54,6 +54,11 @@ fn icmp() {
 #[test]
 fn fragments() {
     replay("fragments", beyond::check_fragments);
+}
+
+#[test]
+fn flow_changes() {
+    replay("flow_changes", changes_model::check_changes);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn each_layer_names_only_those_below_it() {
         ("flow", &["error", "verdict"]),
         ("forwarding", &["error"]),
         ("packet", &["error", "flow", "forwarding", "verdict"]),
-        ("balancer", &["error", "flow", "forwarding", "verdict"]),
+        ("balancer", &["error", "flow", "forwarding", "text", "verdict"]),
         ("health", &["error", "flow", "packet", "text"]),
         ("dataplane", &["balancer", "error", "flow", "forwarding", "health", "packet", "verdict"]),
         (

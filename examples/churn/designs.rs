@@ -1,10 +1,11 @@
 //! Ways to send a flow where it went before.
 
 use dsrlb::balancer::{
-    Assignment, Balancer, FlowBalancer, FlowKey, FlowTable, FlowTimes, Found, HashBalancer,
-    Lifetimes, ServiceTable, Signal,
+    Assignment, Balancer, FlowBalancer, FlowTable, FlowTimes, Found, HashBalancer, Lifetimes,
+    Record, ServiceTable, Signal,
 };
 use dsrlb::flow::{HashKey, PacketInfo, Timestamp};
+use dsrlb::verdict::BackendIndex;
 use std::sync::Arc;
 
 use super::SECOND;
@@ -15,60 +16,54 @@ const HISTORY: u64 = 15 * 60 * SECOND;
 /// Entries of an ample table: more than twice the flows there are at a time. And of one that is too small.
 const AMPLE: usize = 1 << 16;
 const SMALL: usize = 1 << 13;
+/// What the table of a service takes, and is kept twice where it is known what was chosen before.
+const TABLE_BYTES: usize = 2 * 65_537;
 
-/// What is recorded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Record {
-    Nothing,
-    /// Flows whose slot has another owner than before the last changes.
-    Contested,
-    Everything,
+enum Way {
+    Hashing,
+    /// An unrecorded packet goes where it would have gone before the last changes, unless it is a SYN.
+    TwoGenerations,
+    /// The same, after all flows have been recorded as far as there is room.
+    TwoGenerationsAndAll(FlowTable),
+    Library(FlowBalancer),
 }
 
-/// A way, and what it has in memory.
+/// A way, and what it knows.
 pub struct Design {
     pub name: String,
+    way: Way,
     record: Record,
     entries: usize,
-    table: FlowTable,
+    services: Arc<ServiceTable>,
     /// What was chosen before the first of the changes that are less than [`HISTORY`] apart; and when the
     /// last of them was.
     elder: Option<(Arc<ServiceTable>, u64)>,
-    has_history: bool,
-    services: Arc<ServiceTable>,
-    /// The library's own, instead of all that.
-    library: Option<FlowBalancer>,
 }
 
 /// All that are compared.
 pub fn all(pool: &Pool) -> Vec<Design> {
-    let design = |name: &str, record, entries, has_history| Design {
-        name: name.to_owned(),
+    let design = |name: String, way, record, entries| Design {
+        name,
+        way,
         record,
         entries,
-        table: table(entries),
-        elder: None,
-        has_history,
         services: Arc::clone(pool.services()),
-        library: None,
+        elder: None,
     };
-    let sized = |name: &str, entries: usize| format!("{name}, {entries} entries");
+    let two = "two generations, nothing recorded".to_owned();
     let mut designs = vec![
-        design("hashing alone", Record::Nothing, 1, false),
-        design("tables of two generations, nothing recorded", Record::Nothing, 1, true),
+        design("hashing alone".to_owned(), Way::Hashing, Record::All, 0),
+        design(two, Way::TwoGenerations, Record::All, 0),
     ];
     for entries in [AMPLE, SMALL] {
-        for (name, record, has_history) in [
-            ("contested flows recorded", Record::Contested, true),
-            ("all flows recorded", Record::Everything, false),
-            ("all flows recorded, and two generations", Record::Everything, true),
-        ] {
-            designs.push(design(&sized(name, entries), record, entries, has_history));
+        let name = format!("two generations, all recorded, {entries} entries");
+        let way = Way::TwoGenerationsAndAll(table(entries));
+        designs.push(design(name, way, Record::All, entries));
+        for record in [Record::All, Record::Contested] {
+            let name = format!("FlowBalancer, {record} recorded, {entries} entries");
+            let way = Way::Library(balancer(entries, record));
+            designs.push(design(name, way, record, entries));
         }
-        let mut library =
-            design(&sized("FlowBalancer", entries), Record::Everything, entries, false);
-        library.library = Some(balancer(entries));
-        designs.push(library);
     }
     designs
 }
@@ -81,77 +76,80 @@ fn table(entries: usize) -> FlowTable {
     FlowTable::new(entries, SLOTS, secret(), Timestamp(0)).expect("a size that can be")
 }
 
-fn balancer(entries: usize) -> FlowBalancer {
-    FlowBalancer::new(entries, SLOTS, secret()).expect("a size that can be")
+fn balancer(entries: usize, record: Record) -> FlowBalancer {
+    FlowBalancer::new(entries, SLOTS, secret()).expect("a size that can be").record(record)
 }
 
 impl Design {
     /// The slot of the backend that this packet goes to.
     pub fn packet(&mut self, packet: &PacketInfo, now: Timestamp) -> Option<usize> {
-        if let Some(library) = &mut self.library {
-            let assignment = library.assign(&self.services, packet, now);
-            library.tend(&self.services, now, false);
-            return slot(assignment);
-        }
-        let lives = Lifetimes::from(&FlowTimes::default());
-        let (services, signal) = (&self.services, Signal::of(packet));
-        let keeps = |index| services.keeps_any(index);
-        let key: FlowKey = self.table.key(&packet.flow);
-        self.table.sweep(now, 16, keeps);
-        if self.record != Record::Nothing
-            && let Found::Known(index, _) = self.table.lookup(key, signal, &lives, now, keeps)
-        {
-            return Some(index.slot());
-        }
-        let Assignment::Backend(owner) = HashBalancer.assign(services, packet, now) else {
-            return None;
+        let Self { way, services, elder, .. } = self;
+        let by_hash = || chosen(HashBalancer.assign(services, packet, now));
+        let before = || {
+            let (elder, _) = elder.as_ref().filter(|(_, last)| now.0 < last + HISTORY)?;
+            let is_new = Signal::of(packet) == Signal::Syn;
+            let index = chosen(HashBalancer.assign(elder, packet, now))?;
+            (!is_new && services.keeps_any(index)).then_some(index)
         };
-        let elder = self.elder.as_ref().filter(|(_, last)| now.0 < last + HISTORY);
-        let elder = elder.and_then(|(elder, _)| match HashBalancer.assign(elder, packet, now) {
-            Assignment::Backend(index) if index != owner && keeps(index) => Some(index),
-            _ => None,
-        });
-        let chosen = elder.filter(|_| signal != Signal::Syn).unwrap_or(owner);
-        if self.record == Record::Everything || self.record == Record::Contested && elder.is_some()
-        {
-            self.table.insert(key, chosen, signal, &lives, now, keeps);
-        }
-        Some(chosen.slot())
+        let index = match way {
+            Way::Hashing => by_hash(),
+            Way::TwoGenerations => before().or_else(by_hash),
+            Way::TwoGenerationsAndAll(table) => {
+                let (key, signal) = (table.key(&packet.flow), Signal::of(packet));
+                let lives = Lifetimes::from(&FlowTimes::default());
+                let keeps = |index| services.keeps_any(index);
+                table.sweep(now, 16, keeps);
+                match table.lookup(key, signal, &lives, now, keeps) {
+                    Found::Known(index, _) => Some(index),
+                    Found::Missing | Found::Reopened(_) => {
+                        let index = before().or_else(by_hash)?;
+                        table.insert(key, index, signal, &lives, now, keeps);
+                        Some(index)
+                    }
+                }
+            }
+            Way::Library(balancer) => {
+                balancer.tend(services, now, false);
+                chosen(balancer.assign(services, packet, now))
+            }
+        };
+        index.map(BackendIndex::slot)
     }
 
     /// The pool has changed.
     pub fn change(&mut self, pool: &Pool, now: Timestamp) {
-        if self.has_history {
-            let old = self.elder.take().filter(|(_, last)| now.0 < last + HISTORY);
-            let elder = old.map_or_else(|| Arc::clone(&self.services), |(elder, _)| elder);
-            self.elder = Some((elder, now.0));
-        }
+        let old = self.elder.take().filter(|(_, last)| now.0 < last + HISTORY);
+        let elder = old.map_or_else(|| Arc::clone(&self.services), |(elder, _)| elder);
+        self.elder = Some((elder, now.0));
         self.services = Arc::clone(pool.services());
     }
 
-    /// Another director takes over: it knows the services, and no flow.
+    /// Another director takes over: it knows the services and what they chose before, and no flow.
     pub fn restart(&mut self) {
-        self.table = table(self.entries);
-        self.elder = None;
-        self.library = self.library.take().map(|_| balancer(self.entries));
+        match &mut self.way {
+            Way::Hashing | Way::TwoGenerations => {}
+            Way::TwoGenerationsAndAll(old) => *old = table(self.entries),
+            Way::Library(old) => *old = balancer(self.entries, self.record),
+        }
     }
 
-    /// What is in memory that hashing alone would not need: 16 bytes for each flow there is, and
-    /// the slots of the older table.
+    /// What is in memory that hashing alone would not need: 16 bytes for each flow that is remembered,
+    /// and the table that was chosen by before.
     pub fn bytes(&self) -> usize {
-        let counts = match &self.library {
-            Some(library) => library.counts(),
-            None => self.table.counts(),
+        let (counts, knows_before) = match &self.way {
+            Way::Hashing => return 0,
+            Way::TwoGenerations => return TABLE_BYTES,
+            Way::TwoGenerationsAndAll(table) => (table.counts(), true),
+            Way::Library(balancer) => (balancer.counts(), self.record == Record::Contested),
         };
         let flows = (counts.proven + counts.unproven) as usize;
-        let elder = if self.elder.is_some() { 2 * 65_537 } else { 0 };
-        flows * FlowTable::ENTRY_BYTES + elder
+        flows * FlowTable::ENTRY_BYTES + usize::from(knows_before) * TABLE_BYTES
     }
 }
 
-fn slot(assignment: Assignment) -> Option<usize> {
+fn chosen(assignment: Assignment) -> Option<BackendIndex> {
     match assignment {
-        Assignment::Backend(index) => Some(index.slot()),
+        Assignment::Backend(index) => Some(index),
         _ => None,
     }
 }

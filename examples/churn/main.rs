@@ -8,7 +8,7 @@
 //! that are drained, weighted, added and removed every two minutes. Each packet is shown to all
 //! designs. A flow is broken when one of its packets goes to another backend than its first one,
 //! though that could still have served it; whoever loses its backend is not counted. Half the time
-//! over, the director is replaced by one that remembers nothing, as when another takes over; and for
+//! over, another director takes over, which has followed the changes and has not seen the flows; and for
 //! ten seconds of each half hour there is a flood of SYNs. Everything is decided by the library's own
 //! tables and policies, in virtual time, and comes out the same each time.
 
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if now >= next_change {
             next_change += CHANGE_EVERY;
             changes += 1;
-            pool.change();
+            pool.change(Timestamp(now));
             designs.iter_mut().for_each(|design| design.change(&pool, Timestamp(now)));
         }
         if now >= restart {

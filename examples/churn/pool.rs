@@ -3,6 +3,7 @@
 use dsrlb::balancer::{AdminState, RealServer, ServiceTable, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{Member, Observed, Planner, Site};
+use dsrlb::flow::Timestamp;
 use dsrlb::packet::MacAddress;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -62,7 +63,8 @@ impl Pool {
     }
 
     /// One thing that an operator or an autoscaler does.
-    pub fn change(&mut self) {
+    pub fn change(&mut self, now: Timestamp) {
+        self.planner.at(now);
         for server in &mut self.servers {
             server.draining = server.draining.map(|changes| changes + 1);
         }

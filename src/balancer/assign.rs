@@ -1,6 +1,7 @@
 //! From a packet to a backend.
 
-use super::table::{Lookup, Service, ServiceTable};
+use super::built::Service;
+use super::table::{Lookup, ServiceTable};
 use crate::flow::{Fragment, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 

@@ -21,7 +21,9 @@
 
 mod assign;
 mod backend;
+mod built;
 mod connection;
+mod elder;
 mod flow_table;
 mod policy;
 mod registry;
@@ -31,6 +33,7 @@ mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
 pub use backend::{AdminState, Backend, RealServer};
+pub use built::Service;
 pub use connection::{
     ByConnection, ConnectionRouter, LengthError, QuicConfig, QuicLb, QuicLbError,
 };
@@ -40,6 +43,6 @@ pub use flow_table::{CapacityError, FlowCounts, FlowTimes};
 pub use flow_table::{FlowKey, FlowRecord, FlowTable, Found, Inserted, Lifetimes, Signal, State};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
-pub use remember::FlowBalancer;
+pub use remember::{FlowBalancer, Record};
 pub use service::{Echo, Persistence, Scope, VipKey, VirtualService, WhenAllDown};
-pub use table::{Keeping, Lookup, Service, ServiceTable};
+pub use table::{Keeping, Lookup, ServiceTable};

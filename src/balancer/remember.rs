@@ -1,8 +1,11 @@
 //! Deciding a flow once.
 
 use super::assign::{Assignment, Balancer, find};
-use super::flow_table::{CapacityError, FlowCounts, FlowKey, FlowTable, Found, Lifetimes, Signal};
-use super::table::{Service, ServiceTable};
+use super::built::Service;
+use super::flow_table::{
+    CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, Signal,
+};
+use super::table::ServiceTable;
 use crate::flow::{Fragment, HashKey, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 
@@ -12,6 +15,29 @@ const BATCH: usize = 64;
 /// to do. A table of a million entries is gone through in a second of idleness.
 const SETS_A_BATCH: usize = 16;
 const SETS_WHEN_IDLE: usize = 16_384;
+
+/// Which flows are recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Record {
+    /// All: how many flows a backend has is known, and a drain tells when it has none.
+    #[default]
+    All,
+    /// Those that another backend would get, or would have got, than before the last changes. As long as
+    /// nothing changes, nothing is recorded and nothing looked up, whatever anybody sends.
+    ///
+    /// The price: a drain that is told to be over may have flows left which have not spoken since it began;
+    /// protocols without a SYN cannot tell what is new, so their new flows go where they went before
+    /// the change, for as long as a silent one is remembered; and where more is contested than the table has
+    /// room for, as in a flood, new connections go where they went before, too.
+    Contested,
+}
+
+named!(
+    Record,
+    "rule for which flows are recorded",
+    "all or contested",
+    ["all" => All, "contested" => Contested]
+);
 
 /// Remembers which backend each flow was given: it keeps it through every change of the pool that
 /// leaves that backend able to serve.
@@ -23,6 +49,7 @@ const SETS_WHEN_IDLE: usize = 16_384;
 #[derive(Debug)]
 pub struct FlowBalancer {
     table: FlowTable,
+    record: Record,
 }
 
 impl FlowBalancer {
@@ -34,7 +61,19 @@ impl FlowBalancer {
     ///
     /// A number of entries that no table can have.
     pub fn new(entries: usize, slots: usize, secret: HashKey) -> Result<Self, CapacityError> {
-        Ok(Self { table: FlowTable::new(entries, slots, secret, Timestamp::default())? })
+        let table = FlowTable::new(entries, slots, secret, Timestamp::default())?;
+        Ok(Self { table, record: Record::default() })
+    }
+
+    /// Sets which flows are recorded. Contested ones are known only where services know what they
+    /// [chose before](Service::after).
+    #[must_use]
+    pub fn record(mut self, record: Record) -> Self {
+        if record == Record::Contested {
+            self.table = self.table.without_displacing();
+        }
+        self.record = record;
+        self
     }
 
     /// How many flows there are and were not.
@@ -63,19 +102,57 @@ impl FlowBalancer {
             return Assignment::Backend(index);
         }
         if let Some(lives) = lives
+            && self.has_flows()
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
+            self.reconsider(service, packet, key, index);
             return Assignment::Backend(index);
         }
-        let Some(chosen) = service.select(service.hash(packet)) else {
+        let hash = service.hash(packet);
+        let owner = service.select(hash);
+        let before = match self.record {
+            Record::All => None,
+            Record::Contested => service.elder(packet, hash, now),
+        };
+        let is_contested = before.is_some_and(|before| before != owner);
+        let elder = before.flatten().filter(|index| keeps(*index));
+        let first = if signal == Signal::Syn { owner } else { elder.or(owner) };
+        let Some(chosen) = first else {
             return Assignment::Drop(DropReason::NoBackend);
         };
-        if let Some(lives) = lives {
-            // Refused or not: it is served. Others in its way may be of another protocol.
-            let usable = |index| services.keeps_any(index);
-            self.table.insert(key, chosen, signal, lives, now, usable);
+        let Some(lives) = lives.filter(|_| is_contested || self.record == Record::All) else {
+            return Assignment::Backend(chosen);
+        };
+        // Others in its way may be of another protocol.
+        let usable = |index| services.keeps_any(index);
+        let inserted = self.table.insert(key, chosen, signal, lives, now, usable);
+        // Refused or not, it is served: by whom the next packet will be taken to, if that is not recorded.
+        let last = elder.filter(|_| inserted == Inserted::Refused).unwrap_or(chosen);
+        Assignment::Backend(last)
+    }
+
+    /// Whether there is anything to look up.
+    #[inline]
+    fn has_flows(&self) -> bool {
+        let counts = self.table.counts();
+        self.record == Record::All || counts.proven + counts.unproven != 0
+    }
+
+    /// Forgets a flow that is contested no more and goes where it would go anyway.
+    #[inline]
+    fn reconsider(
+        &mut self,
+        service: &Service,
+        packet: &PacketInfo,
+        key: FlowKey,
+        index: BackendIndex,
+    ) {
+        if self.record == Record::Contested
+            && !service.has_elder()
+            && service.select(service.hash(packet)) == Some(index)
+        {
+            self.table.remove(key);
         }
-        Assignment::Backend(chosen)
     }
 
     /// Remembers where connection IDs lead a flow, for the packets of it that have none: ICMP errors, and
@@ -135,7 +212,9 @@ impl Balancer for FlowBalancer {
             for (key, packet) in keys.iter_mut().zip(packets) {
                 *key = self.table.key(&packet.flow);
             }
-            self.table.touch(keys.iter().copied().take(packets.len()));
+            if self.has_flows() {
+                self.table.touch(keys.iter().copied().take(packets.len()));
+            }
             for ((packet, key), assigned) in packets.iter().zip(keys).zip(assigned) {
                 *assigned = match find(services, packet) {
                     Ok(service) => self.place(services, service, packet, key, now),
@@ -165,158 +244,5 @@ impl Balancer for FlowBalancer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::balancer::{Backend, HashBalancer, Keeping, RealServer, Rendezvous, VirtualService};
-    use crate::flow::{FiveTuple, Protocol, TcpFlags};
-    use std::sync::Arc;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn index(slot: usize) -> BackendIndex {
-        BackendIndex::new(slot, 0)
-    }
-
-    /// A service whose backends in these slots take new flows, where those in `keeping` keep theirs.
-    fn table(taking: &[usize], keeping: &[usize]) -> ServiceTable {
-        let service = VirtualService::new("10.0.0.100".parse().unwrap()).policy(Rendezvous);
-        let backend = |slot: &usize| -> (Arc<dyn Backend>, BackendIndex) {
-            let server = RealServer::new([10, 0, 0, *slot as u8].into());
-            (Arc::new(server), index(*slot))
-        };
-        let built = Service::build(&service, taking.iter().map(backend));
-        let keeping: Vec<_> =
-            keeping.iter().map(|slot| (index(*slot), Keeping::Everything)).collect();
-        ServiceTable::new(vec![Arc::new(built)]).keeping(&keeping)
-    }
-
-    fn packet(port: u16, flags: u8) -> PacketInfo {
-        let flow = FiveTuple {
-            source: [192, 0, 2, 7].into(),
-            destination: [10, 0, 0, 100].into(),
-            source_port: port,
-            destination_port: 80,
-            protocol: Protocol::TCP,
-        };
-        PacketInfo::new(flow, Fragment::Whole, TcpFlags(flags))
-    }
-
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
-
-    fn balancer() -> FlowBalancer {
-        // Much room: no two of the flows here compete for a place.
-        FlowBalancer::new(1 << 18, 16, HashKey::new([7; 16])).unwrap()
-    }
-
-    fn decide(
-        balancer: &mut FlowBalancer,
-        services: &ServiceTable,
-        flags: u8,
-        now: u64,
-    ) -> Vec<usize> {
-        let packets: Vec<_> = (1..=500).map(|port| packet(port, flags)).collect();
-        let mut assigned = vec![Assignment::NotVip; packets.len()];
-        balancer.assign_batch(services, &packets, Timestamp(now), &mut assigned);
-        let slot = |assignment: &Assignment| match assignment {
-            Assignment::Backend(index) => index.slot(),
-            other => panic!("{other:?}"),
-        };
-        assigned.iter().map(slot).collect()
-    }
-
-    #[test]
-    fn flows_stay_through_every_change_that_leaves_their_backend() {
-        let mut balancer = balancer();
-        let first = decide(&mut balancer, &table(&[1, 2], &[1, 2]), SYN, 0);
-        assert_eq!(decide(&mut balancer, &table(&[1, 2], &[1, 2]), ACK, 1), first);
-        // Others come, one is drained, and in the end none of those that had flows takes new ones.
-        for (taking, keeping) in [
-            (&[1, 2, 3, 4][..], &[1, 2, 3, 4][..]),
-            (&[2, 3, 4], &[1, 2, 3, 4]),
-            (&[5], &[1, 2, 5]),
-        ] {
-            assert_eq!(decide(&mut balancer, &table(taking, keeping), ACK, 2), first);
-        }
-        assert_eq!(balancer.flows(index(1)) + balancer.flows(index(2)), 500);
-        // Those of one that is gone go elsewhere, and stay there.
-        let moved = decide(&mut balancer, &table(&[3, 4], &[2, 3, 4]), ACK, 3);
-        for (now, before) in moved.iter().zip(&first) {
-            assert!(if *before == 2 { *now == 2 } else { [3, 4].contains(now) });
-        }
-        assert_eq!(decide(&mut balancer, &table(&[5], &[2, 3, 4, 5]), ACK, 4), moved);
-    }
-
-    #[test]
-    fn a_backend_that_keeps_connections_alone_loses_other_flows() {
-        let mut balancer = balancer();
-        let (before, after) = (table(&[1], &[1, 2]), table(&[2], &[2]));
-        let after =
-            after.keeping(&[(index(1), Keeping::Connections), (index(2), Keeping::Everything)]);
-        for (protocol, expected) in [(Protocol::TCP, 1), (Protocol::UDP, 2)] {
-            let mut packet = packet(7, ACK);
-            packet.flow.protocol = protocol;
-            let go = |balancer: &mut FlowBalancer, services: &ServiceTable| {
-                balancer.assign(services, &packet, Timestamp(0))
-            };
-            assert_eq!(go(&mut balancer, &before), Assignment::Backend(index(1)));
-            assert_eq!(go(&mut balancer, &after), Assignment::Backend(index(expected)));
-        }
-    }
-
-    #[test]
-    fn a_sessionless_service_is_hashed_and_not_remembered() {
-        let mut balancer = balancer();
-        let of = |slot: usize| {
-            let service = VirtualService::new("10.0.0.100".parse().unwrap()).sessionless();
-            let backend: Arc<dyn Backend> = Arc::new(RealServer::new([10, 0, 0, 1].into()));
-            let built = Service::build(&service, [(backend, index(slot))]);
-            let keeping = [1, 2].map(|slot| (index(slot), Keeping::Everything));
-            ServiceTable::new(vec![Arc::new(built)]).keeping(&keeping)
-        };
-        for slot in [1, 2] {
-            let all = decide(&mut balancer, &of(slot), ACK, 0);
-            assert!(all.iter().all(|chosen| *chosen == slot));
-        }
-        assert_eq!(balancer.counts(), FlowCounts::default());
-    }
-
-    #[test]
-    fn a_port_that_is_used_again_is_a_new_flow_and_a_copy_of_a_syn_is_not() {
-        let mut balancer = balancer();
-        let (one, other) = (table(&[1], &[1, 2]), table(&[2], &[1, 2]));
-        decide(&mut balancer, &one, SYN, 0);
-        assert!(decide(&mut balancer, &other, SYN, SECOND).iter().all(|slot| *slot == 1));
-        decide(&mut balancer, &other, ACK, 2 * SECOND);
-        assert!(decide(&mut balancer, &other, SYN, 30 * SECOND).iter().all(|slot| *slot == 2));
-    }
-
-    #[test]
-    fn flows_end_by_themselves_also_while_nothing_comes() {
-        let mut balancer = balancer();
-        let services = table(&[1], &[1]);
-        decide(&mut balancer, &services, SYN, 0);
-        decide(&mut balancer, &services, ACK, 1);
-        balancer.tend(&services, Timestamp(800 * SECOND), true);
-        assert_eq!(balancer.flows(index(1)), 500);
-        for _ in 0..4 {
-            balancer.tend(&services, Timestamp(1000 * SECOND), true);
-        }
-        assert_eq!(balancer.flows(index(1)), 0);
-    }
-
-    #[test]
-    fn without_a_change_it_agrees_with_hashing_alone() {
-        let services = table(&[1, 2, 3], &[1, 2, 3]);
-        let mut balancer = balancer();
-        for flags in [SYN, ACK, ACK] {
-            for port in 1..=200 {
-                let packet = packet(port, flags);
-                assert_eq!(
-                    balancer.assign(&services, &packet, Timestamp(0)),
-                    HashBalancer.assign(&services, &packet, Timestamp(0))
-                );
-            }
-        }
-    }
-}
+#[path = "remember_tests.rs"]
+mod tests;

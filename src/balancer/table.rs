@@ -1,131 +1,14 @@
 //! The services of one snapshot, and the look-up that finds a packet's.
 
-use super::connection::Connections;
-use super::flow_table::Lifetimes;
-use super::policy::{Candidate, Selector};
-use super::service::{Echo, Scope, VipKey, VirtualService};
-use crate::flow::{
-    ConnectionId, FlowHash, Fragment, HashInput, HashKey, PacketInfo, PacketKind, Protocol,
-};
+use super::built::Service;
+use super::service::{Echo, Scope};
+use crate::flow::{ConnectionId, Fragment, PacketInfo, PacketKind, Protocol};
 use crate::verdict::BackendIndex;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// A virtual service as the packet path sees it: immutable, shared by all workers.
-#[derive(Debug)]
-pub struct Service {
-    key: VipKey,
-    hash_input: HashInput,
-    hash_key: HashKey,
-    echo: Echo,
-    /// None where flows are not remembered.
-    lives: Option<Lifetimes>,
-    selector: Box<dyn Selector>,
-    /// The backend behind each position that the selector can answer with.
-    members: Box<[BackendIndex]>,
-    /// What goes before the selector, if the policy routes by connection ID.
-    connections: Option<Connections>,
-}
-
-impl Service {
-    /// Builds a service from those of its backends that may take traffic now, each with its
-    /// index. Backends of weight zero take no new flows; the order does not matter.
-    pub fn build(
-        service: &VirtualService,
-        eligible: impl IntoIterator<Item = (Arc<dyn super::Backend>, BackendIndex)>,
-    ) -> Self {
-        let mut eligible: Vec<_> =
-            eligible.into_iter().filter(|(backend, _)| backend.weight() > 0).collect();
-        eligible.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
-        eligible.dedup_by(|(a, _), (b, _)| a.id() == b.id());
-        let candidates: Vec<Candidate<'_>> = eligible
-            .iter()
-            .map(|(backend, _)| Candidate { id: backend.id(), weight: backend.weight() })
-            .collect();
-        Self {
-            key: service.key,
-            hash_input: service.hash_input,
-            hash_key: service.hash_key,
-            echo: service.echo,
-            lives: (!service.sessionless).then(|| Lifetimes::from(&service.times)),
-            selector: service.policy.build(&candidates),
-            members: eligible.iter().map(|(_, index)| *index).collect(),
-            connections: None,
-        }
-    }
-
-    /// Has packets routed by connection ID among these, which are all backends of the service, whether
-    /// or not they take new flows; if its policy does that.
-    #[must_use]
-    pub fn with_connections<'a>(
-        mut self,
-        service: &VirtualService,
-        backends: impl IntoIterator<Item = (&'a str, BackendIndex)>,
-    ) -> Self {
-        self.connections = Connections::build(&service.policy, backends);
-        self
-    }
-
-    /// Whether connection IDs lead to just these backends; also if they lead nowhere by the policy.
-    pub fn routes_among(&self, backends: impl IntoIterator<Item = BackendIndex>) -> bool {
-        self.connections.as_ref().is_none_or(|connections| connections.is_among(backends))
-    }
-
-    /// What names the service.
-    pub fn key(&self) -> VipKey {
-        self.key
-    }
-
-    /// How long its flows are remembered; none where they are not.
-    #[inline]
-    pub(super) fn lives(&self) -> Option<&Lifetimes> {
-        self.lives.as_ref()
-    }
-
-    /// The backends that may take new flows, sorted by their ids.
-    pub fn members(&self) -> &[BackendIndex] {
-        &self.members
-    }
-
-    /// The slots of the selector, each the position of one of the [members](Self::members); none if
-    /// it has none.
-    pub fn slots(&self) -> Option<&[u16]> {
-        self.selector.slots()
-    }
-
-    /// Whether a flow has the same hash in both services.
-    pub fn hashes_alike(&self, other: &Self) -> bool {
-        (self.hash_input, self.hash_key) == (other.hash_input, other.hash_key)
-    }
-
-    /// Whether a packet can be placed without its ports and what is behind them.
-    pub fn needs_ports(&self) -> bool {
-        self.hash_input.uses_ports() || self.connections.is_some()
-    }
-
-    /// The backend that gave out this connection ID; none if the policy knows of none. Whether that
-    /// backend keeps its flows is another question.
-    #[inline]
-    pub fn route(&self, id: &ConnectionId) -> Option<BackendIndex> {
-        self.connections.as_ref()?.route(id)
-    }
-
-    /// The packet's hash under this service's key.
-    #[inline]
-    pub fn hash(&self, packet: &PacketInfo) -> FlowHash {
-        self.hash_key.hash_flow(self.hash_input, &packet.flow)
-    }
-
-    /// The backend for a new flow with this hash; none if none may take traffic.
-    #[inline]
-    pub fn select(&self, hash: FlowHash) -> Option<BackendIndex> {
-        let position = self.selector.select(hash)?;
-        self.members.get(usize::from(position)).copied()
-    }
-}
 
 /// Which of the flows it has a backend keeps, where flows are remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -205,19 +88,19 @@ impl ServiceTable {
     pub fn new(services: Vec<Arc<Service>>) -> Self {
         let mut table = Self::default();
         for (position, service) in (0u32..).zip(&services) {
-            let vip = table.vip_number(service.key.prefix());
-            let scope = service.key.scope();
+            let vip = table.vip_number(service.key().prefix());
+            let scope = service.key().scope();
             if let Scope::Port(protocol, _) = scope {
                 table.by_port.insert((vip, protocol));
             }
             table.rules.insert(RuleKey::new(vip, scope), position);
             if let Some(echo) = table.echo.get_mut(vip as usize)
-                && service.echo > echo.0
+                && service.echo() > echo.0
             {
-                *echo = (service.echo, position);
+                *echo = (service.echo(), position);
             }
         }
-        table.routes = services.iter().any(|service| service.connections.is_some());
+        table.routes = services.iter().any(|service| service.routes());
         table.services = services;
         table
     }
@@ -409,6 +292,8 @@ impl ServiceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balancer::{VipKey, VirtualService};
+    use crate::flow::HashInput;
     use crate::flow::{FiveTuple, TcpFlags};
     use proptest::prelude::*;
 

@@ -7,6 +7,7 @@ use crate::balancer::{
     AdminState, Backend, IndexRegistry, Keeping, Persistence, Service, ServiceTable, VipKey,
     VirtualService, WhenAllDown,
 };
+use crate::flow::Timestamp;
 use crate::forwarding::{ProbeSources, TunnelSources};
 use crate::packet::MacAddress;
 use crate::verdict::BackendIndex;
@@ -175,6 +176,8 @@ pub struct Planner {
     registry: IndexRegistry,
     built: HashMap<VipKey, Built>,
     generation: u64,
+    /// Set where services are to know what they chose before.
+    now: Option<Timestamp>,
 }
 
 /// A service as it was last built, and what from.
@@ -189,7 +192,21 @@ impl Planner {
     /// A planner that has planned nothing yet, for at most so many backends, each counted once for
     /// every service it is in.
     pub fn new(max_backends: usize) -> Self {
-        Self { registry: IndexRegistry::new(max_backends), built: HashMap::new(), generation: 0 }
+        let registry = IndexRegistry::new(max_backends);
+        Self { registry, built: HashMap::new(), generation: 0, now: None }
+    }
+
+    /// Has services know what they chose before they changed, for balancers that record
+    /// [contested](crate::balancer::Record::Contested) flows alone. To be called before each plan with the
+    /// time it is, by the clock that balancers get to see.
+    pub fn at(&mut self, now: Timestamp) -> &mut Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// When the first of the services may forget what it chose before: it takes a plan of that time.
+    pub fn settles(&self) -> Option<Timestamp> {
+        self.built.values().filter_map(|built| built.service.settles()).min()
     }
 
     /// Plans for these services, which have been [checked](crate::config::check). `observe` is asked
@@ -279,21 +296,22 @@ impl Planner {
             eligible.map(|member| (Arc::clone(&member.backend), member.index)).collect();
         let weights = eligible.iter().map(|(backend, index)| (*index, backend.weight()));
         let weights: Vec<_> = weights.collect();
-        if let Some(built) = self.built.get(&service.key)
+        if let Some(built) = self.built.get_mut(&service.key)
             && built.eligible == weights
             && same_method(&built.from, service)
             && built.service.routes_among(members.iter().map(|member| member.index))
         {
+            if let Some(settled) = self.now.and_then(|now| built.service.settled(now)) {
+                built.service = Arc::new(settled);
+            }
             return Arc::clone(&built.service);
         }
-        let built = Built {
-            from: service.clone(),
-            eligible: weights,
-            service: Arc::new(Service::build(service, eligible).with_connections(
-                service,
-                members.iter().map(|member| (member.backend.id(), member.index)),
-            )),
-        };
+        let all = members.iter().map(|member| (member.backend.id(), member.index));
+        let mut new = Service::build(service, eligible).with_connections(service, all);
+        if let (Some(now), Some(before)) = (self.now, self.built.get(&service.key)) {
+            new = new.after(&before.service, now);
+        }
+        let built = Built { from: service.clone(), eligible: weights, service: Arc::new(new) };
         let service_built = Arc::clone(&built.service);
         self.built.insert(service.key, built);
         service_built

@@ -35,6 +35,8 @@ pub struct Worker<I: PacketIo, B> {
     snapshots: Arc<ArcSwap<Snapshot>>,
     mailbox: Mailbox,
     prober: Prober,
+    /// When the time of its packets begins.
+    epoch: Instant,
     /// When there has been nothing to do for long enough to put things in order.
     idle_due: Duration,
 }
@@ -49,7 +51,16 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         mailbox: Mailbox,
     ) -> Self {
         let (prober, idle_due): (Prober, _) = (Box::new(|_| ()), Duration::ZERO);
-        Self { io, pipeline, snapshots, mailbox, prober, idle_due }
+        let epoch = Instant::now();
+        Self { io, pipeline, snapshots, mailbox, prober, epoch, idle_due }
+    }
+
+    /// Sets when the time begins that its balancer gets to see, which is now unless told: whoever plans
+    /// [at](super::Planner::at) a time goes by the same.
+    #[must_use]
+    pub fn epoch(mut self, epoch: Instant) -> Self {
+        self.epoch = epoch;
+        self
     }
 
     /// Sets who gets the frames that VIPs answer to probes with.
@@ -67,7 +78,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
     /// When the queue is no longer of use; see [`PacketIo::poll`].
     pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut snapshots = Cache::new(Arc::clone(&self.snapshots));
-        let started = Instant::now();
+        let started = self.epoch;
         let mut stats_due = Duration::ZERO;
         while !stop.load(Ordering::Relaxed) {
             while let Some((port, frame)) = self.mailbox.next() {

@@ -10,7 +10,7 @@ use super::through::Prober;
 use super::updater::Updater;
 use super::workers::Workers;
 use super::{Director, Event};
-use crate::balancer::{Balancer, FlowBalancer};
+use crate::balancer::{Balancer, FlowBalancer, Record};
 use crate::config::{Config, ConfigSource, Host, Limits, ServiceConfig, SourceError};
 use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
@@ -57,7 +57,9 @@ pub struct DirectorBuilder {
     pipeline: PipelineOptions,
     monitor: Option<MonitorBinding>,
     claim_checks: Option<Duration>,
-    /// None: the usual one, with as much room as the limits ask for.
+    flows: usize,
+    record: Record,
+    /// None: the usual one.
     balancer: Option<BalancerFactory>,
     on_event: EventHandler,
 }
@@ -92,6 +94,8 @@ impl DirectorBuilder {
             pipeline: PipelineOptions::default(),
             monitor: None,
             claim_checks: Some(CLAIM_CHECKS),
+            flows: Self::FLOWS,
+            record: Record::default(),
             balancer: None,
             on_event: Box::new(|_| {}),
         }
@@ -206,8 +210,24 @@ impl DirectorBuilder {
         self
     }
 
+    /// Sets for how many flows the table of each worker has room, at 16 bytes each, unless there is a
+    /// balancer of one's own; half of them is what can be relied upon.
+    #[must_use]
+    pub fn flows(mut self, entries: usize) -> Self {
+        self.flows = entries;
+        self
+    }
+
+    /// Sets which flows are recorded. With [`Record::Contested`] services know what they chose before they
+    /// changed, also for a balancer of one's own.
+    #[must_use]
+    pub fn record(mut self, record: Record) -> Self {
+        self.record = record;
+        self
+    }
+
     /// Sets how each worker's balancer is made; the default is a [`FlowBalancer`] with room for
-    /// [`DirectorBuilder::FLOWS`]. [`HashBalancer`](crate::balancer::HashBalancer) remembers nothing.
+    /// [`DirectorBuilder::flows`]. [`HashBalancer`](crate::balancer::HashBalancer) remembers nothing.
     #[must_use]
     pub fn balancer<B: Balancer + 'static>(
         mut self,
@@ -267,7 +287,14 @@ impl DirectorBuilder {
             errors: self.errors,
             probe_sources,
         };
-        let settings = Settings { host, limits: self.limits, monitor: self.monitor, warnings };
+        let epoch = Instant::now();
+        let settings = Settings {
+            host,
+            limits: self.limits,
+            monitor: self.monitor,
+            epoch: (self.record == Record::Contested).then_some(epoch),
+            warnings,
+        };
         let control = Control::new(interface, site, settings, mail.clone());
         let shared = Arc::new(Shared::new(control, counters.clone(), self.on_event));
 
@@ -287,12 +314,12 @@ impl DirectorBuilder {
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
             let balancer = match &self.balancer {
                 Some(make) => make(),
-                None => usual_balancer(&self.limits)?,
+                None => usual_balancer(self.flows, self.record, &self.limits)?,
             };
             let pipeline = Pipeline::with_options(balancer, counters, &options);
             let mailbox = mailbox.take().unwrap_or_else(Mailbox::empty);
             let worker = Worker::new(queue, pipeline, shared.snapshots(), mailbox);
-            workers.start(number, worker.prober(prober.receiver()))?;
+            workers.start(number, worker.epoch(epoch).prober(prober.receiver()))?;
         }
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {
@@ -320,10 +347,13 @@ impl DirectorBuilder {
 }
 
 /// Each worker's own, with a secret of its own: they share no flows.
-fn usual_balancer(limits: &Limits) -> Result<Box<dyn Balancer>, StartError> {
-    let key = HashKey::new(secret());
-    let balancer = FlowBalancer::new(DirectorBuilder::FLOWS, limits.backends, key);
-    Ok(Box::new(balancer.map_err(StartError::Flows)?))
+fn usual_balancer(
+    entries: usize,
+    record: Record,
+    limits: &Limits,
+) -> Result<Box<dyn Balancer>, StartError> {
+    let balancer = FlowBalancer::new(entries, limits.backends, HashKey::new(secret()));
+    Ok(Box::new(balancer.map_err(StartError::Flows)?.record(record)))
 }
 
 /// The configuration to begin with.

@@ -150,12 +150,12 @@ impl Drop for Health {
     }
 }
 
-/// Takes in what monitors find out, and in between ends the drains whose time is over. What has come
+/// Takes in what monitors find out, and in between ends what has its time. What has come
 /// together goes into one plan.
 fn listen(events: &Receiver<HealthEvent>, shared: &Shared) {
     loop {
         let now = Instant::now();
-        let first = match shared.end_drains(now) {
+        let first = match shared.expire(now) {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(next) => events.recv_timeout(next.saturating_duration_since(now)),
         };

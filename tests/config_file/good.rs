@@ -1,7 +1,7 @@
 //! What files mean.
 
 use dsrlb::balancer::{
-    AdminState, Backend, Echo, FlowTimes, Maglev, Persistence, Policy, QuicConfig, QuicLb,
+    AdminState, Backend, Echo, FlowTimes, Maglev, Persistence, Policy, QuicConfig, QuicLb, Record,
     WhenAllDown,
 };
 use dsrlb::config::file::{ConfigFile, Mode, MonitorKind, Payload};
@@ -55,6 +55,8 @@ fn every_key_has_its_effect() {
     assert_eq!(dataplane.mode, Some(Mode::Auto));
     let numbers = [dataplane.queues, dataplane.frames_per_queue, dataplane.frame_size];
     assert_eq!(numbers.map(|number| number.unwrap().get()), [4, 8192, 4096]);
+    assert_eq!(dataplane.flows_per_queue.unwrap().get(), 1_000_000);
+    assert_eq!(dataplane.record, Some(Record::Contested));
     assert_eq!(dataplane.answer_for_vips, Some(true));
     assert_eq!(dataplane.tunnel_sources().ipv4.unwrap().to_string(), "192.0.2.0/24");
     assert_eq!(dataplane.tunnel_sources().ipv6.unwrap().to_string(), "2001:db8:9::1/128");

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod beyond;
+pub mod changes_model;
 pub mod flow_model;
 pub mod frames;
 pub mod harness;

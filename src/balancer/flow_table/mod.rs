@@ -105,6 +105,8 @@ pub struct CapacityError {
 #[derive(Debug)]
 pub struct FlowTable {
     hash_key: HashKey,
+    /// Whether newcomers may take the places of unproven flows.
+    displaces: bool,
     sets: Box<[Set]>,
     /// The set that is swept next.
     swept: usize,
@@ -143,11 +145,20 @@ impl FlowTable {
         sets.resize(count, Set::FREE);
         Ok(Self {
             hash_key,
+            displaces: true,
             sets: sets.into_boxed_slice(),
             swept: 0,
             clock: Clock::new(now),
             tally: Tally::new(slots.min(BackendIndex::MAX_SLOTS)),
         })
+    }
+
+    /// Has newcomers refused where they would take the place of an unproven flow: for whoever knows what to do
+    /// with a flow that is refused, and not with one that is forgotten.
+    #[must_use]
+    pub(super) fn without_displacing(mut self) -> Self {
+        self.displaces = false;
+        self
     }
 
     /// How many entries there are.
@@ -318,7 +329,9 @@ impl FlowTable {
             return self.entry(key).map_or(Inserted::NotKept, |(e, _)| Inserted::Known(e.backend));
         }
         let offered = |number: usize, survey| {
-            self.sets.get(number).map(|set| Place::offered(number, set, survey, state))
+            self.sets
+                .get(number)
+                .map(|set| Place::offered(number, set, survey, state, self.displaces))
         };
         let place = match (offered(first, held), offered(second, other)) {
             (Some(one), Some(other)) => one.better(other),

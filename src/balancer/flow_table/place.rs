@@ -69,11 +69,18 @@ pub(super) struct Place {
 impl Place {
     /// The best place that set number `number`, in which nothing is over, offers to a flow in this state.
     #[inline]
-    pub(super) fn offered(number: usize, set: &Set, survey: Survey, state: State) -> Self {
+    pub(super) fn offered(
+        number: usize,
+        set: &Set,
+        survey: Survey,
+        state: State,
+        displaces: bool,
+    ) -> Self {
         let Survey { free, unproven, .. } = survey;
         // An unproven flow is never given a place beside another one, so there is one at most.
         let weakest = unproven.trailing_zeros() as usize % WAYS;
-        let gives_way = |entry: &Entry| (unproven != 0) & (entry.rank() <= state as u32);
+        let displaces = displaces & (unproven != 0);
+        let gives_way = |entry: &Entry| displaces & (entry.rank() <= state as u32);
         let of_unproven = match set.0.get(weakest) {
             Some(entry) if gives_way(entry) => Cost::displacing(entry),
             _ => Cost::NO_PLACE,

@@ -2,7 +2,7 @@
 
 use super::state::{Signal, State};
 use crate::error::ConfigProblem;
-use crate::flow::Timestamp;
+use crate::flow::{Protocol, Timestamp};
 use std::time::Duration;
 
 /// How long a flow is remembered after its last packet, by what is known of it. Each service may
@@ -148,6 +148,30 @@ const fn lower_bits(time: Duration) -> u128 {
 }
 
 impl Lifetimes {
+    /// The same for a service that routes by QUIC connection ID: its UDP is QUIC.
+    pub(in crate::balancer) fn of_quic(self, times: &FlowTimes) -> Self {
+        let quic = FlowTimes { udp: times.quic, ..*times };
+        Self { udp: Self::from(&quic).udp, ..self }
+    }
+
+    /// For how long a proven flow of this protocol may be silent, in nanoseconds.
+    #[inline]
+    pub(in crate::balancer) const fn idle(&self, protocol: Protocol) -> u64 {
+        let ticks = match protocol {
+            Protocol::TCP => self.established,
+            Protocol::UDP => self.udp,
+            Protocol::SCTP => self.sctp,
+            _ => self.other,
+        };
+        (ticks as u64) << TICK_BITS
+    }
+
+    /// The longest of those.
+    pub(in crate::balancer) fn longest(&self) -> u64 {
+        let protocols = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ESP];
+        protocols.map(|protocol| self.idle(protocol)).into_iter().max().unwrap_or_default()
+    }
+
     /// How long a flow in this state lives after this packet.
     #[inline]
     pub(super) const fn of(&self, state: State, signal: Signal) -> u32 {

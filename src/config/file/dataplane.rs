@@ -2,6 +2,7 @@
 
 use super::leaves::{InterfaceName, names};
 use super::table::{Examine, Keys, table};
+use crate::balancer::Record;
 use crate::config::Limits;
 use crate::forwarding::{ProbeSources, TunnelSources};
 use ipnet::IpNet;
@@ -29,7 +30,10 @@ named!(
     "auto, zero-copy, copy or generic",
     ["auto" => Auto, "zero-copy" => ZeroCopy, "copy" => Copy, "generic" => Generic]
 );
-names! { Mode: "auto, zero-copy, copy or generic"; }
+names! {
+    Mode: "auto, zero-copy, copy or generic";
+    Record: "all or contested";
+}
 
 table! {
     /// What is set once, at start; a change takes a restart.
@@ -54,6 +58,11 @@ table! {
         /// What probes through VIPs are sent from: for each family an address of this host; the first
         /// of the interface unless told.
         "probe-source" probe_source: Vec<IpAddr>,
+        /// For how many flows each queue has room, at 16 bytes each; 262144 unless told. Half of them is what
+        /// can be relied upon.
+        "flows-per-queue" flows_per_queue: Option<NonZeroU32>,
+        /// Which flows are recorded: `all`, unless told, or only those that a change has `contested`.
+        "record" record: Option<Record>,
         /// How many services there can be; 1024 unless told.
         "max-services" max_services: Option<NonZeroU32>,
         /// How many backends there can be, counted once for each service; 16384 unless told.
@@ -114,7 +123,7 @@ impl Dataplane {
     }
 
     /// What is in force by each key, as text.
-    fn texts(&self) -> [(&'static str, String); 10] {
+    fn texts(&self) -> [(&'static str, String); 12] {
         fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
             let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
             if items.is_empty() { "none".to_owned() } else { items.join(", ") }
@@ -133,6 +142,8 @@ impl Dataplane {
                 "probe-source",
                 list(probe.ipv4.map(IpAddr::V4).into_iter().chain(probe.ipv6.map(IpAddr::V6))),
             ),
+            ("flows-per-queue", number(self.flows_per_queue)),
+            ("record", self.record.unwrap_or_default().to_string()),
             ("max-services", limits.services.to_string()),
             ("max-backends", limits.backends.to_string()),
         ]

@@ -273,6 +273,8 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// For services that have no monitor of their own.
     pub(super) monitor: Option<MonitorBinding>,
+    /// When the workers' time begins, if services are to know what they chose before they changed.
+    pub(super) epoch: Option<Instant>,
     /// What works and yet may surprise, beside what the interface has to say.
     pub(super) warnings: Vec<String>,
 }

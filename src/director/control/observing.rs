@@ -8,6 +8,7 @@ use crate::dataplane::{Idle, Member, Observed, PathMtus, Planner, Site, Snapshot
 use crate::director::board::{AdminBoard, HealthBoard};
 use crate::director::claims::ClaimBoard;
 use crate::error::ConfigError;
+use crate::flow::Timestamp;
 use crate::health::HealthState;
 use crate::packet::MacAddress;
 use std::collections::HashMap;
@@ -35,7 +36,21 @@ impl Shared {
 }
 
 impl Control {
+    /// The time of the workers, where services know what they chose before.
+    fn workers_time(&self) -> Option<Timestamp> {
+        self.settings.epoch.map(|epoch| Timestamp(epoch.elapsed().as_nanos() as u64))
+    }
+
+    /// Whether a service has been unchanged for so long that it may forget what it chose before.
+    pub(super) fn settles(&self) -> bool {
+        let settles = || self.planner.settles();
+        self.workers_time().is_some_and(|now| settles().is_some_and(|then| then <= now))
+    }
+
     pub(super) fn plan(&mut self) -> (Snapshot, Vec<Member>) {
+        if let Some(now) = self.workers_time() {
+            self.planner.at(now);
+        }
         let (known, planner, config) = self.known();
         let services = config.services.iter().map(|bound| &bound.service);
         let plan = planner.plan(services, known.site, known.observer(config, false));

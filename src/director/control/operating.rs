@@ -6,7 +6,10 @@ use crate::dataplane::Idle;
 use crate::director::through::Way;
 use crate::forwarding::Forwarding;
 use crate::verdict::BackendIndex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How soon services forget what they chose long ago.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 impl Shared {
     /// Takes in what the operator wants of a backend from now on; nothing of its own: what the
@@ -30,8 +33,9 @@ impl Shared {
         Some((index, self.snapshots.load().generation))
     }
 
-    /// Cuts what is left of drains whose time is over; returns when the next one's is.
-    pub(in crate::director) fn end_drains(&self, now: Instant) -> Option<Instant> {
+    /// Cuts what is left of drains whose time is over, and lets services forget what they chose long ago;
+    /// returns when to look again.
+    pub(in crate::director) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut control = self.lock();
         let Control { deadlines, admin, members, .. } = &mut *control;
         let before = deadlines.len();
@@ -44,12 +48,14 @@ impl Shared {
             !is_over
         });
         let next = deadlines.iter().map(|(_, until)| *until).min();
-        if deadlines.len() < before {
+        let is_over = deadlines.len() < before;
+        let look = control.settings.epoch.map(|_| now + LOOK_EVERY);
+        if is_over || control.settles() {
             self.publish(&mut control);
             drop(control);
             self.tell();
         }
-        next
+        next.into_iter().chain(look).min()
     }
 
     /// What the operator wants of a backend, and its index; none if there is no such backend.
