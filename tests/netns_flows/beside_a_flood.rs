@@ -30,7 +30,7 @@ fn segments_sent(lab: &Lab) -> u64 {
 
 #[test]
 fn no_flood_of_syns_costs_a_connection_its_backend() {
-    let Some((lab, _servers)) = build("flood") else { return };
+    let Some((lab, _servers, _turn)) = build("flood") else { return };
     lab.backends.iter().for_each(|host| flood::ignore_sources(host).unwrap());
     // What the flood crowds out is sent again soon, and not after ever longer times.
     lab.client.namespace.sysctl(&[("net/ipv4/tcp_thin_linear_timeouts", "1")]).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::echo::{message, read_all};
 use socket2::{Domain, Socket, Type};
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -35,6 +36,13 @@ pub struct Connection {
     sent: Option<Instant>,
     expected: Vec<u8>,
     received: Vec<u8>,
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, backend, answered, round, origin, .. } = self;
+        write!(f, "connection {id} to {backend:?}, {answered} answers, round {round}, {origin:?}")
+    }
 }
 
 impl Connection {

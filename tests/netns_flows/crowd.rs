@@ -1,23 +1,16 @@
 //! Clients: so many connections that last, and short ones that come and go, on a few threads.
 
-use crate::connection::{Connection, Origin};
+use crate::clients::Clients;
 use crate::history::History;
 use crate::lab::Lab;
-use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const THREADS: u16 = 2;
-const FIRST_PORT: u16 = 2048;
-/// How many messages a short connection exchanges.
-const SHORT_LIFE: u32 = 3;
-const TICK: u8 = 20;
-const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// What there is of everything is a multiple of it.
+pub const THREADS: u16 = 2;
 
 /// What a crowd is.
 #[derive(Clone, Debug)]
@@ -36,6 +29,8 @@ pub struct Crowd {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub opened: u64,
+    /// The short ones that have come to their end.
+    pub short: u64,
     pub messages: u64,
     /// Those that were broken as their backends were cut.
     pub cut: u64,
@@ -45,14 +40,16 @@ pub struct Tally {
     pub wrong: Vec<String>,
 }
 
+/// What the threads are told, and tell.
 #[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    round: AtomicU64,
-    messages: AtomicU64,
+pub struct Shared {
+    pub stop: AtomicBool,
+    /// The round that every lasting connection is to have a message answered in.
+    pub round: AtomicU64,
+    pub messages: AtomicU64,
     /// How many more lasting connections there are to each service.
-    more: AtomicUsize,
-    wrong: Mutex<Vec<String>>,
+    pub more: AtomicUsize,
+    pub wrong: Mutex<Vec<String>>,
 }
 
 /// A crowd at work.
@@ -73,7 +70,7 @@ impl Crowd {
             part.window /= usize::from(THREADS);
             let (shared, done) = (Arc::clone(&shared), Arc::new(AtomicU64::new(0)));
             let reported = Arc::clone(&done);
-            let worker = move || Part::new(part, number, shared, reported).run();
+            let worker = move || Clients::new(part, number, shared, reported).run();
             (done, lab.client.namespace.spawn(worker).unwrap())
         };
         let threads = (0..THREADS).map(start).collect();
@@ -113,6 +110,7 @@ impl Working {
         for (_, thread) in self.threads.drain(..) {
             let part = thread.join().unwrap();
             all.opened += part.opened;
+            all.short += part.short;
             all.messages += part.messages;
             all.cut += part.cut;
             all.survivors += part.survivors;
@@ -128,188 +126,5 @@ impl Drop for Working {
         for (_, thread) in self.threads.drain(..) {
             let _ = thread.join();
         }
-    }
-}
-
-/// What one thread does.
-struct Part {
-    crowd: Crowd,
-    shared: Arc<Shared>,
-    done: Arc<AtomicU64>,
-    epoll: Epoll,
-    connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
-    idle: VecDeque<usize>,
-    /// By service, the lasting and the short ones that are open.
-    open: Vec<[usize; 2]>,
-    under_way: usize,
-    next_port: u16,
-    next_id: u64,
-    round: u64,
-    tally: Tally,
-}
-
-impl Part {
-    fn new(crowd: Crowd, number: u16, shared: Arc<Shared>, done: Arc<AtomicU64>) -> Self {
-        Self {
-            open: vec![[0; 2]; crowd.services.len()],
-            crowd,
-            shared,
-            done,
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap(),
-            connections: Vec::new(),
-            free: Vec::new(),
-            idle: VecDeque::new(),
-            under_way: 0,
-            next_port: FIRST_PORT + number,
-            next_id: u64::from(number),
-            round: 0,
-            tally: Tally::default(),
-        }
-    }
-
-    fn run(mut self) -> Tally {
-        let mut events = [EpollEvent::empty(); 256];
-        let mut looked = Instant::now();
-        while !self.shared.stop.load(Ordering::SeqCst) {
-            self.top_up();
-            self.speak();
-            let count = match self.epoll.wait(&mut events, TICK) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => continue,
-                Err(error) => panic!("epoll_wait: {error}"),
-            };
-            let mut answered = 0;
-            for event in &events[..count] {
-                answered += u64::from(self.look(event.data() as usize));
-            }
-            self.shared.messages.fetch_add(answered, Ordering::Relaxed);
-            self.tally.messages += answered;
-            if looked.elapsed() > LOOK_AROUND {
-                looked = Instant::now();
-                self.end_overdue();
-            }
-            self.report_round();
-        }
-        let survived = |one: &&Connection| one.origin.first && one.origin.lasting;
-        self.tally.survivors = self.connections.iter().flatten().filter(survived).count() as u64;
-        self.tally
-    }
-
-    /// Opens what is missing, as far as the window allows.
-    fn top_up(&mut self) {
-        for service in 0..self.crowd.services.len() {
-            let wanted = [self.lasting(service), self.crowd.short];
-            for (kind, wanted) in wanted.into_iter().enumerate() {
-                while self.open[service][kind] < wanted && self.under_way < self.crowd.window {
-                    self.open_one(service, kind == 0);
-                }
-            }
-        }
-    }
-
-    /// How many lasting connections are wanted.
-    fn lasting(&self, service: usize) -> usize {
-        let more = self.shared.more.load(Ordering::SeqCst) / usize::from(THREADS);
-        self.crowd.services[service].1 + more
-    }
-
-    fn open_one(&mut self, service: usize, lasting: bool) {
-        let (vip, _, history) = &self.crowd.services[service];
-        let first = self.done.load(Ordering::SeqCst) == 0;
-        let origin = Origin { service, phase: history.now(), lasting, first };
-        let opened = Connection::open(*vip, self.next_port, self.next_id, origin);
-        let connection = opened.unwrap_or_else(|error| panic!("cannot open: {error}"));
-        self.next_port = self.next_port.checked_add(THREADS).expect("ports are used once");
-        self.next_id += u64::from(THREADS);
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
-        // Edges: an event for each time that something comes, or the end.
-        let what = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-        self.epoll.add(connection.socket(), EpollEvent::new(what, slot as u64)).unwrap();
-        self.connections[slot] = Some(connection);
-        self.open[service][usize::from(!lasting)] += 1;
-        self.under_way += 1;
-        self.tally.opened += 1;
-    }
-
-    /// Has those say something that wait the longest.
-    fn speak(&mut self) {
-        while self.under_way < self.crowd.window
-            && let Some(slot) = self.idle.pop_front()
-        {
-            let Some(connection) = &mut self.connections[slot] else { continue };
-            self.under_way += 1;
-            if let Err(error) = connection.say(self.round) {
-                self.end(slot, Some(&error.to_string()));
-            }
-        }
-    }
-
-    /// Whether it is a message that has been answered.
-    fn look(&mut self, slot: usize) -> bool {
-        let Some(connection) = &mut self.connections[slot] else { return false };
-        let (backend, is_new) = match connection.look(self.round) {
-            Ok(None) => return false,
-            Ok(Some(backend)) => (backend, connection.backend.is_none()),
-            Err(error) => {
-                self.end(slot, Some(&error.to_string()));
-                return false;
-            }
-        };
-        connection.backend = Some(backend);
-        let Origin { service, phase, lasting, .. } = connection.origin;
-        let is_over = !lasting && connection.answered == SHORT_LIFE;
-        if is_new && !self.crowd.services[service].2.took(backend, phase) {
-            self.end(slot, Some("its backend takes no new flows"));
-        } else if is_over {
-            self.end(slot, None);
-        } else {
-            self.under_way -= 1;
-            self.idle.push_back(slot);
-        }
-        true
-    }
-
-    /// A connection is over: as it should be, or for this reason.
-    fn end(&mut self, slot: usize, why: Option<&str>) {
-        let Some(connection) = self.connections[slot].take() else { return };
-        let Origin { service, phase, lasting, .. } = connection.origin;
-        // Those that wait for nothing are in the queue.
-        let before = self.idle.len();
-        self.idle.retain(|idle| *idle != slot);
-        self.under_way -= usize::from(self.idle.len() == before);
-        self.free.push(slot);
-        self.open[service][usize::from(!lasting)] -= 1;
-        let Some(why) = why else { return };
-        if self.crowd.services[service].2.cut(connection.backend, phase) {
-            self.tally.cut += 1;
-        } else {
-            self.shared.wrong.lock().unwrap().push(format!("{why}: {connection:?}"));
-        }
-    }
-
-    fn end_overdue(&mut self) {
-        for slot in 0..self.connections.len() {
-            let timeout = self.crowd.timeout;
-            if self.connections[slot].as_ref().is_some_and(|one| one.is_overdue(timeout)) {
-                self.end(slot, Some("no answer"));
-            }
-        }
-    }
-
-    fn report_round(&mut self) {
-        let round = self.shared.round.load(Ordering::SeqCst);
-        if self.done.load(Ordering::SeqCst) < round && self.round == round {
-            let mut lasting = self.connections.iter().flatten().filter(|one| one.origin.lasting);
-            let mut open = self.open.iter().enumerate();
-            let all_open = open.all(|(service, open)| open[0] == self.lasting(service));
-            if all_open && lasting.all(|one| one.done == round) {
-                self.done.store(round, Ordering::SeqCst);
-            }
-        }
-        self.round = round;
     }
 }

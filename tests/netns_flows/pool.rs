@@ -65,6 +65,7 @@ impl Wanted {
         self.weights.keys().copied().filter(is_out).collect()
     }
 
+    /// As it is configured, its backends in any order.
     pub fn service(&self, lab: &Lab, random: &mut Random) -> VirtualService {
         let service = VirtualService::new(self.key()).hash_input(self.input).hash_key(self.key);
         let service = match self.method {
@@ -105,10 +106,11 @@ impl Pool<'_> {
         }
         self.random.shuffle(&mut services);
         let director = self.director;
-        self.become_(number, next, |_| director.apply(Config::from_iter(services)).unwrap())
+        self.replace(number, next, |_| director.apply(Config::from_iter(services)).unwrap())
     }
 
-    fn become_<T>(&mut self, number: usize, next: Wanted, change: impl FnOnce(&Wanted) -> T) -> T {
+    /// Makes a change after which a service is as `next` says.
+    fn replace<T>(&mut self, number: usize, next: Wanted, change: impl FnOnce(&Wanted) -> T) -> T {
         let (wanted, history) = &mut self.services[number];
         let cut = wanted.cut_by(&next);
         let changed = history.change(&next.taking(), &cut, || change(&next));
@@ -120,7 +122,7 @@ impl Pool<'_> {
         let (lab, director) = (self.lab, self.director);
         let mut next = self.services[number].0.clone();
         next.weights.insert(backend, weight);
-        self.become_(number, next, |next| {
+        self.replace(number, next, |next| {
             director.add_backend(next.key(), server(lab, backend, weight)).unwrap();
         });
     }
@@ -132,7 +134,7 @@ impl Pool<'_> {
         // What the operator said of it goes with it.
         next.admin.remove(&backend);
         let name = &lab.backends[usize::from(backend) - 1].name;
-        self.become_(number, next, |next| director.remove_backend(next.key(), name).unwrap());
+        self.replace(number, next, |next| director.remove_backend(next.key(), name).unwrap());
     }
 
     pub fn set_admin(&mut self, number: usize, backend: u8, admin: Option<AdminState>) {
@@ -141,7 +143,7 @@ impl Pool<'_> {
         next.admin.remove(&backend);
         next.admin.extend(admin.map(|admin| (backend, admin)));
         let name = &lab.backends[usize::from(backend) - 1].name;
-        self.become_(number, next, |next| director.set_admin(next.key(), name, admin).unwrap());
+        self.replace(number, next, |next| director.set_admin(next.key(), name, admin).unwrap());
     }
 
     pub fn drain(&mut self, number: usize, backend: u8) {
@@ -149,6 +151,6 @@ impl Pool<'_> {
         let mut next = self.services[number].0.clone();
         next.admin.insert(backend, AdminState::Draining);
         let name = &lab.backends[usize::from(backend) - 1].name;
-        self.become_(number, next, |next| drop(director.drain(next.key(), name, DRAIN).unwrap()));
+        self.replace(number, next, |next| drop(director.drain(next.key(), name, DRAIN).unwrap()));
     }
 }

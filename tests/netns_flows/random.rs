@@ -13,7 +13,7 @@ impl Random {
     }
 
     pub fn below(&mut self, bound: usize) -> usize {
-        (u128::from(self.word()) * bound as u128 >> 64) as usize
+        ((u128::from(self.word()) * bound as u128) >> 64) as usize
     }
 
     pub fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
