@@ -3,13 +3,12 @@
 use crate::crowd::{Crowd, Tally};
 use crate::flood::{self, Flood};
 use crate::lab::Lab;
-use crate::pool::{Pool, Wanted};
+use crate::pool::Pool;
 use crate::random::Random;
 use crate::{BACKENDS, FIRST, build, check, crowd, seed, start, step};
-use dsrlb::balancer::{Backend, FlowBalancer, Service};
+use dsrlb::balancer::FlowBalancer;
 use dsrlb::config::Limits;
-use dsrlb::flow::{FiveTuple, Fragment, HashKey, PacketInfo, Protocol, TcpFlags};
-use dsrlb::verdict::BackendIndex;
+use dsrlb::flow::HashKey;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -97,36 +96,9 @@ fn move_most(pool: &mut Pool<'_>) -> f64 {
     let number = pool.random.below(pool.services.len());
     let key = HashKey::new(pool.random.bytes());
     let without = 1 + pool.random.below(BACKENDS.into()) as u8;
-    let before = pool.services[number].0.clone();
-    pool.apply(number, |next| {
+    let applied = pool.apply(number, |next| {
         next.key = key;
         next.weights = (1..=BACKENDS).map(|n| (n, u16::from(n != without))).collect();
     });
-    share_moved(pool.lab, &before, &pool.services[number].0)
-}
-
-/// The share of the client's flows that two configurations of a service hash to different backends.
-fn share_moved(lab: &Lab, before: &Wanted, after: &Wanted) -> f64 {
-    let build = |wanted: &Wanted| {
-        let indices = wanted.weights.keys().map(|number| BackendIndex::new((*number).into(), 0));
-        let service = wanted.service(lab, &mut Random(0));
-        let mut backends = service.backends.clone();
-        backends.sort_by(|a, b| a.id().cmp(b.id()));
-        Service::build(&service, backends.into_iter().zip(indices))
-    };
-    let (before, after) = (build(before), build(after));
-    let packet = |source_port| {
-        let flow = FiveTuple {
-            source: lab.client.v4.into(),
-            destination: lab.vip4.into(),
-            source_port,
-            destination_port: 80,
-            protocol: Protocol::TCP,
-        };
-        PacketInfo::new(flow, Fragment::Whole, TcpFlags::default())
-    };
-    let place = |service: &Service, packet: &PacketInfo| service.select(service.hash(packet));
-    let packets = (0..1000).map(packet);
-    let moved = packets.filter(|packet| place(&before, packet) != place(&after, packet));
-    moved.count() as f64 / 1000.0
+    applied.moved.iter().map(|(_, share)| share).sum()
 }

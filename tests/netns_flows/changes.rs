@@ -58,34 +58,34 @@ impl Pool<'_> {
                 self.set_admin(number, one, Some(AdminState::Disabled));
                 "disable"
             }
-            16..40 if can_do_without && word_of.is_none() => {
+            16..33 if can_do_without && word_of.is_none() => {
                 self.set_admin(number, one, Some(AdminState::Draining));
                 "set draining"
             }
-            40..58 if can_do_without && word_of.is_none() => {
+            33..45 if can_do_without && word_of.is_none() => {
                 self.drain(number, one);
                 "drain"
             }
-            58..80 if word_of.is_some() => {
+            45..63 if word_of.is_some() => {
                 self.set_admin(number, one, None);
                 "enable"
             }
-            80..87 => {
+            63..75 => {
                 let weight = self.weight(can_do_without);
                 self.apply(number, |next| next.weights.extend([(one, weight)]));
                 "weight"
             }
-            87..90 => {
+            75..81 => {
                 let input = self.random.one_of(&INPUTS)?;
                 self.apply(number, |next| next.input = input);
                 "hash input"
             }
-            90..93 => {
+            81..87 => {
                 let key = HashKey::new(self.random.bytes());
                 self.apply(number, |next| next.key = key);
                 "hash key"
             }
-            93..96 => {
+            87..93 => {
                 let size = self.random.one_of(&TABLE_SIZES)?;
                 let method = Method::Maglev(size);
                 if method == wanted.method {
@@ -94,7 +94,7 @@ impl Pool<'_> {
                 self.apply(number, |next| next.method = method);
                 "table size"
             }
-            96..98 => {
+            93..98 => {
                 let key = HashKey::new(self.random.bytes());
                 let (size, input) =
                     (self.random.one_of(&TABLE_SIZES)?, self.random.one_of(&INPUTS)?);

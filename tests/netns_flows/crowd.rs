@@ -83,10 +83,19 @@ impl Working {
     /// gone wrong.
     pub fn round(&self, within: Duration) {
         let round = self.shared.round.fetch_add(1, Ordering::SeqCst) + 1;
-        let begun = Instant::now();
         let is_done = |part: &(Arc<AtomicU64>, _)| part.0.load(Ordering::SeqCst) >= round;
-        while !self.threads.iter().all(is_done) && self.wrong().is_empty() {
-            assert!(begun.elapsed() < within, "no answer to some connections within {within:?}");
+        self.wait(within, || self.threads.iter().all(is_done));
+    }
+
+    /// Waits until so many messages have been answered; not if something has gone wrong.
+    pub fn wait_for(&self, messages: u64, within: Duration) {
+        self.wait(within, || self.messages() >= messages);
+    }
+
+    fn wait(&self, within: Duration, is_done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_done() && self.wrong().is_empty() {
+            assert!(begun.elapsed() < within, "too few answers within {within:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -7,11 +7,13 @@ use crate::{FIRST, build, check, crowd, seed, start, step};
 use dsrlb::balancer::AdminState;
 use dsrlb::flow::{HashInput, HashKey};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// So many connections more to each service, when all backends are there.
 const LATER: usize = 200;
 const CHANGES: usize = 1000;
+/// So many are answered between one change and the next, at least.
+const MESSAGES_A_CHANGE: u64 = 150;
 
 /// Changes that cut nothing.
 fn harmless_steps(pool: &mut Pool<'_>, clients: &Working) {
@@ -70,12 +72,13 @@ fn two_thousand_connections_live_through_every_change() {
     let (changing, before) = (Instant::now(), clients.messages());
     let mut kinds = BTreeMap::<_, usize>::new();
     for _ in 0..CHANGES {
+        let until = clients.messages() + MESSAGES_A_CHANGE;
         *kinds.entry(pool.change_at_random()).or_default() += 1;
+        clients.wait_for(until, Duration::from_secs(15));
         check(&clients);
     }
     let (took, messages) = (changing.elapsed(), clients.messages() - before);
     println!("{CHANGES} random changes in {took:.1?}, beside {messages} messages: {kinds:?}");
-    assert!(messages > 10 * CHANGES as u64, "the changes were made under too little load");
     step("after them", &mut pool, &clients, |_, _| ());
     drop(pool);
     let Tally { opened, short, messages, cut, survivors, wrong } = clients.stop();
