@@ -281,7 +281,7 @@ fn flows(c: &mut Criterion) {
         z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         FlowKey(z ^ z >> 31)
     };
-    for (count, label) in [(1000, "1 k"), (65_536, "64 k"), (524_288, "512 k")] {
+    for (count, label) in [(1000, "1 k"), (65_536, "64 k"), (524_288, "512 k"), (1 << 20, "1 M")] {
         let new = || FlowTable::new(2 * count, generations.len(), HashKey::default(), now).unwrap();
         let mut table = new();
         let mut known: Vec<FlowKey> = (0..count as u64).map(key).collect();

@@ -2,10 +2,15 @@
 
 mod support;
 
-use dsrlb::balancer::{FlowKey, FlowTable, FlowTimes, Found, Inserted, Lifetimes, Signal, State};
-use dsrlb::flow::{HashKey, Timestamp};
+use dsrlb::balancer::{
+    Assignment, Backend, Balancer, FlowBalancer, FlowKey, FlowTable, FlowTimes, Found,
+    HashBalancer, Inserted, Keeping, Lifetimes, Maglev, RealServer, Service, ServiceTable, Signal,
+    State, VirtualService,
+};
+use dsrlb::flow::{FiveTuple, Fragment, HashKey, PacketInfo, Protocol, TcpFlags, Timestamp};
 use dsrlb::verdict::BackendIndex;
 use proptest::prelude::*;
+use std::sync::Arc;
 use support::flow_model::check_flow_table;
 
 proptest! {
@@ -110,6 +115,7 @@ fn no_flood_of_syns_keeps_a_client_from_being_known() {
 #[test]
 fn a_full_table_refuses_newcomers() {
     let mut table = table();
+    let bytes = table.bytes();
     let mut kept = Vec::new();
     let mut shares = Vec::new();
     for number in 0..2 * ENTRIES {
@@ -126,11 +132,81 @@ fn a_full_table_refuses_newcomers() {
     assert!(shares[15] > 0.49, "at twice the capacity, where a half is all there can be");
     assert!(table.counts().refused > 0);
     assert_eq!(table.counts().proven, kept.len() as u64);
+    assert_eq!(table.bytes(), bytes);
     let lives = Lifetimes::from(&FlowTimes::default());
     for number in kept {
         let found = table.lookup(key(number), Signal::Stray, &lives, START, |_| true);
         assert_eq!(found, Found::Known(backend(number), State::Established));
     }
+}
+
+/// A service with this hash key and the backends 1 to `count`, all of which keep their flows.
+fn services(key: u8, count: u8) -> ServiceTable {
+    let policy = Maglev::with_table_size(1021).unwrap();
+    let service = VirtualService::new("10.0.0.100:80/tcp".parse().unwrap()).policy(policy);
+    let service = service.hash_key(HashKey::new([key; 16]));
+    let member = |number: u8| -> (Arc<dyn Backend>, BackendIndex) {
+        (Arc::new(RealServer::new([10, 0, 1, number].into())), BackendIndex::new(number.into(), 0))
+    };
+    let members: Vec<_> = (1..=count).map(member).collect();
+    let keeping: Vec<_> = members.iter().map(|(_, index)| (*index, Keeping::Everything)).collect();
+    ServiceTable::new(vec![Arc::new(Service::build(&service, members))]).keeping(&keeping)
+}
+
+fn segment(flow: usize, flags: u8) -> PacketInfo {
+    let flow = FiveTuple {
+        source: [192, 0, 2, (flow >> 12) as u8].into(),
+        destination: [10, 0, 0, 100].into(),
+        source_port: 1024 + (flow & 0xfff) as u16,
+        destination_port: 80,
+        protocol: Protocol::TCP,
+    };
+    PacketInfo::new(flow, Fragment::Whole, TcpFlags(flags))
+}
+
+/// The same as a client sees it: at twice the capacity each flow is served, before a change and after it.
+/// Those that are known keep their backends; those that are not go where hashing alone sends them.
+#[test]
+fn at_twice_the_capacity_all_are_served_and_the_known_ones_stay() {
+    let (before, after) = (services(1, 4), services(2, 5));
+    let mut balancer = FlowBalancer::new(ENTRIES, 8, HashKey::new([7; 16])).unwrap();
+    let hashed =
+        |services, flow| HashBalancer.assign(services, &segment(flow, TcpFlags::ACK), Timestamp(0));
+    for flow in 0..2 * ENTRIES {
+        for flags in [TcpFlags::SYN, TcpFlags::ACK, TcpFlags::ACK] {
+            let assigned = balancer.assign(&before, &segment(flow, flags), START);
+            assert_eq!(assigned, hashed(&before, flow));
+            assert!(matches!(assigned, Assignment::Backend(_)));
+        }
+    }
+    let counts = balancer.counts();
+    assert!(counts.proven + counts.unproven <= ENTRIES as u64 && counts.refused > 0, "{counts:?}");
+    assert!(counts.proven > ENTRIES as u64 * 98 / 100, "{counts:?}");
+
+    // What would move tells who is known: hardly anybody else is where it was.
+    let would_move: Vec<usize> =
+        (0..2 * ENTRIES).filter(|flow| hashed(&before, *flow) != hashed(&after, *flow)).collect();
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for flow in would_move {
+        let assigned = balancer.assign(&after, &segment(flow, TcpFlags::ACK), START);
+        if assigned == hashed(&before, flow) {
+            known.push(flow);
+        } else {
+            assert_eq!(assigned, hashed(&after, flow));
+            unknown.push(flow);
+        }
+    }
+    let share = known.len() as f64 / (known.len() + unknown.len()) as f64;
+    println!("{} flows kept, {} moved: {share:.3}", known.len(), unknown.len());
+    assert!((0.48..=0.52).contains(&share));
+    // And so it stays.
+    for (flows, table) in [(&known, &before), (&unknown, &after), (&known, &before)] {
+        for flow in flows {
+            let assigned = balancer.assign(&after, &segment(*flow, TcpFlags::ACK), START);
+            assert_eq!(assigned, hashed(table, *flow));
+        }
+    }
+    assert_eq!(balancer.counts().proven, counts.proven);
 }
 
 #[test]
