@@ -4,7 +4,7 @@ use crate::crowd::{Tally, Working};
 use crate::pool::{Method, Pool};
 use crate::random::Random;
 use crate::{FIRST, build, check, crowd, seed, start, step};
-use dsrlb::balancer::AdminState;
+use dsrlb::balancer::{AdminState, Record};
 use dsrlb::flow::{HashInput, HashKey};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -52,9 +52,18 @@ fn harmless_steps(pool: &mut Pool<'_>, clients: &Working) {
 
 #[test]
 fn two_thousand_connections_live_through_every_change() {
-    let Some((lab, _servers, _turn)) = build("flows") else { return };
+    live_through("flows", Record::All, CHANGES);
+}
+
+#[test]
+fn they_do_so_as_well_where_only_contested_flows_are_recorded() {
+    live_through("contested", Record::Contested, CHANGES / 4);
+}
+
+fn live_through(tag: &'static str, record: Record, changes: usize) {
+    let Some((lab, _servers, _turn)) = build(tag) else { return };
     let begun = Instant::now();
-    let (director, services) = start(&lab, 1..=4, |builder| builder);
+    let (director, services) = start(&lab, 1..=4, |builder| builder.record(record));
     let clients = crowd(&services).start(&lab);
     let (lab, random) = (&lab, Random(seed()));
     let mut pool = Pool { lab, director: &director, services, random };
@@ -71,14 +80,14 @@ fn two_thousand_connections_live_through_every_change() {
 
     let (changing, before) = (Instant::now(), clients.messages());
     let mut kinds = BTreeMap::<_, usize>::new();
-    for _ in 0..CHANGES {
+    for _ in 0..changes {
         let until = clients.messages() + MESSAGES_A_CHANGE;
         *kinds.entry(pool.change_at_random()).or_default() += 1;
         clients.wait_for(until, Duration::from_secs(15));
         check(&clients);
     }
     let (took, messages) = (changing.elapsed(), clients.messages() - before);
-    println!("{CHANGES} random changes in {took:.1?}, beside {messages} messages: {kinds:?}");
+    println!("{changes} random changes in {took:.1?}, beside {messages} messages: {kinds:?}");
     step("after them", &mut pool, &clients, |_, _| ());
     drop(pool);
     let Tally { opened, short, messages, cut, survivors, wrong } = clients.stop();
