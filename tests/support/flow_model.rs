@@ -178,14 +178,35 @@ impl Model {
         if backend.slot() >= SLOTS {
             return Inserted::NotKept;
         }
-        self.sets_of(key).iter().for_each(|set| self.purge(*set));
-        if let Some(item) = self.flows.get(&key) {
-            return Inserted::Known(item.backend);
+        let sets = self.sets_of(key);
+        let now = self.tick();
+        self.flows.retain(|_, item| !sets.contains(&item.set) || item.end > now);
+        match self.flows.get(&key).copied() {
+            Some(item) if self.usable(item.backend) => return Inserted::Known(item.backend),
+            // What has lost its backend goes where it is in the way.
+            Some(_) => sets.iter().for_each(|set| self.purge(*set)),
+            None if self.place(sets, state).is_none() => {
+                sets.iter().for_each(|set| self.purge(*set));
+            }
+            None => {}
         }
-        // What each of the two sets would cost: (0, proven flows in it, -), or (1, rank, end) of the
-        // flow that would have to go.
+        let Some((set, gone)) = self.place(sets, state) else {
+            self.refused += 1;
+            return Inserted::Refused;
+        };
+        if let Some(gone) = gone {
+            self.flows.remove(&gone);
+            self.displaced += 1;
+        }
+        self.flows.insert(key, Item { set, backend, state, end });
+        Inserted::New(state)
+    }
+
+    /// The best place in these sets, and who would have to go. A set costs (0, proven flows in it, -), or
+    /// (1, rank, end) of the flow that would have to go.
+    fn place(&self, sets: [usize; 2], state: State) -> Option<(usize, Option<u64>)> {
         let mut offers = Vec::new();
-        for set in self.sets_of(key) {
+        for set in sets {
             let in_it: Vec<_> = self.flows.iter().filter(|(_, item)| item.set == set).collect();
             let held = in_it.iter().filter(|(_, item)| proven(item.state)).count();
             let mut guests: Vec<_> = in_it.iter().filter(|(_, item)| !proven(item.state)).collect();
@@ -199,16 +220,8 @@ impl Model {
             }
         }
         let least = offers.iter().map(|offer| offer.0).min();
-        let Some(&(_, set, gone)) = offers.iter().find(|offer| Some(offer.0) == least) else {
-            self.refused += 1;
-            return Inserted::Refused;
-        };
-        if let Some(gone) = gone {
-            self.flows.remove(&gone);
-            self.displaced += 1;
-        }
-        self.flows.insert(key, Item { set, backend, state, end });
-        Inserted::New(state)
+        let best = offers.into_iter().find(|offer| Some(offer.0) == least);
+        best.map(|(_, set, gone)| (set, gone))
     }
 
     fn sweep(&mut self, budget: usize) {

@@ -20,7 +20,7 @@
 //! packets proves nothing. (Forged pairs cannot be told apart: the backend's sequence number never
 //! comes by here. They cost twice, and still take no place that a proven flow has.)
 //!
-//! 1. What is over, or whose backend is gone, is free.
+//! 1. What is over is free, and so is what has lost its backend, once it is swept or in the way.
 //! 2. Unproven flows have at most one entry of a set, a quarter of the table, and only while no proven
 //!    one needs it. To be proven changes an entry where it is, so that always succeeds.
 //! 3. A newcomer takes a free entry; else that of the unproven flow of the lowest rank not above its
@@ -57,7 +57,7 @@ pub use upkeep::FlowRecord;
 use crate::flow::{FiveTuple, FlowHash, HashInput, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Set, WAYS};
-use place::{Place, Survey, purge};
+use place::{Offer, Place, Survey, purge};
 use state::Step;
 use tally::Tally;
 use times::Clock;
@@ -300,6 +300,47 @@ impl FlowTable {
         Some((entry, state))
     }
 
+    /// What the two sets of a flow have for it, once what is over there is free.
+    #[inline]
+    fn offer(
+        &mut self,
+        sets: [usize; 2],
+        key: FlowKey,
+        state: State,
+        is_over: impl Fn(&Entry) -> bool,
+    ) -> Offer {
+        let [one, other] = loop {
+            let found = sets.map(|number| match self.sets.get(number) {
+                Some(set) => Survey::of(set, key.0, &is_over),
+                None => Survey::NOTHING,
+            });
+            let [one, other] = &found;
+            if one.over | other.over == 0 {
+                break found;
+            }
+            for number in sets {
+                if let Some(set) = self.sets.get_mut(number) {
+                    purge(set, &mut self.tally, &is_over);
+                }
+            }
+        };
+        if one.same | other.same != 0 {
+            return match self.entry(key) {
+                Some((entry, _)) => Offer::Known(entry.backend),
+                None => Offer::Nowhere,
+            };
+        }
+        let offered = |number: usize, survey| {
+            let set = self.sets.get(number)?;
+            Some(Place::offered(number, set, survey, state, self.displaces))
+        };
+        let place = match (offered(sets[0], one), offered(sets[1], other)) {
+            (Some(one), Some(other)) => one.better(other),
+            _ => None,
+        };
+        place.map_or(Offer::Nowhere, Offer::At)
+    }
+
     /// By the rules [above](self).
     fn put(
         &mut self,
@@ -312,30 +353,18 @@ impl FlowTable {
         };
         let now = self.clock.ticks(now);
         let key = FlowKey(new.key);
-        let [first, second] = self.sets_of(key);
-        let survey = |sets: &[Set], number: usize| {
-            sets.get(number).map_or(Survey::NOTHING, |set| Survey::of(set, key.0, now, &usable))
+        let sets = self.sets_of(key);
+        let is_past = |entry: &Entry| entry.end() <= now;
+        let offer = match self.offer(sets, key, state, is_past) {
+            Offer::At(place) => Offer::At(place),
+            Offer::Known(backend) if usable(backend) => Offer::Known(backend),
+            // Asking for eight backends is dear, so it is left to when it matters.
+            _ => self.offer(sets, key, state, |entry| is_past(entry) || !usable(entry.backend)),
         };
-        let (mut held, mut other) = (survey(&self.sets, first), survey(&self.sets, second));
-        if held.over | other.over != 0 {
-            for number in [first, second] {
-                if let Some(set) = self.sets.get_mut(number) {
-                    purge(set, now, &mut self.tally, &usable);
-                }
-            }
-            (held, other) = (survey(&self.sets, first), survey(&self.sets, second));
-        }
-        if held.same | other.same != 0 {
-            return self.entry(key).map_or(Inserted::NotKept, |(e, _)| Inserted::Known(e.backend));
-        }
-        let offered = |number: usize, survey| {
-            self.sets
-                .get(number)
-                .map(|set| Place::offered(number, set, survey, state, self.displaces))
-        };
-        let place = match (offered(first, held), offered(second, other)) {
-            (Some(one), Some(other)) => one.better(other),
-            _ => None,
+        let place = match offer {
+            Offer::At(place) => Some(place),
+            Offer::Known(backend) => return Inserted::Known(backend),
+            Offer::Nowhere => None,
         };
         let Some(entry) = place.and_then(|place| place.entry(&mut self.sets)) else {
             self.tally.counts.refused += 1;

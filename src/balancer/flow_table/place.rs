@@ -8,6 +8,16 @@ use super::state::State;
 use super::tally::Tally;
 use crate::verdict::BackendIndex;
 
+/// What the sets of a flow have for it.
+pub(super) enum Offer {
+    /// This place.
+    At(Place),
+    /// It is there already, with this backend.
+    Known(BackendIndex),
+    /// Nothing.
+    Nowhere,
+}
+
 /// What is in a set, a bit for each entry.
 #[derive(Clone, Copy)]
 pub(super) struct Survey {
@@ -22,16 +32,11 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) const NOTHING: Self = Self { same: 0, over: 0, free: 0, unproven: 0 };
 
-    #[inline]
-    pub(super) fn of(
-        set: &Set,
-        key: u64,
-        now: u32,
-        usable: &impl Fn(BackendIndex) -> bool,
-    ) -> Self {
+    #[inline(always)]
+    pub(super) fn of(set: &Set, key: u64, is_over: &impl Fn(&Entry) -> bool) -> Self {
         Self {
             same: set.holding(key),
-            over: over(set, now, usable),
+            over: over(set, is_over),
             free: set.mask(|entry| !entry.is_used()),
             unproven: set.mask(Entry::is_unproven),
         }
@@ -104,21 +109,16 @@ impl Place {
     }
 }
 
-/// What is used, and over or without its backend.
+/// What is used, and over.
 #[inline]
-fn over(set: &Set, now: u32, usable: &impl Fn(BackendIndex) -> bool) -> u32 {
-    set.mask(|entry| entry.is_used() & ((entry.end() <= now) | !usable(entry.backend)))
+fn over(set: &Set, is_over: &impl Fn(&Entry) -> bool) -> u32 {
+    set.mask(|entry| entry.is_used() & is_over(entry))
 }
 
-/// Frees the entries of a set whose time is over or whose backend is gone.
+/// Frees the entries of a set that are over.
 #[inline]
-pub(super) fn purge(
-    set: &mut Set,
-    now: u32,
-    tally: &mut Tally,
-    usable: &impl Fn(BackendIndex) -> bool,
-) {
-    let over = over(set, now, usable);
+pub(super) fn purge(set: &mut Set, tally: &mut Tally, is_over: &impl Fn(&Entry) -> bool) {
+    let over = over(set, is_over);
     if over != 0 {
         free(set, over, tally);
     }

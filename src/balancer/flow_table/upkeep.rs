@@ -31,9 +31,10 @@ impl FlowTable {
     pub fn sweep(&mut self, now: Timestamp, budget: usize, usable: impl Fn(BackendIndex) -> bool) {
         self.rebase(now);
         let now = self.clock.ticks(now);
+        let is_over = |entry: &Entry| entry.end() <= now || !usable(entry.backend);
         for _ in 0..budget.min(self.sets.len()) {
             if let Some(set) = self.sets.get_mut(self.swept) {
-                purge(set, now, &mut self.tally, &usable);
+                purge(set, &mut self.tally, &is_over);
             }
             self.swept = if self.swept + 1 < self.sets.len() { self.swept + 1 } else { 0 };
         }
@@ -44,7 +45,7 @@ impl FlowTable {
             return;
         };
         for set in &mut self.sets {
-            purge(set, moved, &mut self.tally, &|_| true);
+            purge(set, &mut self.tally, &|entry| entry.end() <= moved);
             for entry in &mut set.0 {
                 if let Some(state) = entry.state() {
                     entry.set(state, entry.end().saturating_sub(moved));
