@@ -319,7 +319,7 @@ fn flows(c: &mut Criterion) {
                 b.iter(|| {
                     let batch = next();
                     if touch {
-                        table.touch(batch);
+                        table.touch(batch.iter().copied());
                     }
                     for key in batch {
                         black_box(table.lookup(key, Signal::Data, &lives, now, usable));
@@ -330,7 +330,7 @@ fn flows(c: &mut Criterion) {
                 b.iter(|| {
                     let batch = next();
                     if touch {
-                        table.touch(batch);
+                        table.touch(batch.iter().copied());
                     }
                     for key in batch {
                         let found = table.lookup(key, Signal::Syn, &lives, now, usable);
