@@ -51,7 +51,7 @@ named!(
 pub struct FlowBalancer {
     table: FlowTable,
     record: Record,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl FlowBalancer {
@@ -85,7 +85,7 @@ impl FlowBalancer {
     /// Each proven flow is told of once a second, unless the transport says otherwise, in 24 bytes.
     #[must_use]
     pub fn sync(mut self, transport: impl FlowSync + 'static) -> Self {
-        self.exchange = Some(Exchange::new(Box::new(transport)));
+        self.exchange = Some(Box::new(Exchange::new(Box::new(transport))));
         self
     }
 
@@ -259,7 +259,7 @@ impl Balancer for FlowBalancer {
     }
 
     fn sync_counts(&self) -> SyncCounts {
-        self.exchange.as_ref().map(Exchange::counts).unwrap_or_default()
+        self.exchange.as_ref().map(|exchange| exchange.counts()).unwrap_or_default()
     }
 }
 

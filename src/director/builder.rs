@@ -241,7 +241,7 @@ impl DirectorBuilder {
         self
     }
 
-    /// Shares the flows of the usual balancers with other directors', so that each of them can go on with the
+    /// Shares flows with other directors, so that each of them can go on with the
     /// connections of the others, also where hashing alone would not send them. `secret` is one that they have
     /// in common and nobody else knows; `transport` makes each worker's way to them, for the queue of this number:
     ///
@@ -261,10 +261,9 @@ impl DirectorBuilder {
     /// # }
     /// ```
     ///
-    /// What it tells and hears is in [`Counts::sync`](crate::dataplane::Counts::sync). Each worker has
-    /// [`DirectorBuilder::FLOWS`] entries for its own flows and all of those that the others tell it of; for
-    /// another number, and in any balancer that [`DirectorBuilder::balancer`] makes, there is
-    /// [`FlowBalancer::sync`].
+    /// What it tells and hears is in [`Counts::sync`](crate::dataplane::Counts::sync). Each worker needs room
+    /// ([`DirectorBuilder::flows`]) for its own flows and for all of the other directors'. A balancer of
+    /// one's own is not touched; it has [`FlowBalancer::sync`].
     #[must_use]
     pub fn sync<T: FlowSync + 'static>(
         mut self,

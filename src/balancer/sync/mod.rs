@@ -17,6 +17,10 @@
 //! remembered, whoever has them. Directors that hash alike (`ethtool -x`) can pair their queues: the function that
 //! [`DirectorBuilder::sync`](crate::director::DirectorBuilder::sync) takes is told the queue.
 //!
+//! Where contested flows alone are recorded ([`Record::Contested`](super::Record::Contested)), only those are told of:
+//! directors that begin together and change together share little that way, but one that comes later does not
+//! learn of flows that were not contested when it came.
+//!
 //! # Contract
 //!
 //! No I/O, no clock, no panic, and no allocation per packet: but for what the transport does, which is called with
