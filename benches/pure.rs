@@ -9,8 +9,9 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dsrlb::balancer::{
-    Backend, Candidate, FlowKey, FlowTable, FlowTimes, Found, HashBalancer, Inserted, Lifetimes,
-    Maglev, QuicConfig, QuicLb, RealServer, Rendezvous, Selector, Signal, State, VirtualService,
+    Backend, Balancer, Candidate, FlowBalancer, FlowKey, FlowSync, FlowTable, FlowTimes, Found,
+    HashBalancer, Inserted, Lifetimes, Maglev, QuicConfig, QuicLb, RealServer, Rendezvous,
+    Selector, SharedFlow, Signal, State, VirtualService,
 };
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
@@ -23,7 +24,7 @@ use dsrlb::verdict::{BackendIndex, Verdict};
 use etherparse::PacketBuilder;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 const DIRECTOR: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -407,5 +408,97 @@ fn quic(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, quic, forwarding);
+/// Notes what is sent, or repeats it without end.
+#[derive(Default)]
+struct Tape {
+    flows: Arc<Mutex<Vec<SharedFlow>>>,
+    next: usize,
+    repeats: bool,
+}
+
+impl FlowSync for Tape {
+    fn send(&mut self, flows: &[SharedFlow]) -> usize {
+        if !self.repeats {
+            self.flows.lock().unwrap().extend_from_slice(flows);
+        }
+        0
+    }
+
+    fn receive(&mut self) -> Option<SharedFlow> {
+        let flows = self.flows.lock().unwrap();
+        let flow = if self.repeats { flows.get(self.next % flows.len()).copied() } else { None };
+        self.next += 1;
+        flow
+    }
+}
+
+/// A round through a table with 100,000 flows, with a thousand batches in it: looked after alone, and with
+/// each flow told to others; and as many flows taken in that are known. Divide by 100,000.
+fn sync(c: &mut Criterion) {
+    const FLOWS: usize = 100_000;
+    const SECOND: u64 = 1_000_000_000;
+    // As long as any benchmark runs.
+    let times = FlowTimes { established: FlowTimes::LONGEST, ..FlowTimes::default() };
+    let service = VirtualService::new("10.0.0.100:80/tcp".parse().unwrap()).times(times);
+    let service = (1..=100).fold(service, |service, last| {
+        service.backend(RealServer::new(Ipv4Addr::new(10, 0, 1, last).into()))
+    });
+    let path = Path::on_link(MacAddress([2, 0, 0, 0, 1, 9]));
+    let observe = |_, _: &dyn Backend| Observed::well(path);
+    let snapshot = Planner::new(1024).plan(&[service], &Site::new(DIRECTOR), observe).snapshot;
+    let services = &snapshot.services;
+    let packets: Vec<_> = frames(FLOWS, false)
+        .iter()
+        .map(|frame| match parse(frame) {
+            Parse::Ip(parsed) => parsed.info,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let new = || FlowBalancer::new(1 << 18, 1024, HashKey::new([7; 16])).unwrap();
+    let round = |balancer: &mut FlowBalancer, from: u64| {
+        (0..1024).for_each(|n| balancer.tend(services, Timestamp(from + n * SECOND / 1024), false));
+    };
+    let known = |mut balancer: FlowBalancer| {
+        for packet in &packets {
+            // The second one proves it.
+            for _ in 0..2 {
+                balancer.assign(services, packet, Timestamp(0));
+            }
+        }
+        balancer
+    };
+    let mut group = c.benchmark_group("sync, 100 k flows");
+    group.sample_size(20);
+    let mut alone = known(new());
+    group.bench_function("nothing shared", |b| b.iter(|| round(&mut alone, 0)));
+
+    let tape = Tape::default();
+    let flows = Arc::clone(&tape.flows);
+    let (mut telling, mut now) = (known(new().sync(tape)), 0);
+    group.bench_function("told", |b| {
+        b.iter(|| {
+            flows.lock().unwrap().clear();
+            round(&mut telling, now);
+            now += SECOND;
+        });
+    });
+    let told = flows.lock().unwrap().len();
+    assert!((FLOWS * 9 / 10..FLOWS * 11 / 10).contains(&told), "{told}");
+
+    let repeats = Tape { flows, next: 0, repeats: true };
+    let (mut hearing, mut now) = (new().sync(repeats), 1);
+    group.bench_function("heard", |b| {
+        b.iter(|| {
+            for _ in 0..FLOWS / 250 {
+                now += 250_000;
+                hearing.tend(services, Timestamp(now), false);
+            }
+        });
+    });
+    let counts = hearing.sync_counts();
+    println!("{counts:?}");
+    assert!(counts.new as usize >= FLOWS * 9 / 10 && counts.unknown == 0, "{counts:?}");
+}
+
+criterion_group!(benches, parsing, hashing, selecting, flows, pipeline, quic, sync, forwarding);
 criterion_main!(benches);

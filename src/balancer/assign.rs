@@ -1,6 +1,7 @@
 //! From a packet to a backend.
 
 use super::built::Service;
+use super::sync::SyncCounts;
 use super::table::{Lookup, ServiceTable};
 use crate::flow::{Fragment, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
@@ -58,6 +59,11 @@ pub trait Balancer: Send {
     fn flows(&self, _backend: BackendIndex) -> u64 {
         0
     }
+
+    /// What it has told others of flows, and heard of them; nothing if it shares none.
+    fn sync_counts(&self) -> SyncCounts {
+        SyncCounts::default()
+    }
 }
 
 impl<T: Balancer + ?Sized> Balancer for Box<T> {
@@ -90,6 +96,10 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
 
     fn flows(&self, backend: BackendIndex) -> u64 {
         (**self).flows(backend)
+    }
+
+    fn sync_counts(&self) -> SyncCounts {
+        (**self).sync_counts()
     }
 }
 

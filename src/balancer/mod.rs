@@ -29,6 +29,7 @@ mod policy;
 mod registry;
 mod remember;
 mod service;
+mod sync;
 mod table;
 
 pub use assign::{Assignment, Balancer, HashBalancer};
@@ -40,9 +41,12 @@ pub use connection::{
 pub use flow_table::{CapacityError, FlowCounts, FlowTimes};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]
-pub use flow_table::{FlowKey, FlowRecord, FlowTable, Found, Inserted, Lifetimes, Signal, State};
+pub use flow_table::{
+    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Signal, State,
+};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
 pub use remember::{FlowBalancer, Record};
 pub use service::{Echo, Persistence, Scope, VipKey, VirtualService, WhenAllDown};
+pub use sync::{BackendNames, FlowSync, SharedFlow, SharedFlowError, SyncCounts};
 pub use table::{Keeping, Lookup, ServiceTable};

@@ -5,6 +5,7 @@ use super::built::Service;
 use super::flow_table::{
     CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, Signal,
 };
+use super::sync::{Exchange, FlowSync, SyncCounts};
 use super::table::ServiceTable;
 use crate::flow::{Fragment, HashKey, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
@@ -50,6 +51,7 @@ named!(
 pub struct FlowBalancer {
     table: FlowTable,
     record: Record,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl FlowBalancer {
@@ -62,7 +64,7 @@ impl FlowBalancer {
     /// A number of entries that no table can have.
     pub fn new(entries: usize, slots: usize, secret: HashKey) -> Result<Self, CapacityError> {
         let table = FlowTable::new(entries, slots, secret, Timestamp::default())?;
-        Ok(Self { table, record: Record::default() })
+        Ok(Self { table, record: Record::default(), exchange: None })
     }
 
     /// Sets which flows are recorded. Contested ones are known only where services know what they
@@ -73,6 +75,17 @@ impl FlowBalancer {
             self.table = self.table.without_displacing();
         }
         self.record = record;
+        self
+    }
+
+    /// Shares its flows with the balancers that this leads to, which have the same secret and room for
+    /// each other's flows: those of a connection that comes to another director go where they went. The
+    /// backends are told by service and id, so the configurations need not be the same.
+    ///
+    /// Each proven flow is told of once a second, unless the transport says otherwise, in 24 bytes.
+    #[must_use]
+    pub fn sync(mut self, transport: impl FlowSync + 'static) -> Self {
+        self.exchange = Some(Box::new(Exchange::new(Box::new(transport))));
         self
     }
 
@@ -229,6 +242,9 @@ impl Balancer for FlowBalancer {
     }
 
     fn tend(&mut self, services: &ServiceTable, now: Timestamp, is_idle: bool) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.step(&mut self.table, services, now, is_idle);
+        }
         let counts = self.table.counts();
         // Nothing to look after, as on a director that stands by.
         if counts.proven + counts.unproven == 0 {
@@ -240,6 +256,10 @@ impl Balancer for FlowBalancer {
 
     fn flows(&self, backend: BackendIndex) -> u64 {
         self.table.live(backend.slot()).into()
+    }
+
+    fn sync_counts(&self) -> SyncCounts {
+        self.exchange.as_ref().map(|exchange| exchange.counts()).unwrap_or_default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::built::Service;
 use super::service::{Echo, Scope};
+use super::sync::BackendNames;
 use crate::flow::{ConnectionId, Fragment, PacketInfo, PacketKind, Protocol};
 use crate::verdict::BackendIndex;
 use foldhash::fast::FixedState;
@@ -55,6 +56,7 @@ pub struct ServiceTable {
     echo: Vec<(Echo, u32)>,
     /// By slot, the backends that keep flows they have.
     keeping: Box<[(BackendIndex, Keeping)]>,
+    names: Arc<BackendNames>,
     /// Whether any service routes by connection ID.
     routes: bool,
 }
@@ -119,6 +121,19 @@ impl ServiceTable {
         }
         self.keeping = keeping;
         self
+    }
+
+    /// Sets what backends are called between directors: for balancers that share flows.
+    #[must_use]
+    pub fn named(mut self, names: Arc<BackendNames>) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// What backends are called between directors.
+    #[inline]
+    pub fn names(&self) -> &BackendNames {
+        &self.names
     }
 
     /// Which flows a backend keeps. An index that is out of date keeps nothing.

@@ -1,6 +1,7 @@
 //! Counters that one worker writes and anyone may read.
 
 use super::io::IoStats;
+use crate::balancer::SyncCounts;
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,8 @@ pub struct WorkerCounters {
     backends: Box<[Traffic]>,
     /// The driver's own, copied here now and then; never touched for a packet.
     io: Mutex<IoStats>,
+    /// The balancer's own, likewise.
+    sync: Mutex<SyncCounts>,
     /// Of backends that are being emptied, how many flows they have, and the snapshot that said which.
     leaving: Mutex<(u64, Vec<(BackendIndex, u64)>)>,
 }
@@ -60,6 +63,7 @@ impl WorkerCounters {
             doubtful_mtus: Counter::default(),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
             io: Mutex::default(),
+            sync: Mutex::default(),
             leaving: Mutex::default(),
         }
     }
@@ -122,6 +126,10 @@ impl WorkerCounters {
         *lock(&self.io) = stats;
     }
 
+    pub(super) fn publish_sync(&self, counts: SyncCounts) {
+        *lock(&self.sync) = counts;
+    }
+
     /// Adds what has been counted so far to `sum`.
     pub fn add_to(&self, sum: &mut Counts) {
         sum.forwarded += self.forwarded.packets.read();
@@ -137,6 +145,7 @@ impl WorkerCounters {
         }
         sum.doubtful_mtus += self.doubtful_mtus.read();
         sum.io += *lock(&self.io);
+        sum.sync += *lock(&self.sync);
     }
 
     /// Packets and bytes forwarded to the backend in this slot, whoever held it.
@@ -175,6 +184,8 @@ pub struct Counts {
     pub doubtful_mtus: u64,
     /// What the drivers counted.
     pub io: IoStats,
+    /// What balancers that share flows have told and heard, up to a tenth of a second ago.
+    pub sync: SyncCounts,
 }
 
 impl Counts {

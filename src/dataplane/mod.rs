@@ -11,6 +11,7 @@ mod counters;
 mod delivery;
 mod fragments;
 mod hop;
+mod hub;
 mod io;
 mod mailbox;
 mod memory;
@@ -33,6 +34,7 @@ mod worker;
 
 pub use counters::{Counts, WorkerCounters};
 pub use fragments::FragmentLimits;
+pub use hub::{Hub, HubMember, HubSide};
 pub use io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 pub use mailbox::{MailSender, Mailbox};
 pub use memory::MemoryIo;

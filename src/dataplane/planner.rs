@@ -4,8 +4,8 @@ use super::hop::next_hop;
 use super::neighbour::{Path, Rejection};
 use super::snapshot::{ErrorPolicy, Snapshot};
 use crate::balancer::{
-    AdminState, Backend, IndexRegistry, Keeping, Persistence, Service, ServiceTable, VipKey,
-    VirtualService, WhenAllDown,
+    AdminState, Backend, BackendNames, IndexRegistry, Keeping, Persistence, Service, ServiceTable,
+    VipKey, VirtualService, WhenAllDown,
 };
 use crate::flow::Timestamp;
 use crate::forwarding::{ProbeSources, TunnelSources};
@@ -175,6 +175,7 @@ pub struct Plan {
 pub struct Planner {
     registry: IndexRegistry,
     built: HashMap<VipKey, Built>,
+    names: Arc<BackendNames>,
     generation: u64,
     /// Set where services are to know what they chose before.
     now: Option<Timestamp>,
@@ -193,7 +194,8 @@ impl Planner {
     /// every service it is in.
     pub fn new(max_backends: usize) -> Self {
         let registry = IndexRegistry::new(max_backends);
-        Self { registry, built: HashMap::new(), generation: 0, now: None }
+        let (built, names) = (HashMap::new(), Arc::default());
+        Self { registry, built, names, generation: 0, now: None }
     }
 
     /// Has services know what they chose before they changed, for balancers that record
@@ -272,6 +274,10 @@ impl Planner {
                 *slot = Some(hop);
             }
         }
+        if !self.names.are_of(members.iter().map(|member| member.index)) {
+            let named = members.iter().map(|m| (m.index, m.service, m.backend.id()));
+            self.names = Arc::new(BackendNames::new(named));
+        }
         self.generation += 1;
         let snapshot = Snapshot {
             generation: self.generation,
@@ -281,7 +287,9 @@ impl Planner {
             errors: site.errors,
             probe_sources: site.probe_sources,
             leaving: leaving(&members),
-            services: Arc::new(ServiceTable::new(table).keeping(&keeping)),
+            services: Arc::new(
+                ServiceTable::new(table).keeping(&keeping).named(Arc::clone(&self.names)),
+            ),
             next_hops,
         };
         Plan { snapshot, members }

@@ -102,6 +102,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
     fn publish_leaving(&self, snapshot: &Snapshot) {
         let flows = |index: &BackendIndex| (*index, self.pipeline.balancer().flows(*index));
         let leaving = snapshot.leaving.iter().map(flows).collect();
+        self.pipeline.counters().publish_sync(self.pipeline.balancer().sync_counts());
         self.pipeline.counters().publish_leaving(snapshot.generation, leaving);
     }
 

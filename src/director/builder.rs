@@ -5,12 +5,13 @@ use super::control::{Control, EventHandler, Settings, Shared, addresses};
 use super::error::StartError;
 use super::feedback::FeedbackListener;
 use super::health::Health;
+use super::sharing::Sharing;
 use super::source::SourceThread;
 use super::through::Prober;
 use super::updater::Updater;
 use super::workers::Workers;
 use super::{Director, Event};
-use crate::balancer::{Balancer, FlowBalancer, Record};
+use crate::balancer::{Balancer, FlowBalancer, FlowSync, Record};
 use crate::config::{Config, ConfigSource, Host, Limits, ServiceConfig, SourceError};
 use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
 use crate::dataplane::neighbour::{
@@ -61,6 +62,8 @@ pub struct DirectorBuilder {
     record: Record,
     /// None: the usual one.
     balancer: Option<BalancerFactory>,
+    /// Whom the usual one shares flows with.
+    sharing: Option<Sharing>,
     on_event: EventHandler,
 }
 
@@ -97,6 +100,7 @@ impl DirectorBuilder {
             flows: Self::FLOWS,
             record: Record::default(),
             balancer: None,
+            sharing: None,
             on_event: Box::new(|_| {}),
         }
     }
@@ -237,6 +241,40 @@ impl DirectorBuilder {
         self
     }
 
+    /// Shares flows with other directors, so that each of them can go on with the
+    /// connections of the others, also where hashing alone would not send them. `secret` is one that they have
+    /// in common and nobody else knows; `transport` makes each worker's way to them, for the queue of this number:
+    ///
+    /// ```no_run
+    /// use dsrlb::dataplane::Hub;
+    /// use dsrlb::director::Director;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = Hub::new(Hub::ROOM);
+    /// let secret = "000102030405060708090a0b0c0d0e0f".parse()?;
+    /// let start = |interface: &str| {
+    ///     let side = hub.side();
+    ///     Director::builder(interface).sync(secret, move |_queue| side.member()).start()
+    /// };
+    /// let (one, other) = (start("eth0")?, start("eth1")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What it tells and hears is in [`Counts::sync`](crate::dataplane::Counts::sync). Each worker needs room
+    /// ([`DirectorBuilder::flows`]) for its own flows and for all of the other directors'. A balancer of
+    /// one's own is not touched; it has [`FlowBalancer::sync`].
+    #[must_use]
+    pub fn sync<T: FlowSync + 'static>(
+        mut self,
+        secret: HashKey,
+        mut transport: impl FnMut(u32) -> T + Send + 'static,
+    ) -> Self {
+        let transport = Box::new(move |queue| -> Box<dyn FlowSync> { Box::new(transport(queue)) });
+        self.sharing = Some(Sharing { secret, transport });
+        self
+    }
+
     /// Sets what is called with each event: in the order in which they happened, never two at
     /// once, on one of the director's threads or that of who changed the services. The handler may
     /// ask and change the director; while it runs, later events wait, and so does what else the
@@ -314,7 +352,10 @@ impl DirectorBuilder {
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
             let balancer = match &self.balancer {
                 Some(make) => make(),
-                None => usual_balancer(self.flows, self.record, &self.limits)?,
+                None => {
+                    let sharing = self.sharing.as_mut();
+                    usual_balancer(self.flows, self.record, &self.limits, sharing, number)?
+                }
             };
             let pipeline = Pipeline::with_options(balancer, counters, &options);
             let mailbox = mailbox.take().unwrap_or_else(Mailbox::empty);
@@ -346,14 +387,21 @@ impl DirectorBuilder {
     }
 }
 
-/// Each worker's own, with a secret of its own: they share no flows.
+/// Each worker's own, with a secret of its own unless they share flows.
 fn usual_balancer(
     entries: usize,
     record: Record,
     limits: &Limits,
+    sharing: Option<&mut Sharing>,
+    queue: u32,
 ) -> Result<Box<dyn Balancer>, StartError> {
-    let balancer = FlowBalancer::new(entries, limits.backends, HashKey::new(secret()));
-    Ok(Box::new(balancer.map_err(StartError::Flows)?.record(record)))
+    let key = sharing.as_ref().map_or_else(|| HashKey::new(secret()), |sharing| sharing.secret);
+    let balancer = FlowBalancer::new(entries, limits.backends, key);
+    let balancer = balancer.map_err(StartError::Flows)?.record(record);
+    Ok(match sharing {
+        Some(sharing) => Box::new(balancer.sync((sharing.transport)(queue))),
+        None => Box::new(balancer),
+    })
 }
 
 /// The configuration to begin with.

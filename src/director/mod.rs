@@ -35,6 +35,7 @@ mod error;
 mod feedback;
 mod health;
 mod icmp_socket;
+mod sharing;
 mod source;
 mod status;
 mod through;

@@ -1,7 +1,7 @@
 //! The flow table against a slow and obvious model of its rules, by lists of operations.
 
 use dsrlb::balancer::{
-    FlowKey, FlowRecord, FlowTable, FlowTimes, Found, Inserted, Lifetimes, Signal, State,
+    FlowKey, FlowRecord, FlowTable, FlowTimes, Found, Imported, Inserted, Lifetimes, Signal, State,
 };
 use dsrlb::flow::{HashKey, Timestamp};
 use dsrlb::verdict::BackendIndex;
@@ -74,6 +74,8 @@ struct Item {
     state: State,
     /// In ticks since the epoch.
     end: u64,
+    /// Whether another table told of it, and nothing has been heard of it since.
+    told: bool,
 }
 
 /// What the documentation of the table says, in as many words.
@@ -154,7 +156,15 @@ impl Model {
         // A second FIN or RST does not move the end of a closing flow.
         let is_end = matches!(signal, Signal::Fin | Signal::Reset);
         let end = if item.state == State::Closing && is_end { item.end } else { end };
-        self.flows.insert(key, Item { state, end, ..item });
+        // What changed nothing was nothing to hear; the same end again is one.
+        let says_something = match signal {
+            Signal::Stray | Signal::Syn => false,
+            Signal::Data => tcp,
+            Signal::Fin | Signal::Reset => tcp && item.state != State::Closing,
+            Signal::Udp | Signal::Sctp | Signal::Other => !tcp || item.state == State::Single,
+        };
+        let told = item.told && !says_something;
+        self.flows.insert(key, Item { state, end, told, ..item });
         Found::Known(item.backend, state)
     }
 
@@ -171,10 +181,44 @@ impl Model {
             Signal::Udp | Signal::Sctp | Signal::Other => (State::Single, idle(times, signal)),
             _ => return Inserted::NotKept,
         };
-        self.put(key, to, state, self.tick() + ticks(time))
+        let (set, end) = (0, self.tick() + ticks(time));
+        self.put(key, Item { set, backend: to, state, end, told: false })
     }
 
-    fn put(&mut self, key: u64, backend: BackendIndex, state: State, end: u64) -> Inserted {
+    /// What is told: the rules of `FlowTable::import`.
+    fn import(&mut self, key: u64, told: Item) -> Imported {
+        let gone = told.end <= self.tick() || !self.usable(told.backend);
+        if gone || !proven(told.state) || told.backend.slot() >= SLOTS {
+            return Imported::NotKept;
+        }
+        match self.flows.get(&key).copied().filter(|item| !self.over(item)) {
+            Some(item) => {
+                let later = told.end > item.end;
+                let better = if item.told {
+                    item.state != told.state || later
+                } else if item.state == State::Single {
+                    true
+                } else if item.state == State::Opening {
+                    item.backend == told.backend
+                } else {
+                    item.state == told.state && item.backend == told.backend && later
+                };
+                if !better {
+                    return Imported::Known;
+                }
+                self.flows.insert(key, Item { set: item.set, ..told });
+                Imported::Updated
+            }
+            None => match self.put(key, told) {
+                Inserted::New(_) => Imported::New,
+                Inserted::Refused => Imported::Refused,
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+
+    fn put(&mut self, key: u64, new: Item) -> Inserted {
+        let Item { backend, state, .. } = new;
         if backend.slot() >= SLOTS {
             return Inserted::NotKept;
         }
@@ -198,7 +242,7 @@ impl Model {
             self.flows.remove(&gone);
             self.displaced += 1;
         }
-        self.flows.insert(key, Item { set, backend, state, end });
+        self.flows.insert(key, Item { set, ..new });
         Inserted::New(state)
     }
 
@@ -225,7 +269,7 @@ impl Model {
     }
 
     fn sweep(&mut self, budget: usize) {
-        if self.tick() - self.base >= 1 << 28 {
+        if self.tick() - self.base >= 1 << 26 {
             self.base = self.tick();
             let now = self.tick();
             self.flows.retain(|_, item| item.end > now);
@@ -315,10 +359,8 @@ pub fn check_flow_table(data: &[u8]) {
                 let state = states[usize::from(b) % states.len()];
                 let remaining = Duration::from_nanos(u64::from(b) * TICK);
                 let record = FlowRecord { key: FlowKey(key), backend, state, remaining };
-                let expected = match b > 0 && model.usable(backend) {
-                    true => model.put(key, backend, state, model.tick() + u64::from(b)),
-                    false => Inserted::NotKept,
-                };
+                let end = model.tick() + u64::from(b);
+                let expected = model.import(key, Item { set: 0, backend, state, end, told: true });
                 assert_eq!(table.import(record, now, usable), expected);
             }
         }
@@ -345,9 +387,14 @@ fn compare(table: &FlowTable, model: &Model) {
         let remaining = Duration::from_nanos(left * TICK);
         Some(FlowRecord { key: FlowKey(*key), backend: item.backend, state: item.state, remaining })
     };
-    let mut expected: Vec<_> = model.flows.iter().filter_map(record).collect();
-    let mut records: Vec<_> = table.records(0..usize::MAX, Timestamp(model.now)).collect();
-    expected.sort_by_key(|record| record.key);
-    records.sort_by_key(|record| record.key);
-    assert_eq!(records, expected);
+    let own = |(_, item): &(&u64, &Item)| !item.told && proven(item.state);
+    let (all, now) = (0..usize::MAX, Timestamp(model.now));
+    let sorted = |mut records: Vec<FlowRecord>| {
+        records.sort_by_key(|record| record.key);
+        records
+    };
+    let expected = sorted(model.flows.iter().filter_map(record).collect());
+    assert_eq!(sorted(table.records(all.clone(), now).collect()), expected);
+    let expected = sorted(model.flows.iter().filter(own).filter_map(record).collect());
+    assert_eq!(sorted(table.own_records(all, now).collect()), expected);
 }

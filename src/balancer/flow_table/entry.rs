@@ -8,6 +8,10 @@ use crate::verdict::BackendIndex;
 pub(super) const WAYS: usize = 4;
 
 const STATE_BITS: u32 = 3;
+/// Above the state: nothing has been heard of the flow since another director told of it.
+const TOLD: u32 = 1 << STATE_BITS;
+/// Below the end.
+const LOW_BITS: u32 = STATE_BITS + 1;
 
 /// 16 bytes: the whole hash of the flow, its backend, and in one word the tick at which it ends and
 /// its state.
@@ -15,7 +19,7 @@ const STATE_BITS: u32 = 3;
 pub(super) struct Entry {
     pub(super) key: u64,
     pub(super) backend: BackendIndex,
-    /// Zero: free. Else the end above [`STATE_BITS`] of state.
+    /// Zero: free. Else the end above [`TOLD`] and [`STATE_BITS`] of state.
     life: u32,
 }
 
@@ -27,9 +31,20 @@ impl Entry {
         Self { key, backend, life: Self::life(state, end) }
     }
 
+    /// A flow that another director told of.
+    #[inline]
+    pub(super) fn told(key: u64, backend: BackendIndex, state: State, end: u32) -> Self {
+        Self { key, backend, life: Self::life(state, end) | TOLD }
+    }
+
+    #[inline]
+    pub(super) const fn is_told(&self) -> bool {
+        self.life & TOLD != 0
+    }
+
     #[inline]
     fn life(state: State, end: u32) -> u32 {
-        end.min(MAX_TICK) << STATE_BITS | state as u32
+        end.min(MAX_TICK) << LOW_BITS | state as u32
     }
 
     #[inline]
@@ -57,16 +72,23 @@ impl Entry {
     /// The first tick at which the flow is forgotten.
     #[inline]
     pub(super) const fn end(&self) -> u32 {
-        self.life >> STATE_BITS
+        self.life >> LOW_BITS
     }
 
-    /// The line is only written to if something changes: most packets come within the same tick.
+    /// Notes what a packet made of it here. The line is only written to if something changes: most packets come within the same tick.
     #[inline]
     pub(super) fn set(&mut self, state: State, end: u32) {
         let life = Self::life(state, end);
         if self.life != life {
             self.life = life;
         }
+    }
+
+    /// The same entry, for a clock that has been moved up by so many ticks.
+    pub(super) fn moved(&self, state: State, ticks: u32) -> Self {
+        let end = self.end().saturating_sub(ticks);
+        let life = Self::life(state, end) | self.life & TOLD;
+        Self { life, ..*self }
     }
 }
 

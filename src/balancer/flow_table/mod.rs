@@ -43,14 +43,17 @@
 //! No I/O, no clock, no panic, and no allocation after [`FlowTable::new`].
 
 mod entry;
+mod import;
 mod place;
 mod state;
 mod tally;
 mod times;
 mod upkeep;
 
+pub use import::Imported;
 pub use state::{Signal, State};
 pub use tally::FlowCounts;
+pub(super) use times::TICK;
 pub use times::{FlowTimes, Lifetimes};
 pub use upkeep::FlowRecord;
 
@@ -244,7 +247,8 @@ impl FlowTable {
         // Heard of so lately that more is left than its whole life without that time.
         let recent = end.saturating_add(lives.copy) > now.saturating_add(lives.of(state, signal));
         let (next, end) = match state::step(state, signal, recent) {
-            Step::Keep if alive => (state, end),
+            // What is left as it is may be what another director told of.
+            Step::Keep if alive => return Found::Known(backend, state),
             Step::Renew(next) if alive => (next, now.saturating_add(lives.of(next, signal))),
             Step::Shorten(next) if alive => (next, end.min(now.saturating_add(lives.closing))),
             step => {

@@ -104,12 +104,14 @@ impl FlowTimes {
 
 /// The bits of a [`Timestamp`] below a tick: one is 2^27 ns, about 134 ms.
 const TICK_BITS: u32 = 27;
-/// Entries have 29 bits for the tick at which they end.
-pub(super) const MAX_TICK: u32 = (1 << 29) - 1;
+/// The same as a time.
+pub(in crate::balancer) const TICK: Duration = Duration::from_nanos(1 << TICK_BITS);
+/// Entries have 28 bits for the tick at which they end.
+pub(super) const MAX_TICK: u32 = (1 << 28) - 1;
 /// No entry lives longer: 2^27 ticks are 208 days.
 const MAX_LIFE: u32 = 1 << 27;
 /// When to begin to count from a later tick, so that now and the longest life fit.
-const REBASE_AT: u32 = 1 << 28;
+const REBASE_AT: u32 = 1 << 26;
 
 /// [`FlowTimes`] in ticks, so that no packet has to divide. Made once for each service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,7 +206,7 @@ impl Clock {
         u32::try_from(ticks).unwrap_or(MAX_TICK).min(MAX_TICK)
     }
 
-    /// Moves the beginning up to now if it is far back, and says by how much: once in 417 days.
+    /// Moves the beginning up to now if it is far back, and says by how much: once in 104 days.
     pub(super) fn rebase(&mut self, now: Timestamp) -> Option<u32> {
         let before = self.ticks(now);
         (before >= REBASE_AT).then(|| {

@@ -3,7 +3,7 @@
 use super::entry::Entry;
 use super::place::purge;
 use super::times::Clock;
-use super::{FlowKey, FlowTable, Inserted, State};
+use super::{FlowKey, FlowTable, State};
 use crate::flow::Timestamp;
 use crate::verdict::BackendIndex;
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub struct FlowRecord {
     pub backend: BackendIndex,
     /// What is known of it.
     pub state: State,
-    /// For how much longer it is remembered if nothing is heard of it; whole ticks of 134 ms.
+    /// For how much longer it is remembered if nothing is heard of it; whole ticks of 2^27 ns, about 134 ms.
     pub remaining: Duration,
 }
 
@@ -27,7 +27,7 @@ impl FlowTable {
     /// flows end by themselves, and the counts of live flows are right within one round of
     /// [`FlowTable::sets`].
     ///
-    /// The table is gone over as a whole once in a year, when its small clock must be set anew.
+    /// The table is gone over as a whole once in 104 days, when its small clock must be set anew.
     pub fn sweep(&mut self, now: Timestamp, budget: usize, usable: impl Fn(BackendIndex) -> bool) {
         self.rebase(now);
         let now = self.clock.ticks(now);
@@ -48,39 +48,41 @@ impl FlowTable {
             purge(set, &mut self.tally, &|entry| entry.end() <= moved);
             for entry in &mut set.0 {
                 if let Some(state) = entry.state() {
-                    entry.set(state, entry.end().saturating_sub(moved));
+                    *entry = entry.moved(state, moved);
                 }
             }
         }
     }
 
-    /// The flows that are alive in these sets, for another table; a few sets at a time, if need be.
+    /// The flows that are alive in these sets; a few sets at a time, if need be.
     pub fn records(&self, sets: Range<usize>, now: Timestamp) -> impl Iterator<Item = FlowRecord> {
+        self.records_of(sets, now, |_| true)
+    }
+
+    /// Those of them that are proven, and were heard of here since another director told of them.
+    pub fn own_records(
+        &self,
+        sets: Range<usize>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = FlowRecord> {
+        self.records_of(sets, now, |entry| !entry.is_told() && !entry.is_unproven())
+    }
+
+    fn records_of(
+        &self,
+        sets: Range<usize>,
+        now: Timestamp,
+        is_wanted: impl Fn(&Entry) -> bool,
+    ) -> impl Iterator<Item = FlowRecord> {
         let now = self.clock.ticks(now);
         let end = sets.end.min(self.sets.len());
         let sets = self.sets.get(sets.start.min(end)..end).unwrap_or_default();
         let record = move |entry: &Entry| {
             let left = entry.end().saturating_sub(now);
-            let state = entry.state().filter(|_| left > 0)?;
+            let state = entry.state().filter(|_| left > 0 && is_wanted(entry))?;
             let remaining = Clock::duration(left);
             Some(FlowRecord { key: FlowKey(entry.key), backend: entry.backend, state, remaining })
         };
         sets.iter().flat_map(|set| &set.0).filter_map(record)
-    }
-
-    /// Takes in a flow from another table; one that is known here stays as it is. The rules are those
-    /// of [`FlowTable::insert`]; a proven flow takes the place of any unproven one.
-    pub fn import(
-        &mut self,
-        record: FlowRecord,
-        now: Timestamp,
-        usable: impl Fn(BackendIndex) -> bool,
-    ) -> Inserted {
-        let life = Clock::life(record.remaining);
-        if life == 0 || !usable(record.backend) {
-            return Inserted::NotKept;
-        }
-        let end = self.clock.ticks(now).saturating_add(life);
-        self.put(Entry::new(record.key.0, record.backend, record.state, end), now, usable)
     }
 }
