@@ -25,9 +25,11 @@ mod built;
 mod connection;
 mod elder;
 mod flow_table;
+mod placement;
 mod policy;
 mod registry;
 mod remember;
+mod selection;
 mod service;
 mod table;
 
@@ -37,12 +39,14 @@ pub use built::Service;
 pub use connection::{
     ByConnection, ConnectionRouter, LengthError, QuicConfig, QuicLb, QuicLbError,
 };
-pub use flow_table::{CapacityError, FlowCounts, FlowTimes};
+pub use flow_table::{CapacityError, FlowCounts, FlowTimes, State as FlowState};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]
 pub use flow_table::{FlowKey, FlowRecord, FlowTable, Found, Inserted, Lifetimes, Signal, State};
+pub use placement::{Decider, FlowMemory, Placement, Recall};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
 pub use remember::{FlowBalancer, Record};
+pub use selection::{Rule, Selection};
 pub use service::{Echo, Persistence, Scope, VipKey, VirtualService, WhenAllDown};
 pub use table::{Keeping, Lookup, ServiceTable};
