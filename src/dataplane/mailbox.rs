@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub(super) enum Mail {
     /// To be sent by this port.
     Frame(Port, Vec<u8>),
-    /// To be explained.
+    /// To be explained, and where to.
     Question(Question, Sender<Answer>),
 }
 
