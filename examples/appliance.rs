@@ -1,24 +1,33 @@
 //! The reference embedder: an appliance that is driven by one file.
 //!
 //! ```text
-//! appliance --config FILE [--check | --preview NEW]
+//! appliance --config FILE [--check | --preview NEW | --explain FLOW]
 //! ```
 //!
 //! It follows the file (whatever is changed but `[dataplane]` is in force a moment later), has a line on standard error
 //! for each transition, and ends on SIGTERM or SIGINT, giving the traffic back first. With `--check` it says whether the
-//! file is good, and does no more; with `--preview` what another file in its place would do to new flows, if all backends
-//! are well. Neither takes root. `docs/config.schema.json` tells editors of the keys.
+//! file is good, and does no more; with `--preview` what another file in its place would do to new flows, and with
+//! `--explain` where a flow goes that is not known, and why, both if all backends are well. None of that takes root.
+//! `docs/config.schema.json` tells editors of the keys.
 
 use clap::Parser;
+use dsrlb::balancer::HashBalancer;
 use dsrlb::config::file::{ConfigFile, Dataplane, Mode};
 use dsrlb::config::{Config, FileSource, Preview};
 use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
+use dsrlb::dataplane::neighbour::Path as Way;
+use dsrlb::dataplane::{
+    Explanation, MixedFamilies, Observed, Pipeline, Planner, Site, WorkerCounters,
+};
 use dsrlb::director::{Director, DirectorBuilder};
+use dsrlb::flow::{FiveTuple, Timestamp};
+use dsrlb::packet::MacAddress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -33,6 +42,9 @@ struct Options {
     /// Say what share of each service's new flows this file would move, and do no more
     #[arg(long, value_name = "NEW", conflicts_with = "check")]
     preview: Option<PathBuf>,
+    /// Say where this flow goes and why, as in "192.0.2.1:40000 > 10.0.0.100:80 tcp", and do no more
+    #[arg(long, value_name = "FLOW", conflicts_with_all = ["check", "preview"])]
+    explain: Option<FiveTuple>,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +69,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(new) = &options.preview {
         let [old, new] = [&options.config, new].map(|file| read(file));
         println!("{}", Preview::between(&old?, &new?, |_, _| true));
+        return Ok(());
+    }
+    if let Some(flow) = options.explain {
+        println!("{}", explain(&read(&options.config)?, dataplane, &flow)?);
         return Ok(());
     }
     // Before the start, so that none is missed.
@@ -84,6 +100,26 @@ fn read(file: &Path) -> Result<Config, Box<dyn Error>> {
         std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let parsed = ConfigFile::parse(&text).and_then(|parsed| parsed.to_config());
     parsed.map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+/// What would become of a packet of a flow that is not known, where all backends are well and on the link.
+fn explain(
+    config: &Config,
+    dataplane: &Dataplane,
+    flow: &FiveTuple,
+) -> Result<Explanation, MixedFamilies> {
+    let [station, hop] = [1, 2].map(|last| MacAddress([2, 0, 0, 0, 0, last]));
+    let site = Site { tunnel_sources: dataplane.tunnel_sources(), ..Site::new(station) };
+    let services = config.services.iter().map(|bound| &bound.service);
+    let backends = dataplane.limits().backends;
+    let plan =
+        Planner::new(backends).plan(services, &site, |_, _| Observed::well(Way::on_link(hop)));
+    let pipeline = Pipeline::new(HashBalancer, Arc::new(WorkerCounters::new(backends)));
+    let explanation = pipeline.explain_flow(&plan.snapshot, Timestamp(0), flow)?;
+    Ok(explanation.named(|index| {
+        let member = plan.members.iter().find(|member| member.index == index)?;
+        Some(member.backend.id().to_owned())
+    }))
 }
 
 /// What `[dataplane]` says, as a director is told it.

@@ -184,3 +184,26 @@ fn a_preview_of_another_file_is_a_table() {
     let why = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && why.contains("new.toml: service[0].backend[1]"), "{why}");
 }
+
+/// Neither does this.
+#[test]
+fn an_explanation_of_a_flow_is_a_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("dsrlb.toml");
+    let text = "[dataplane]\ninterface = \"eth0\"\n[[service]]\nvip = \"10.0.0.100:80/tcp\"\n\
+                [[service.backend]]\naddress = \"10.0.0.11\"\n";
+    fs::write(&file, text).unwrap();
+    let explain = |flow| {
+        let mut command = std::process::Command::new(process::example("appliance"));
+        command.arg("--config").arg(&file).args(["--explain", flow]).output().unwrap()
+    };
+    let said = explain("192.0.2.1:40000 > 10.0.0.100:80 tcp").stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("10.0.0.100:80/tcp, by protocol and port"), "{said}");
+    assert!(said.ends_with("forward to 10.0.0.11\n"), "{said}");
+    let said = String::from_utf8(explain("192.0.2.1:4 > 10.0.0.100:81 tcp").stdout).unwrap();
+    assert!(said.ends_with("drop: no-service\n"), "{said}");
+    let refused = explain("192.0.2.1 > 10.0.0.100:80 tcp");
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && why.contains("ADDRESS:PORT on both sides"), "{why}");
+}

@@ -99,6 +99,30 @@ fn the_operators_word_and_what_is_observed_do_not_blur() {
     assert!(error.contains("b9"), "{error}");
 }
 
+/// What is said of connections to b1, which is drained, is what happens to them; nothing else changes.
+fn explains_them(director: &Director, vip: SocketAddr, of_b1: &[HttpConnection]) {
+    // Until the last answers are acknowledged, which may be delayed (RFC 9293 section 3.8.6.3).
+    std::thread::sleep(SHORT);
+    let count = || director.worker_counts().iter().map(|counts| counts.verdicts()).sum::<u64>();
+    let counted = count();
+    for connection in of_b1 {
+        let flow = format!("{} > {vip} tcp", connection.local()).parse().unwrap();
+        let explained = director.explain(flow).unwrap();
+        let text = explained.to_string();
+        assert!(text.contains("forward to b1") && text.contains("hit: b1, established"), "{text}");
+        assert_eq!(explained.known_by().count(), 1, "{text}");
+        assert!(explained.main().is_some_and(|main| main.knows()), "{text}");
+        assert_eq!(director.explain(flow).unwrap().known_by().count(), 1);
+    }
+    let stranger = format!("192.0.2.250:9 > {vip} tcp").parse().unwrap();
+    let text = director.explain(stranger).unwrap().to_string();
+    println!("{text}");
+    assert!(text.contains("none knows the flow") && !text.contains("forward to b1"), "{text}");
+    let text = director.explain_frame(&[0; 14]).unwrap().to_string();
+    assert!(text.contains("not addressed to the director"), "{text}");
+    assert_eq!(count(), counted, "nothing is counted");
+}
+
 /// Connections to a backend that is drained go on to their end; the handle tells how many are left.
 #[test]
 fn a_drain_waits_for_the_connections_there_are() {
@@ -127,6 +151,7 @@ fn a_drain_waits_for_the_connections_there_are() {
     for connection in &mut of_b1 {
         assert_eq!(connection.get("/").unwrap().backend(), "b1");
     }
+    explains_them(&director, vip, &of_b1);
     let mut last = of_b1.pop().unwrap();
     drop(of_b1);
     until("the closed ones are forgotten", || drain.flows_left() == Some(1));

@@ -71,6 +71,11 @@ impl HttpConnection {
         Ok(HttpConnection { reader: BufReader::new(stream), peer, local, last_request: false })
     }
 
+    /// Where it comes from.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
     /// Asks for `path` and reads the whole answer.
     pub fn get(&mut self, path: &str) -> io::Result<HttpAnswer> {
         self.request("GET", path, &[])

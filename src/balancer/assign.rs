@@ -1,6 +1,7 @@
 //! From a packet to a backend.
 
 use super::built::Service;
+use super::placement::{Decider, Placement};
 use super::sync::SyncCounts;
 use super::table::{Lookup, ServiceTable};
 use crate::flow::{Fragment, PacketInfo, Timestamp};
@@ -45,6 +46,17 @@ pub trait Balancer: Send {
         }
     }
 
+    /// What [`Balancer::assign`] would decide about a packet, and by what, while nothing is remembered,
+    /// renewed or counted. None, as usual, if it cannot tell that.
+    fn explain(
+        &self,
+        _services: &ServiceTable,
+        _packet: &PacketInfo,
+        _now: Timestamp,
+    ) -> Option<Placement> {
+        None
+    }
+
     /// Whether a flow may go elsewhere than its hash says, so that a later fragment, which does not
     /// tell its flow, has to follow the first one wherever it has ports.
     fn remembers_flows(&self) -> bool {
@@ -86,6 +98,15 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
         (**self).assign_batch(services, packets, now, assigned);
     }
 
+    fn explain(
+        &self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        now: Timestamp,
+    ) -> Option<Placement> {
+        (**self).explain(services, packet, now)
+    }
+
     fn remembers_flows(&self) -> bool {
         (**self).remembers_flows()
     }
@@ -119,15 +140,39 @@ impl Balancer for HashBalancer {
         packet: &PacketInfo,
         _now: Timestamp,
     ) -> Assignment {
-        let service = match find(services, packet) {
-            Ok(service) => service,
-            Err(assignment) => return assignment,
-        };
-        match packet.routed.backend().or_else(|| service.select(service.hash(packet))) {
-            Some(backend) => Assignment::Backend(backend),
-            None => Assignment::Drop(DropReason::NoBackend),
+        match find(services, packet) {
+            Ok(service) => place(service, packet).0,
+            Err(assignment) => assignment,
         }
     }
+
+    fn explain(
+        &self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        _now: Timestamp,
+    ) -> Option<Placement> {
+        Some(match find(services, packet) {
+            Ok(service) => {
+                let (assignment, decider) = place(service, packet);
+                Placement::new(assignment, decider)
+            }
+            Err(assignment) => Placement::new(assignment, Decider::Lookup),
+        })
+    }
+}
+
+/// Decides without memory a packet whose service is found.
+#[inline]
+fn place(service: &Service, packet: &PacketInfo) -> (Assignment, Decider) {
+    if let Some(backend) = packet.routed.backend() {
+        return (Assignment::Backend(backend), Decider::ConnectionId);
+    }
+    let assignment = match service.select(service.hash(packet)) {
+        Some(backend) => Assignment::Backend(backend),
+        None => Assignment::Drop(DropReason::NoBackend),
+    };
+    (assignment, Decider::Selector)
 }
 
 /// The service that a packet belongs to, if it may be forwarded at all; else what becomes of it.

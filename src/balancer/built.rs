@@ -162,6 +162,11 @@ impl Service {
         self.method.hashes_alike(&other.method)
     }
 
+    /// What of a flow is hashed.
+    pub fn hash_input(&self) -> HashInput {
+        self.method.hash_input
+    }
+
     /// Whether a packet can be placed without its ports and what is behind them.
     pub fn needs_ports(&self) -> bool {
         self.method.hash_input.uses_ports() || self.connections.is_some()

@@ -25,9 +25,11 @@ mod built;
 mod connection;
 mod elder;
 mod flow_table;
+mod placement;
 mod policy;
 mod registry;
 mod remember;
+mod selection;
 mod service;
 mod sync;
 mod table;
@@ -38,15 +40,17 @@ pub use built::Service;
 pub use connection::{
     ByConnection, ConnectionRouter, LengthError, QuicConfig, QuicLb, QuicLbError,
 };
-pub use flow_table::{CapacityError, FlowCounts, FlowTimes};
+pub use flow_table::{CapacityError, FlowCounts, FlowTimes, State as FlowState};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]
 pub use flow_table::{
     FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Signal, State,
 };
+pub use placement::{Decider, FlowMemory, Placement, Recall};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
 pub use remember::{FlowBalancer, Record};
+pub use selection::{Rule, Selection};
 pub use service::{Echo, Persistence, Scope, VipKey, VirtualService, WhenAllDown};
 pub use sync::{BackendNames, FlowSync, SharedFlow, SharedFlowError, SyncCounts};
 pub use table::{Keeping, Lookup, ServiceTable};

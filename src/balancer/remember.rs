@@ -5,6 +5,7 @@ use super::built::Service;
 use super::flow_table::{
     CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, Signal,
 };
+use super::placement::{Decider, FlowMemory, Placement, Recall};
 use super::sync::{Exchange, FlowSync, SyncCounts};
 use super::table::ServiceTable;
 use crate::flow::{Fragment, HashKey, PacketInfo, Timestamp};
@@ -94,6 +95,7 @@ impl FlowBalancer {
         self.table.counts()
     }
 
+    /// The one place where the order of questions stands.
     #[inline]
     fn place(
         &mut self,
@@ -102,7 +104,7 @@ impl FlowBalancer {
         packet: &PacketInfo,
         key: FlowKey,
         now: Timestamp,
-    ) -> Assignment {
+    ) -> (Assignment, Decider) {
         let protocol = packet.flow.protocol;
         let keeps = |index| services.keeps(index, protocol);
         let signal = Signal::of(packet);
@@ -112,14 +114,14 @@ impl FlowBalancer {
             if let Some(lives) = lives {
                 self.note(services, lives, packet, key, index, now);
             }
-            return Assignment::Backend(index);
+            return (Assignment::Backend(index), Decider::ConnectionId);
         }
         if let Some(lives) = lives
             && self.has_flows()
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
             self.reconsider(service, packet, key, index);
-            return Assignment::Backend(index);
+            return (Assignment::Backend(index), Decider::FlowTable);
         }
         let hash = service.hash(packet);
         let owner = service.select(hash);
@@ -130,18 +132,22 @@ impl FlowBalancer {
         let is_contested = before.is_some_and(|before| before != owner);
         let elder = before.flatten().filter(|index| keeps(*index));
         let first = if signal == Signal::Syn { owner } else { elder.or(owner) };
+        let decided = |chosen| {
+            let decider = if owner == Some(chosen) { Decider::Selector } else { Decider::Elder };
+            (Assignment::Backend(chosen), decider)
+        };
         let Some(chosen) = first else {
-            return Assignment::Drop(DropReason::NoBackend);
+            return (Assignment::Drop(DropReason::NoBackend), Decider::Selector);
         };
         let Some(lives) = lives.filter(|_| is_contested || self.record == Record::All) else {
-            return Assignment::Backend(chosen);
+            return decided(chosen);
         };
         // Others in its way may be of another protocol.
         let usable = |index| services.keeps_any(index);
         let inserted = self.table.insert(key, chosen, signal, lives, now, usable);
         // Refused or not, it is served: by whom the next packet will be taken to, if that is not recorded.
         let last = elder.filter(|_| inserted == Inserted::Refused).unwrap_or(chosen);
-        Assignment::Backend(last)
+        decided(last)
     }
 
     /// Whether there is anything to look up.
@@ -206,7 +212,7 @@ impl Balancer for FlowBalancer {
         match find(services, packet) {
             Ok(service) => {
                 let key = self.table.key(&packet.flow);
-                self.place(services, service, packet, key, now)
+                self.place(services, service, packet, key, now).0
             }
             Err(assignment) => assignment,
         }
@@ -230,11 +236,36 @@ impl Balancer for FlowBalancer {
             }
             for ((packet, key), assigned) in packets.iter().zip(keys).zip(assigned) {
                 *assigned = match find(services, packet) {
-                    Ok(service) => self.place(services, service, packet, key, now),
+                    Ok(service) => self.place(services, service, packet, key, now).0,
                     Err(assignment) => assignment,
                 };
             }
         }
+    }
+
+    /// Decides it by a copy of what can matter for it.
+    fn explain(
+        &self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        now: Timestamp,
+    ) -> Option<Placement> {
+        let service = match find(services, packet) {
+            Ok(service) => service,
+            Err(assignment) => return Some(Placement::new(assignment, Decider::Lookup)),
+        };
+        let key = self.table.key(&packet.flow);
+        let mut trial =
+            Self { table: self.table.excerpt(key), record: self.record, exchange: None };
+        let before = trial.table.record(key, now);
+        let (assignment, decider) = trial.place(services, service, packet, key, now);
+        let after = trial.table.record(key, now);
+        let asked = service.lives().filter(|_| packet.fragment != Fragment::Later);
+        let recall = asked.map(|_| Recall {
+            before: before.map(FlowMemory::from),
+            after: after.map(FlowMemory::from),
+        });
+        Some(Placement { recall, ..Placement::new(assignment, decider) })
     }
 
     fn remembers_flows(&self) -> bool {

@@ -26,6 +26,12 @@ pub(super) struct Means {
 }
 
 impl Means {
+    /// Others that are as these are, for deliveries that are only tried.
+    pub(super) fn scratch(&self) -> Self {
+        let (errors, identification) = (self.errors.clone(), self.identification);
+        Self { outbox: Outbox::new(), errors, identification }
+    }
+
     /// Those of one who never answers.
     pub(super) fn silent() -> Self {
         Self { outbox: Outbox::new(), errors: TokenBucket::new(0, 0), identification: 0 }

@@ -1,14 +1,33 @@
-//! Frames of the director's own, for a worker to send: announcements and probes.
+//! What others have a worker do: send frames of the director's own, and explain what it would do.
 
+use super::explanation::Explanation;
 use super::io::Port;
+use super::minimal::MixedFamilies;
+use crate::flow::FiveTuple;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-type Mail = (Port, Vec<u8>);
+pub(super) enum Mail {
+    /// To be sent by this port.
+    Frame(Port, Vec<u8>),
+    /// To be explained, and where to.
+    Question(Question, Sender<Answer>),
+}
+
+/// What a worker can be asked to explain.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// What it would do with this frame.
+    Frame(Vec<u8>),
+    /// What it would do with the next packet of this flow.
+    Flow(FiveTuple),
+}
+
+/// What a worker answers to a [`Question`].
+pub type Answer = Result<Explanation, MixedFamilies>;
 
 /// A worker's end.
-#[derive(Debug)]
 pub struct Mailbox(Receiver<Mail>);
 
 /// The other end; there can be many.
@@ -39,9 +58,27 @@ impl MailSender {
     /// Has a frame sent by `port`. One for a worker that has ended is lost, as it would be on a cable
     /// that is cut.
     pub fn send(&self, port: Port, frame: Vec<u8>) {
-        if self.sender.send((port, frame)).is_ok() {
+        self.mail(Mail::Frame(port, frame));
+    }
+
+    /// Asks the worker, between two of its batches. The answer comes by what this returns, which is
+    /// closed without one if the worker has ended.
+    pub fn ask(&self, question: Question) -> Receiver<Answer> {
+        let (sender, receiver) = channel();
+        self.mail(Mail::Question(question, sender));
+        receiver
+    }
+
+    fn mail(&self, mail: Mail) {
+        if self.sender.send(mail).is_ok() {
             (self.wake)();
         }
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
     }
 }
 

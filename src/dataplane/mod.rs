@@ -9,12 +9,14 @@ pub mod af_xdp;
 mod answer;
 mod counters;
 mod delivery;
+mod explanation;
 mod fragments;
 mod hop;
 mod hub;
 mod io;
 mod mailbox;
 mod memory;
+mod minimal;
 pub mod neighbour;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub(crate) mod netlink;
@@ -33,11 +35,13 @@ mod waker;
 mod worker;
 
 pub use counters::{Counts, WorkerCounters};
+pub use explanation::{Explanation, FragmentTrace};
 pub use fragments::FragmentLimits;
 pub use hub::{Hub, HubMember, HubSide};
 pub use io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
-pub use mailbox::{MailSender, Mailbox};
+pub use mailbox::{Answer, MailSender, Mailbox, Question};
 pub use memory::MemoryIo;
+pub use minimal::MixedFamilies;
 pub use path_mtu::PathMtus;
 #[cfg(feature = "pcap")]
 pub use pcap::PcapIo;

@@ -46,6 +46,11 @@ impl Outbox {
         made
     }
 
+    /// How many frames wait to be drained.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Keeps a copy of a frame; returns whether there was room.
     pub(super) fn push_copy(&mut self, port: Port, bytes: &[u8]) -> bool {
         self.push_all(1, |_, frame| {

@@ -3,13 +3,15 @@
 use super::answer::{answer, answer_echo};
 use super::counters::WorkerCounters;
 use super::delivery::{Means, deliver};
-use super::fragments::{Decision, First, FragmentKey, FragmentLimits, FragmentTracker};
-use super::io::{Action, Frame, MAX_BATCH, Port};
+use super::explanation::{Explanation, FragmentTrace};
+use super::fragments::{Decision, Fate, FragmentKey, FragmentLimits, FragmentTracker};
+use super::io::{Action, Frame, HEADROOM, MAX_BATCH, Port};
+use super::minimal::{MixedFamilies, frame_of};
 use super::outbox::Outbox;
 use super::probe::is_answer;
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
-use crate::flow::{Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
+use crate::flow::{FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
 use crate::packet::icmp::{TokenBucket, claims_too_little};
 use crate::packet::{self, Parse, Parsed};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
@@ -158,6 +160,69 @@ impl<B: Balancer> Pipeline<B> {
 }
 
 impl<B: Balancer> Pipeline<B> {
+    /// What [`Pipeline::process_one`] would do with a frame, and why: by the same code, on a copy, while
+    /// nothing is remembered, renewed, counted or sent. To be asked between batches, when all that they
+    /// called for has been [drained](Pipeline::drain).
+    ///
+    /// The frame is taken to have as much room around it as drivers leave.
+    pub fn explain(&self, snapshot: &Snapshot, now: Timestamp, frame: &[u8]) -> Explanation {
+        let mut means = self.means.scratch();
+        let mut memory = [&[0; HEADROOM], frame].concat();
+        let end = memory.len();
+        let mut copy = Frame::in_memory(&mut memory, HEADROOM..end);
+        let mut explanation = Explanation::of(snapshot, frame);
+        let read = read(snapshot, &mut copy, &mut means.outbox);
+        if let Read::Assign(parsed) | Read::Settled(parsed, _) = &read {
+            explanation.packet = Some(parsed.info);
+        }
+        let mut assignment = None;
+        if let Read::Assign(Parsed { info, .. }) = &read {
+            explanation.selection = snapshot.services.selection(info);
+            explanation.placement = self.balancer.explain(&snapshot.services, info, now);
+            let Some(placement) = explanation.placement else {
+                return explanation;
+            };
+            assignment = Some(placement.assignment);
+        }
+        let verdict = match lot(&read, assignment) {
+            Ok((parsed, decision)) => {
+                let fate = self.fate(snapshot, now, frame, parsed);
+                explanation.fragment = fate.map(FragmentTrace::from);
+                match fate.map_or(Ok(decision), |fate| shared(fate, decision)) {
+                    Ok(decision) => {
+                        if let Decision::Backend(index) = decision {
+                            explanation.next_hop = snapshot.next_hop(index).copied();
+                        }
+                        carry_out(snapshot, now, &mut means, &mut copy, parsed, decision)
+                    }
+                    Err(verdict) => verdict,
+                }
+            }
+            Err(verdict) => verdict,
+        };
+        explanation.verdict = Some(match verdict {
+            Verdict::Pass if is_answer(snapshot, frame) => Verdict::Probe,
+            verdict => verdict,
+        });
+        explanation.frames = means.outbox.len() + usize::from(copy.action() != Action::Release);
+        explanation
+    }
+
+    /// The same for the next packet of a flow that is on its way: without data, the shortest that its
+    /// protocol allows; a segment with ACK alone for TCP, an echo request for ICMP.
+    ///
+    /// # Errors
+    ///
+    /// If the flow's addresses are of two families.
+    pub fn explain_flow(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        flow: &FiveTuple,
+    ) -> Result<Explanation, MixedFamilies> {
+        Ok(self.explain(snapshot, now, &frame_of(flow, snapshot.station)?))
+    }
+
     /// To be called when no frames have come for a while: gives up on fragments that wait in vain, and
     /// has the balancer put in order what it remembers.
     pub fn idle(&mut self, snapshot: &Snapshot, now: Timestamp) {
@@ -178,21 +243,14 @@ impl<B> Pipeline<B> {
         assignment: Option<Assignment>,
     ) -> Verdict {
         let length = frame.bytes().len();
-        let verdict = match (read, assignment) {
-            (Read::Decided(verdict), _) => *verdict,
-            (Read::Settled(parsed, decision), _) => {
-                self.follow(snapshot, now, frame, parsed, *decision)
-            }
-            (Read::Assign(parsed), Some(assignment)) => match decision(assignment) {
-                Some(decision) => {
-                    if parsed.info.kind == PacketKind::IcmpError {
-                        self.doubt(frame.bytes(), parsed);
-                    }
-                    self.follow(snapshot, now, frame, parsed, decision)
+        let verdict = match lot(read, assignment) {
+            Ok((parsed, decision)) => {
+                if parsed.info.kind == PacketKind::IcmpError {
+                    self.doubt(frame.bytes(), parsed);
                 }
-                None => Verdict::Pass,
-            },
-            (Read::Assign(_), None) => Verdict::Pass,
+                self.follow(snapshot, now, frame, parsed, decision)
+            }
+            Err(verdict) => verdict,
         };
         let verdict = match verdict {
             Verdict::Pass => self.hand_over(snapshot, frame),
@@ -230,25 +288,43 @@ impl<B> Pipeline<B> {
         parsed: &Parsed,
         decision: Decision,
     ) -> Verdict {
+        let Some(fate) = self.fate(snapshot, now, frame.bytes(), parsed) else {
+            return carry_out(snapshot, now, &mut self.means, frame, parsed, decision);
+        };
+        let key = FragmentKey::of(&parsed.info);
+        let verdict = match shared(fate, decision) {
+            Ok(decision) => carry_out(snapshot, now, &mut self.means, frame, parsed, decision),
+            Err(verdict) => verdict,
+        };
+        match fate {
+            Fate::Leads => {
+                self.fragments.first(&key, decision, &parsed.info.flow, now);
+                self.release(snapshot, now, &key, decision);
+            }
+            Fate::Waits if !self.fragments.hold(&key, frame.bytes(), now) => {
+                return Verdict::Drop(DropReason::FragmentsFull);
+            }
+            Fate::Waits | Fate::Follows(_) | Fate::Full | Fate::Conflicts => {}
+        }
+        verdict
+    }
+
+    /// What becomes of a fragment, as far as that depends on others of its datagram; none if it
+    /// does not.
+    #[inline]
+    fn fate(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        frame: &[u8],
+        parsed: &Parsed,
+    ) -> Option<Fate> {
         let info = &parsed.info;
         let is_fragment = parsed.fragment != Fragment::Whole && info.kind != PacketKind::IcmpError;
         if !is_fragment || !self.fragments.is_enabled() || !self.follows(snapshot, info) {
-            return carry_out(snapshot, now, &mut self.means, frame, parsed, decision);
+            return None;
         }
-        let key = FragmentKey::of(info);
-        if info.fragment == Fragment::First {
-            if self.fragments.first(&key, decision, &info.flow, now) == First::Conflict {
-                return Verdict::Drop(DropReason::FragmentConflict);
-            }
-            let verdict = carry_out(snapshot, now, &mut self.means, frame, parsed, decision);
-            self.release(snapshot, now, &key, decision);
-            return verdict;
-        }
-        match self.fragments.later(&key, now) {
-            Some(decision) => carry_out(snapshot, now, &mut self.means, frame, parsed, decision),
-            None if self.fragments.hold(&key, frame.bytes(), now) => Verdict::Hold,
-            None => Verdict::Drop(DropReason::FragmentsFull),
-        }
+        Some(self.fragments.fate(&FragmentKey::of(info), info, frame.len(), now))
     }
 
     /// Whether a datagram's fragments have to share the lot of the first one.
@@ -395,6 +471,30 @@ fn place(snapshot: &Snapshot, parsed: Parsed) -> Read {
             }
             Some(Echo::Answer) => Read::Settled(parsed, Decision::Answer),
         },
+    }
+}
+
+/// The lot of a packet by itself: what is to be done with it, or its verdict.
+#[inline]
+fn lot(read: &Read, assignment: Option<Assignment>) -> Result<(&Parsed, Decision), Verdict> {
+    match (read, assignment) {
+        (Read::Decided(verdict), _) => Err(*verdict),
+        (Read::Settled(parsed, decision), _) => Ok((parsed, *decision)),
+        (Read::Assign(parsed), Some(assignment)) => {
+            decision(assignment).map(|decision| (parsed, decision)).ok_or(Verdict::Pass)
+        }
+        (Read::Assign(_), None) => Err(Verdict::Pass),
+    }
+}
+
+/// What is to be done with a fragment whose lot by itself would be `own`, or its verdict.
+fn shared(fate: Fate, own: Decision) -> Result<Decision, Verdict> {
+    match fate {
+        Fate::Leads => Ok(own),
+        Fate::Follows(decision) => Ok(decision),
+        Fate::Waits => Err(Verdict::Hold),
+        Fate::Full => Err(Verdict::Drop(DropReason::FragmentsFull)),
+        Fate::Conflicts => Err(Verdict::Drop(DropReason::FragmentConflict)),
     }
 }
 

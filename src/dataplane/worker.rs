@@ -2,7 +2,7 @@
 //! business and how it travels the driver's, so each can be tested without the other.
 
 use super::io::{PacketIo, Port};
-use super::mailbox::Mailbox;
+use super::mailbox::{Answer, Mail, Mailbox, Question};
 use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
 use crate::balancer::Balancer;
@@ -42,8 +42,8 @@ pub struct Worker<I: PacketIo, B> {
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
-    /// A worker for the queue `io`. Frames of our own, such as announcements, come through
-    /// `mailbox`.
+    /// A worker for the queue `io`. Frames of our own, such as announcements, and questions come
+    /// through `mailbox`.
     pub fn new(
         io: I,
         pipeline: Pipeline<B>,
@@ -81,8 +81,17 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         let started = self.epoch;
         let mut stats_due = Duration::ZERO;
         while !stop.load(Ordering::Relaxed) {
-            while let Some((port, frame)) = self.mailbox.next() {
-                self.io.send(port, &frame)?;
+            while let Some(mail) = self.mailbox.next() {
+                match mail {
+                    Mail::Frame(port, frame) => {
+                        self.io.send(port, &frame)?;
+                    }
+                    Mail::Question(question, answer) => {
+                        let now = Timestamp(started.elapsed().as_nanos() as u64);
+                        // Who asked may have given up by now.
+                        let _ = answer.send(self.explain(snapshots.load(), now, &question));
+                    }
+                }
             }
             self.step(WAIT, &mut snapshots, started)?;
             if started.elapsed() >= stats_due {
@@ -97,6 +106,13 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
             }
         }
         Ok(())
+    }
+
+    fn explain(&self, snapshot: &Snapshot, now: Timestamp, question: &Question) -> Answer {
+        match question {
+            Question::Frame(frame) => Ok(self.pipeline.explain(snapshot, now, frame)),
+            Question::Flow(flow) => self.pipeline.explain_flow(snapshot, now, flow),
+        }
     }
 
     fn publish_leaving(&self, snapshot: &Snapshot) {

@@ -18,7 +18,7 @@ use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
 use crate::dataplane::{
-    ErrorPolicy, Mailbox, Pipeline, PipelineOptions, Site, Waker, Worker, WorkerCounters,
+    ErrorPolicy, Mailbox, Pipeline, PipelineOptions, Site, Worker, WorkerCounters,
 };
 use crate::flow::HashKey;
 use crate::forwarding::{ProbeSources, TunnelSources};
@@ -316,8 +316,13 @@ impl DirectorBuilder {
         let queues = interface.take_queues();
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
-        let waker = queues.first().map(XdpQueue::waker);
-        let (mail, mailbox) = Mailbox::new(move || waker.iter().for_each(Waker::wake));
+        let mailbox = |queue: &XdpQueue| {
+            let waker = queue.waker();
+            Mailbox::new(move || waker.wake())
+        };
+        let (senders, mailboxes): (Vec<_>, Vec<_>) = queues.iter().map(mailbox).unzip();
+        // Whatever has no queue of its own goes by the first one.
+        let mail = senders.first().cloned().unwrap_or_else(|| Mailbox::new(|| ()).0);
         let site = Site {
             ports: interface.ports().iter().map(|port| (port.mac, port.mtu)).collect(),
             answers: self.answers,
@@ -346,8 +351,8 @@ impl DirectorBuilder {
 
         // From here on an early return drops what there is, and so undoes it.
         let mut workers = Workers::new(&shared);
-        let mut mailbox = Some(mailbox);
-        for (queue, counters) in queues.into_iter().zip(counters) {
+        let mail = senders.into_iter().zip(mailboxes);
+        for ((queue, counters), (mail, mailbox)) in queues.into_iter().zip(counters).zip(mail) {
             let number = queue.queue();
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
             let balancer = match &self.balancer {
@@ -358,9 +363,8 @@ impl DirectorBuilder {
                 }
             };
             let pipeline = Pipeline::with_options(balancer, counters, &options);
-            let mailbox = mailbox.take().unwrap_or_else(Mailbox::empty);
             let worker = Worker::new(queue, pipeline, shared.snapshots(), mailbox);
-            workers.start(number, worker.epoch(epoch).prober(prober.receiver()))?;
+            workers.start(number, mail, worker.epoch(epoch).prober(prober.receiver()))?;
         }
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {

@@ -2,10 +2,12 @@
 
 use crate::balancer::CapacityError;
 use crate::config::SourceError;
+use crate::dataplane::MixedFamilies;
 use crate::dataplane::af_xdp::XdpError;
 use crate::dataplane::neighbour::ResolverError;
 use crate::error::ConfigError;
 use std::io;
+use std::time::Duration;
 
 /// Why a director did not start. The network is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,31 @@ pub enum UpdateError {
     /// Probes cannot go through VIPs, as the new services want. The old ones are in force.
     #[error(transparent)]
     Probing(io::Error),
+}
+
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExplainError {
+    /// No packet can be of that flow.
+    #[error(transparent)]
+    Flow(#[from] MixedFamilies),
+    /// A worker has failed.
+    #[error("the worker of queue {queue} has ended; Director::failure says why")]
+    Ended {
+        /// Its queue.
+        queue: u32,
+    },
+    /// A worker does not answer.
+    #[error(
+        "the worker of queue {queue} has not answered for {waited:?}: is the host overloaded? ask again"
+    )]
+    Busy {
+        /// Its queue.
+        queue: u32,
+        /// How long it was waited for.
+        waited: Duration,
+    },
 }
 
 impl From<UpdateError> for StartError {

@@ -32,6 +32,7 @@ mod control;
 mod difference;
 mod drain;
 mod error;
+mod explain;
 mod feedback;
 mod health;
 mod icmp_socket;
@@ -44,14 +45,16 @@ mod workers;
 
 pub use builder::DirectorBuilder;
 pub use drain::{Drain, DrainEnd};
-pub use error::{StartError, UpdateError};
+pub use error::{ExplainError, StartError, UpdateError};
+pub use explain::{Explained, OfQueue};
 pub use status::{Applied, BackendStatus, Event, Stats};
 
 use crate::balancer::{AdminState, Backend, VipKey, VirtualService};
 use crate::config::{Config, Preview};
-use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::Granted;
+use crate::dataplane::{Counts, Question};
 use crate::error::{ConfigError, ConfigProblem};
+use crate::flow::FiveTuple;
 use claims::ClaimWatch;
 use control::Shared;
 use feedback::FeedbackListener;
@@ -137,6 +140,29 @@ impl Director {
     /// not tried.
     pub fn preview(&self, config: Config) -> Result<Preview, ConfigError> {
         self.shared.preview(config)
+    }
+
+    /// What would become of the next packet of a flow that is on its way, and why, by each queue. Nothing
+    /// is changed by it: no flow is remembered or renewed, nothing counted or sent.
+    ///
+    /// The packet has no data: of TCP it is a segment with ACK alone, of ICMP an echo request. Ask with
+    /// [`explain_frame`](Self::explain_frame) about others.
+    ///
+    /// # Errors
+    ///
+    /// If the flow's addresses are of two families, or a worker has ended or does not answer for a
+    /// second.
+    pub fn explain(&self, flow: FiveTuple) -> Result<Explained, ExplainError> {
+        explain::explain(&self.workers, &self.shared, &Question::Flow(flow))
+    }
+
+    /// The same of an Ethernet frame, as it comes in: addressed to the director, or it passes.
+    ///
+    /// # Errors
+    ///
+    /// If a worker has ended or does not answer for a second.
+    pub fn explain_frame(&self, frame: &[u8]) -> Result<Explained, ExplainError> {
+        explain::explain(&self.workers, &self.shared, &Question::Frame(frame.to_vec()))
     }
 
     /// Adds a backend to a service. It takes traffic as soon as its MAC address is known.

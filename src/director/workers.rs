@@ -3,12 +3,13 @@
 use super::control::Shared;
 use super::error::StartError;
 use crate::balancer::Balancer;
-use crate::dataplane::Worker;
 use crate::dataplane::af_xdp::XdpQueue;
 use crate::dataplane::neighbour::join;
+use crate::dataplane::{Answer, MailSender, Question, Worker};
 use crate::error::panic_message;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 /// All workers. Dropping them gives the traffic back to the kernel first, then waits for them to end:
@@ -16,19 +17,28 @@ use std::thread::JoinHandle;
 #[derive(Debug)]
 pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
+    /// By queue.
+    mail: Vec<(u32, MailSender)>,
     shared: Arc<Shared>,
 }
 
 impl Workers {
     /// None yet.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { threads: Vec::new(), shared: Arc::clone(shared) }
+        Self { threads: Vec::new(), mail: Vec::new(), shared: Arc::clone(shared) }
     }
 
-    /// Starts the worker of a queue.
+    /// Asks all of them at once.
+    pub(super) fn ask(&self, question: &Question) -> Vec<(u32, Receiver<Answer>)> {
+        let each = self.mail.iter();
+        each.map(|(queue, mail)| (*queue, mail.ask(question.clone()))).collect()
+    }
+
+    /// Starts the worker of a queue, which `mail` comes to.
     pub(super) fn start(
         &mut self,
         queue: u32,
+        mail: MailSender,
         mut worker: Worker<XdpQueue, Box<dyn Balancer>>,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
@@ -44,6 +54,7 @@ impl Workers {
             shared.worker_failed(queue, error);
         };
         let thread = std::thread::Builder::new().name(format!("dsrlb-queue-{queue}")).spawn(work);
+        self.mail.push((queue, mail));
         self.threads
             .push(thread.map_err(|source| StartError::Thread { thread: "worker", source })?);
         Ok(())

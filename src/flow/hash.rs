@@ -32,6 +32,11 @@ impl HashInput {
     pub const fn uses_ports(self) -> bool {
         matches!(self, Self::FiveTuple)
     }
+
+    /// The bytes of `flow` that are hashed, as [specified](HashKey#specification); at most 37.
+    pub fn message(self, flow: &FiveTuple) -> Vec<u8> {
+        Message::new(self, flow).bytes().to_vec()
+    }
 }
 
 named!(
@@ -165,26 +170,7 @@ impl HashKey {
                 _ => {}
             }
         }
-        let mut message = Message::default();
-        let (source, destination) = match input {
-            HashInput::SourceIp => (true, false),
-            HashInput::DestinationIp => (false, true),
-            _ => (true, true),
-        };
-        if source {
-            message.push_address(flow.source);
-        }
-        if destination {
-            message.push_address(flow.destination);
-        }
-        if input.uses_ports() {
-            message.push(&flow.source_port.to_be_bytes());
-            message.push(&flow.destination_port.to_be_bytes());
-        }
-        if matches!(input, HashInput::ThreeTuple | HashInput::FiveTuple) {
-            message.push(&[flow.protocol.0]);
-        }
-        FlowHash(self.hash_bytes(message.bytes()))
+        FlowHash(self.hash_bytes(Message::new(input, flow).bytes()))
     }
 
     /// SipHash-1-3 of any bytes under this key.
@@ -223,6 +209,30 @@ struct Message {
 type MessageBuffer = [[u8; 8]; 5];
 
 impl Message {
+    /// As [specified](HashKey#specification).
+    fn new(input: HashInput, flow: &FiveTuple) -> Self {
+        let mut message = Message::default();
+        let (source, destination) = match input {
+            HashInput::SourceIp => (true, false),
+            HashInput::DestinationIp => (false, true),
+            _ => (true, true),
+        };
+        if source {
+            message.push_address(flow.source);
+        }
+        if destination {
+            message.push_address(flow.destination);
+        }
+        if input.uses_ports() {
+            message.push(&flow.source_port.to_be_bytes());
+            message.push(&flow.destination_port.to_be_bytes());
+        }
+        if matches!(input, HashInput::ThreeTuple | HashInput::FiveTuple) {
+            message.push(&[flow.protocol.0]);
+        }
+        message
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         let room = self.buffer.as_flattened_mut().iter_mut().skip(self.length);
         for (to, from) in room.zip(bytes) {
@@ -341,10 +351,9 @@ mod tests {
                 source, destination, source_port, destination_port, protocol: Protocol(protocol),
             };
             for (_, input) in HashInput::NAMES {
-                prop_assert_eq!(
-                    HashKey::new(key).hash_flow(input, &flow).0,
-                    witness(key, input, &flow)
-                );
+                let (expected, key) = (witness(key, input, &flow), HashKey::new(key));
+                prop_assert_eq!(key.hash_flow(input, &flow).0, expected);
+                prop_assert_eq!(key.hash_bytes(&input.message(&flow)), expected);
             }
         }
 

@@ -9,9 +9,11 @@ mod hash;
 pub use connection::{ConnectionId, QuicHeader};
 pub use hash::{FlowHash, HashInput, HashKey};
 
+use crate::error::ParseError;
 use crate::verdict::BackendIndex;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 /// An IP protocol number, as assigned by IANA.
 ///
@@ -187,6 +189,44 @@ impl fmt::Display for FiveTuple {
     }
 }
 
+impl FromStr for FiveTuple {
+    type Err = ParseError;
+
+    /// Reads what `Display` writes: `192.0.2.1:40000 > 10.0.0.100:80 tcp`, `[2001:db8::1]:40000 >
+    /// [fd00::100]:443 udp`, and without ports where the protocol has none: `192.0.2.1 > 10.0.0.100
+    /// esp`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = |expected| ParseError::new("flow", text, expected);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [source, ">", destination, protocol] = words.as_slice() else {
+            return Err(refuse(
+                "CLIENT > VIP PROTOCOL, such as 192.0.2.1:40000 > 10.0.0.100:80 tcp",
+            ));
+        };
+        let protocol = Protocol::from_name(protocol).ok_or_else(|| {
+            refuse("a protocol such as tcp, udp, sctp, icmp, esp, or a number to 255")
+        })?;
+        let end = |end: &str| -> Option<(IpAddr, u16)> {
+            if !protocol.has_ports() {
+                return Some((end.parse().ok()?, 0));
+            }
+            // Zones are of no use here, and would be lost.
+            let end: SocketAddr = Some(end).filter(|end| !end.contains('%'))?.parse().ok()?;
+            Some((end.ip(), end.port()))
+        };
+        let expected = match protocol.has_ports() {
+            true => "ADDRESS:PORT on both sides, an IPv6 address in brackets",
+            false => "addresses without ports, which this protocol has none of",
+        };
+        let (source, source_port) = end(source).ok_or_else(|| refuse(expected))?;
+        let (destination, destination_port) = end(destination).ok_or_else(|| refuse(expected))?;
+        if source.is_ipv4() != destination.is_ipv4() {
+            return Err(refuse("two addresses of one family"));
+        }
+        Ok(Self { source, destination, source_port, destination_port, protocol })
+    }
+}
+
 /// Which part of a datagram a packet carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Fragment {
@@ -313,6 +353,46 @@ pub struct Timestamp(pub u64);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn flows_are_read_as_they_are_written(
+            (source, destination) in prop_oneof![
+                any::<[u32; 2]>().prop_map(|ends| ends.map(|ip| IpAddr::V4(ip.into()))),
+                any::<[u128; 2]>().prop_map(|ends| ends.map(|ip| IpAddr::V6(ip.into()))),
+            ].prop_map(|[a, b]| (a, b)),
+            ports in any::<[u16; 2]>(), protocol in any::<u8>(),
+        ) {
+            let protocol = Protocol(protocol);
+            let [source_port, destination_port] =
+                if protocol.has_ports() { ports } else { [0, 0] };
+            let flow =
+                FiveTuple { source, destination, source_port, destination_port, protocol };
+            prop_assert_eq!(flow.to_string().parse(), Ok(flow));
+        }
+    }
+
+    #[test]
+    fn what_is_no_flow_is_refused_with_what_is_expected() {
+        for (text, expected) in [
+            ("", "CLIENT > VIP PROTOCOL"),
+            ("192.0.2.1:4 10.0.0.1:80 tcp", "CLIENT > VIP PROTOCOL"),
+            ("192.0.2.1:4 > 10.0.0.1:80", "CLIENT > VIP PROTOCOL"),
+            ("192.0.2.1:4 > 10.0.0.1:80 tcp tcp", "CLIENT > VIP PROTOCOL"),
+            ("192.0.2.1:4 > 10.0.0.1:80 http", "a protocol such as"),
+            ("192.0.2.1:4 > 10.0.0.1:80 256", "a protocol such as"),
+            ("192.0.2.1 > 10.0.0.1:80 tcp", "ADDRESS:PORT on both sides"),
+            ("192.0.2.1:4 > 10.0.0.1:65536 udp", "ADDRESS:PORT on both sides"),
+            ("2001:db8::1:4 > [fd00::1]:80 tcp", "ADDRESS:PORT on both sides"),
+            ("[fe80::1%1]:4 > [fd00::1]:80 tcp", "ADDRESS:PORT on both sides"),
+            ("192.0.2.1:4 > 10.0.0.1:80 esp", "addresses without ports"),
+            ("192.0.2.1:4 > [fd00::1]:80 tcp", "one family"),
+        ] {
+            let error = text.parse::<FiveTuple>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn protocols_with_ports_and_headers_with_more_behind_them() {

@@ -3,9 +3,10 @@
 
 use super::checksum;
 use super::ethernet::EtherType;
-use crate::forwarding::{Encapsulation, Tunnel, TunnelDscp};
+use crate::forwarding::{Encapsulation, Forwarding, Tunnel, TunnelDscp};
 use crate::verdict::DropReason;
 use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Protocol numbers of what is inside (RFC 2003 section 3.1, RFC 4213 section 3.5) and of UDP.
@@ -67,6 +68,17 @@ impl TunnelPath {
     pub fn uses_entropy(&self) -> bool {
         let fixed = matches!(self.ends, Ends::V4 { host_bits: 0, .. });
         !fixed || !matches!(self.tunnel.encapsulation, Encapsulation::IpIp)
+    }
+}
+
+impl fmt::Display for TunnelPath {
+    /// `ipip from 10.0.0.1 to 10.1.0.11`; of a prefix that it sends from, the first address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (source, destination): (IpAddr, IpAddr) = match self.ends {
+            Ends::V4 { source, destination, .. } => (source.into(), destination.into()),
+            Ends::V6 { source, destination, .. } => (source.into(), destination.into()),
+        };
+        write!(f, "{} from {source} to {destination}", Forwarding::Tunnel(self.tunnel))
     }
 }
 

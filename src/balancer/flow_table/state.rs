@@ -1,6 +1,7 @@
 //! What packets do to a flow: the one place where that is decided.
 
 use crate::flow::{PacketInfo, PacketKind, Protocol, TcpFlags};
+use std::fmt;
 
 /// What a packet says about its flow. Only the client's half is ever seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -114,6 +115,18 @@ pub(super) const fn first(signal: Signal) -> Option<State> {
         Signal::Syn => Some(State::Opening),
         Signal::Data | Signal::Udp | Signal::Sctp | Signal::Other => Some(State::Single),
         Signal::Fin | Signal::Reset | Signal::Stray => None,
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opening => "opening",
+            Self::Single => "single",
+            Self::Established => "established",
+            Self::Active => "active",
+            Self::Closing => "closing",
+        })
     }
 }
 

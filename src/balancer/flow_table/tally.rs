@@ -18,7 +18,7 @@ pub struct FlowCounts {
     pub displaced: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub(super) counts: FlowCounts,
     live: Box<[u32]>,

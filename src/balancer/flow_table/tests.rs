@@ -43,6 +43,35 @@ proptest! {
     }
 }
 
+proptest! {
+    /// What is done for a flow to an excerpt comes out as it does to the table, also where there is little
+    /// room and much is over.
+    #[test]
+    fn an_excerpt_does_for_its_flow_what_the_table_does(
+        entries in 1usize..40,
+        steps in prop::collection::vec((0u64..60, 0usize..3, 0u64..40, any::<bool>()), 1..200),
+    ) {
+        let mut table = table(entries);
+        let lives = Lifetimes::from(&FlowTimes::default());
+        let mut now = Timestamp(0);
+        for (number, signal, seconds, usable) in steps {
+            let key = FlowKey(HashKey::default().hash_bytes(&number.to_le_bytes()));
+            let signal = [Signal::Syn, Signal::Data, Signal::Fin][signal];
+            now.0 += seconds / 20 * 1_000_000_000;
+            let backend = BackendIndex::new(0, u32::from(usable));
+            let is_usable = |index: BackendIndex| usable || index.generation() == 0;
+            let mut excerpt = table.excerpt(key);
+            prop_assert_eq!(excerpt.record(key, now), table.record(key, now));
+            let go = |table: &mut FlowTable| {
+                let found = table.lookup(key, signal, &lives, now, is_usable);
+                let inserted = table.insert(key, backend, signal, &lives, now, is_usable);
+                (found, inserted, table.record(key, now), table.counts())
+            };
+            prop_assert_eq!(go(&mut excerpt), go(&mut table));
+        }
+    }
+}
+
 /// Each set is a second choice as often as any other, whatever the first is.
 #[test]
 fn second_choices_are_spread_evenly() {

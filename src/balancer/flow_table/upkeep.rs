@@ -1,6 +1,6 @@
 //! What is done for the table as a whole: expiry, and copies of what is in it.
 
-use super::entry::Entry;
+use super::entry::{Entry, Set};
 use super::place::purge;
 use super::times::Clock;
 use super::{FlowKey, FlowTable, State};
@@ -84,5 +84,27 @@ impl FlowTable {
             Some(FlowRecord { key: FlowKey(entry.key), backend: entry.backend, state, remaining })
         };
         sets.iter().flat_map(|set| &set.0).filter_map(record)
+    }
+
+    /// A table of the sets that a flow may be in, and of nothing else: whatever is done there for that
+    /// flow has the result that it would have here.
+    pub(in crate::balancer) fn excerpt(&self, key: FlowKey) -> Self {
+        let [first, second] = self.sets_of(key);
+        let set = |number: usize| self.sets.get(number).copied().unwrap_or(Set::FREE);
+        let count = if first == second { 1 } else { 2 };
+        let sets = vec![set(first); count].into_boxed_slice();
+        let mut excerpt = Self { sets, swept: 0, tally: self.tally.clone(), ..*self };
+        let [_, other] = excerpt.sets_of(key);
+        if let Some(place) = excerpt.sets.get_mut(other) {
+            *place = set(second);
+        }
+        excerpt
+    }
+
+    /// What is known of a flow, unless its time is over.
+    pub(in crate::balancer) fn record(&self, key: FlowKey, now: Timestamp) -> Option<FlowRecord> {
+        let [first, second] = self.sets_of(key);
+        let of = |set: usize| self.records(set..set + 1, now).find(|record| record.key == key);
+        of(first).or_else(|| of(second))
     }
 }

@@ -13,7 +13,7 @@ mod table;
 mod waiting;
 
 use super::io::Frame;
-use crate::flow::{FiveTuple, HashKey, PacketInfo, Protocol, Timestamp};
+use crate::flow::{FiveTuple, Fragment, HashKey, PacketInfo, Protocol, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -82,14 +82,20 @@ pub(super) enum Decision {
     Drop(DropReason),
 }
 
-/// What a first fragment is to those before it.
+/// What becomes of a fragment that is followed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum First {
-    /// New, or the same as before.
-    Accepted,
-    /// There has been another with other ports: an attempt to have one datagram end in two places
-    /// (RFC 5722), or an identification used again too soon.
-    Conflict,
+pub(super) enum Fate {
+    /// It is the first of its datagram: the others share its lot.
+    Leads,
+    /// It shares this lot of the first one.
+    Follows(Decision),
+    /// It waits for the first one.
+    Waits,
+    /// There is no place for it to wait.
+    Full,
+    /// There has been another first one with other ports: an attempt to have one datagram end in two
+    /// places (RFC 5722), or an identification used again too soon.
+    Conflicts,
 }
 
 /// Follows the fragments of one worker.
@@ -113,6 +119,27 @@ impl FragmentTracker {
         self.limits.datagrams > 0
     }
 
+    /// What becomes of a fragment whose frame has this length; nothing is changed.
+    pub(super) fn fate(
+        &self,
+        key: &FragmentKey,
+        info: &PacketInfo,
+        length: usize,
+        now: Timestamp,
+    ) -> Fate {
+        if info.fragment == Fragment::First {
+            return match self.table.conflicts(key, ports(&info.flow), now) {
+                true => Fate::Conflicts,
+                false => Fate::Leads,
+            };
+        }
+        match self.table.find(key, now) {
+            Some(decision) => Fate::Follows(decision),
+            None if self.waiting.has_room(key, length, now) => Fate::Waits,
+            None => Fate::Full,
+        }
+    }
+
     /// Remembers what is decided of a first fragment, whose ports are those of `flow`.
     pub(super) fn first(
         &mut self,
@@ -120,20 +147,14 @@ impl FragmentTracker {
         decision: Decision,
         flow: &FiveTuple,
         now: Timestamp,
-    ) -> First {
-        let ports = (flow.source_port, flow.destination_port);
-        self.table.insert(key, decision, ports, now, nanoseconds(self.limits.lifetime))
-    }
-
-    /// What was decided of the first fragment.
-    pub(super) fn later(&self, key: &FragmentKey, now: Timestamp) -> Option<Decision> {
-        self.table.find(key, now)
+    ) {
+        self.table.insert(key, decision, ports(flow), now, nanoseconds(self.limits.lifetime));
     }
 
     /// Keeps a copy of a frame whose first fragment has not come; false if there is no place.
     pub(super) fn hold(&mut self, key: &FragmentKey, frame: &[u8], now: Timestamp) -> bool {
         let until = now.0.saturating_add(nanoseconds(self.limits.patience));
-        self.waiting.push(key, frame, until)
+        self.waiting.push(key, frame, now, until)
     }
 
     /// Gives the frames that wait for this datagram to `each`, in order of arrival, and forgets
@@ -147,6 +168,10 @@ impl FragmentTracker {
     pub(super) fn expire(&mut self, now: Timestamp, each: impl FnMut(usize)) {
         self.waiting.expire(now, each);
     }
+}
+
+fn ports(flow: &FiveTuple) -> (u16, u16) {
+    (flow.source_port, flow.destination_port)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -34,6 +34,33 @@ fn backend(slot: usize) -> Decision {
     Decision::Backend(BackendIndex::new(slot, 0))
 }
 
+/// Remembers a first fragment, as the pipeline does.
+fn first(
+    tracker: &mut FragmentTracker,
+    key: &FragmentKey,
+    decision: Decision,
+    flow: &FiveTuple,
+    now: Timestamp,
+) -> Fate {
+    let info = PacketInfo::new(*flow, Fragment::First, TcpFlags::default());
+    let fate = tracker.fate(key, &info, 60, now);
+    if fate == Fate::Leads {
+        tracker.first(key, decision, flow, now);
+    }
+    fate
+}
+
+/// What a later fragment shares.
+fn later(tracker: &FragmentTracker, key: &FragmentKey, now: Timestamp) -> Option<Decision> {
+    let flow = flow(1, 0, Protocol::UDP);
+    let info = PacketInfo::new(flow, Fragment::Later, TcpFlags::default());
+    match tracker.fate(key, &info, 60, now) {
+        Fate::Follows(decision) => Some(decision),
+        Fate::Waits | Fate::Full => None,
+        other => panic!("{other:?} of a later fragment"),
+    }
+}
+
 fn released(tracker: &mut FragmentTracker, key: &FragmentKey) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     tracker.release(key, |mut frame| {
@@ -50,12 +77,12 @@ const HEADROOM_NEEDED: usize = 80;
 fn later_fragments_follow_the_first_for_a_while() {
     let mut tracker = tracker(64, 4);
     let flow = flow(1, 4000, Protocol::UDP);
-    assert_eq!(tracker.later(&key(1, 5), Timestamp(0)), None);
+    assert_eq!(later(&tracker, &key(1, 5), Timestamp(0)), None);
     for decision in [backend(3), Decision::Answer, Decision::Drop(DropReason::NoBackend)] {
         let key = key(1, decision_number(decision));
-        assert_eq!(tracker.first(&key, decision, &flow, Timestamp(0)), First::Accepted);
-        assert_eq!(tracker.later(&key, Timestamp(1999 * MILLISECOND)), Some(decision));
-        assert_eq!(tracker.later(&key, Timestamp(2000 * MILLISECOND)), None);
+        assert_eq!(first(&mut tracker, &key, decision, &flow, Timestamp(0)), Fate::Leads);
+        assert_eq!(later(&tracker, &key, Timestamp(1999 * MILLISECOND)), Some(decision));
+        assert_eq!(later(&tracker, &key, Timestamp(2000 * MILLISECOND)), None);
     }
 }
 
@@ -71,14 +98,14 @@ fn decision_number(decision: Decision) -> u32 {
 fn datagrams_are_told_apart_by_all_that_identifies_them() {
     let mut tracker = tracker(64, 4);
     let udp = flow(1, 4000, Protocol::UDP);
-    tracker.first(&key(1, 5), backend(3), &udp, Timestamp(0));
-    assert_eq!(tracker.later(&key(2, 5), Timestamp(0)), None, "another client");
-    assert_eq!(tracker.later(&key(1, 6), Timestamp(0)), None, "another identification");
-    assert_eq!(tracker.later(&key(1, 5 << 16), Timestamp(0)), None, "the other half of it");
+    first(&mut tracker, &key(1, 5), backend(3), &udp, Timestamp(0));
+    assert_eq!(later(&tracker, &key(2, 5), Timestamp(0)), None, "another client");
+    assert_eq!(later(&tracker, &key(1, 6), Timestamp(0)), None, "another identification");
+    assert_eq!(later(&tracker, &key(1, 5 << 16), Timestamp(0)), None, "the other half of it");
     let info = |flow| PacketInfo::new(flow, Fragment::Later, TcpFlags::default());
     let mut tcp = info(FiveTuple { protocol: Protocol::TCP, ..udp });
     tcp.identification = 5;
-    assert_eq!(tracker.later(&FragmentKey::of(&tcp), Timestamp(0)), None, "another protocol");
+    assert_eq!(later(&tracker, &FragmentKey::of(&tcp), Timestamp(0)), None, "another protocol");
 }
 
 /// RFC 8200 section 4.5: the fragment header of later ones may name an extension header that is in
@@ -102,13 +129,13 @@ fn another_first_fragment_with_other_ports_is_a_conflict_until_the_first_is_forg
     let mut tracker = tracker(64, 4);
     let (one, other) = (flow(1, 4000, Protocol::UDP), flow(1, 4001, Protocol::UDP));
     let key = key(1, 5);
-    assert_eq!(tracker.first(&key, backend(3), &one, Timestamp(0)), First::Accepted);
-    assert_eq!(tracker.first(&key, backend(4), &other, Timestamp(1)), First::Conflict);
-    assert_eq!(tracker.first(&key, backend(4), &one, Timestamp(1)), First::Accepted);
-    assert_eq!(tracker.later(&key, Timestamp(2)), Some(backend(3)));
+    assert_eq!(first(&mut tracker, &key, backend(3), &one, Timestamp(0)), Fate::Leads);
+    assert_eq!(first(&mut tracker, &key, backend(4), &other, Timestamp(1)), Fate::Conflicts);
+    assert_eq!(first(&mut tracker, &key, backend(4), &one, Timestamp(1)), Fate::Leads);
+    assert_eq!(later(&tracker, &key, Timestamp(2)), Some(backend(3)));
     let end = Timestamp(2000 * MILLISECOND);
-    assert_eq!(tracker.first(&key, backend(4), &other, end), First::Accepted);
-    assert_eq!(tracker.later(&key, end), Some(backend(4)));
+    assert_eq!(first(&mut tracker, &key, backend(4), &other, end), Fate::Leads);
+    assert_eq!(later(&tracker, &key, end), Some(backend(4)));
 }
 
 #[test]
@@ -153,11 +180,12 @@ fn a_flood_takes_no_more_memory_and_leaves_the_newest() {
     for number in 0..10_000 {
         let now = Timestamp(u64::from(number));
         let key = key(1, number);
-        tracker.first(&key, backend(1), &flow(1, 4000, Protocol::UDP), now);
-        assert_eq!(tracker.later(&key, now), Some(backend(1)));
+        first(&mut tracker, &key, backend(1), &flow(1, 4000, Protocol::UDP), now);
+        assert_eq!(later(&tracker, &key, now), Some(backend(1)));
     }
     let now = Timestamp(10_000);
-    let left = (0..10_000).filter(|number| tracker.later(&key(1, *number), now).is_some()).count();
+    let left =
+        (0..10_000).filter(|number| later(&tracker, &key(1, *number), now).is_some()).count();
     assert_eq!(left, 64);
     assert!(!tracker.hold(&key(1, 1), &[1; 60], now));
 }
@@ -167,8 +195,8 @@ fn without_room_for_datagrams_nothing_is_remembered() {
     let mut tracker = tracker(0, 0);
     assert!(!tracker.is_enabled());
     let flow = flow(1, 1, Protocol::UDP);
-    assert_eq!(tracker.first(&key(1, 1), backend(1), &flow, Timestamp(0)), First::Accepted);
-    assert_eq!(tracker.later(&key(1, 1), Timestamp(0)), None);
+    assert_eq!(first(&mut tracker, &key(1, 1), backend(1), &flow, Timestamp(0)), Fate::Leads);
+    assert_eq!(later(&tracker, &key(1, 1), Timestamp(0)), None);
 }
 
 #[derive(Clone, Debug)]
@@ -211,19 +239,19 @@ proptest! {
             match step {
                 Step::First { id, port, slot } => {
                     let (key, decision) = (key(1, id), backend(slot));
-                    let forgotten = tracker.later(&key, time).is_none();
+                    let forgotten = later(&tracker, &key, time).is_none();
                     let flow = flow(1, port, Protocol::UDP);
                     let expected = match known.get(&id) {
-                        Some((_, before, _)) if !forgotten && *before != port => First::Conflict,
-                        _ => First::Accepted,
+                        Some((_, before, _)) if !forgotten && *before != port => Fate::Conflicts,
+                        _ => Fate::Leads,
                     };
-                    prop_assert_eq!(tracker.first(&key, decision, &flow, time), expected);
+                    prop_assert_eq!(first(&mut tracker, &key, decision, &flow, time), expected);
                     if forgotten {
                         known.insert(id, (decision, port, now + 2000 * MILLISECOND));
                     }
                 }
                 Step::Later { id } => {
-                    if let Some(decision) = tracker.later(&key(1, id), time) {
+                    if let Some(decision) = later(&tracker, &key(1, id), time) {
                         prop_assert_eq!(Some(decision), known.get(&id).map(|known| known.0));
                     }
                 }

@@ -36,9 +36,22 @@ impl Waiting {
         }
     }
 
-    pub(super) fn push(&mut self, key: &FragmentKey, frame: &[u8], until: u64) -> bool {
-        let alike = self.held.iter().filter(|held| held.key == *key).count();
-        if frame.len() > LONGEST || alike >= PER_DATAGRAM {
+    /// Whether a frame of this length finds a place, when those are gone that have waited too long.
+    pub(super) fn has_room(&self, key: &FragmentKey, length: usize, now: Timestamp) -> bool {
+        let waiting = self.held.iter().filter(|held| held.until > now.0);
+        let alike = waiting.clone().filter(|held| held.key == *key).count();
+        let places = self.free.len() + self.held.len() - waiting.count();
+        length <= LONGEST && alike < PER_DATAGRAM && places > 0
+    }
+
+    pub(super) fn push(
+        &mut self,
+        key: &FragmentKey,
+        frame: &[u8],
+        now: Timestamp,
+        until: u64,
+    ) -> bool {
+        if !self.has_room(key, frame.len(), now) {
             return false;
         }
         let Some(place) = self.free.pop() else {

@@ -11,6 +11,7 @@ use crate::error::ConfigError;
 use crate::flow::Timestamp;
 use crate::health::HealthState;
 use crate::packet::MacAddress;
+use crate::verdict::BackendIndex;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +33,15 @@ impl Shared {
         let moves =
             moves((&before.services, &control.members), (&after.snapshot.services, &after.members));
         Ok(Preview { changes, moves })
+    }
+}
+
+impl Shared {
+    /// The ids of all backends, by the index they have now.
+    pub(in crate::director) fn names(&self) -> HashMap<BackendIndex, String> {
+        let control = self.lock();
+        let members = control.members.iter();
+        members.map(|member| (member.index, member.backend.id().to_owned())).collect()
     }
 }
 
