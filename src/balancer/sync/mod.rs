@@ -1,26 +1,5 @@
 //! Flows that directors tell each other of, so that one can go on where another has ended.
 //!
-//! # How
-//!
-//! [`FlowBalancer::sync`](super::FlowBalancer::sync) gives a balancer a [`FlowSync`]: a way to others with the
-//! same secret. What it does is *soft state*: each proven flow that is heard of here is told of once in each
-//! [interval](FlowSync::interval), and again in the next, for as long as it is in the table. So nothing is
-//! acknowledged or asked for again: what is lost comes again, and who joins late knows all within one interval.
-//! What that changes in the others' tables is said at [`FlowTable::import`](super::FlowTable::import).
-//!
-//! # Cost
-//!
-//! 24 bytes ([`SharedFlow`]) for each proven flow, interval and receiver. Another director may spread flows over
-//! its queues in another way, so each of its workers has to know all: a table that takes part needs room for the
-//! flows of its own worker and those of all workers of all other directors, twice that many entries, of 16 bytes
-//! each. A told flow takes its place like any proven one: in a table that is too small, new flows are not
-//! remembered, whoever has them. Directors that hash alike (`ethtool -x`) can pair their queues: the function that
-//! [`DirectorBuilder::sync`](crate::director::DirectorBuilder::sync) takes is told the queue.
-//!
-//! Where contested flows alone are recorded ([`Record::Contested`](super::Record::Contested)), only those are told of:
-//! directors that begin together and change together share little that way, but one that comes later does not
-//! learn of flows that were not contested when it came.
-//!
 //! # Contract
 //!
 //! No I/O, no clock, no panic, and no allocation per packet: but for what the transport does, which is called with
@@ -40,8 +19,32 @@ use std::time::Duration;
 /// A worker's way to the balancers that it shares flows with: a queue, a socket, whatever carries 24 bytes.
 /// [`Hub`](crate::dataplane::Hub) connects those of one process.
 ///
-/// Called on the packet path: nothing here may block. What is lost, repeated or overtaken does no harm.
-/// Each flow comes from its sender alone and is passed on by nobody, so a transport reaches all others.
+/// Called on the packet path, with every batch: nothing here may block. What is lost, repeated or overtaken
+/// does no harm. Each flow comes from its sender alone and is passed on by nobody, so a transport reaches all
+/// others.
+///
+/// # What is shared
+///
+/// Each proven flow that is heard of here is told of once in each [interval](FlowSync::interval), and again
+/// in the next, for as long as it is in the table. Nothing is acknowledged or asked for again: what is lost
+/// comes again, and who joins late knows all within one interval.
+///
+/// What packets did to a flow here goes before what is told: it keeps its backend, but where a single packet in
+/// the midst of a connection was all that came. Of what is only told, the newest counts.
+///
+/// Where contested flows alone are recorded ([`Record::Contested`](super::Record::Contested)), only those are told
+/// of: who comes later does not learn of flows that were not contested when it came.
+///
+/// # Cost
+///
+/// 24 bytes ([`SharedFlow`]) for each proven flow, interval and receiver. Another director may spread flows over
+/// its queues in another way, so each of its workers has to know all: a table that takes part needs room for the
+/// flows of its own worker and those of all workers of all other directors, twice that many entries, of 16 bytes
+/// each: 32 bytes a flow and worker. A told flow takes its place like any proven one: in a table that is too small,
+/// new flows are not remembered, whoever has them. Directors that spread flows alike (`ethtool -x`) can pair
+/// their queues: the function that `DirectorBuilder::sync` takes is told the queue.
+///
+/// # Example
 ///
 /// ```
 /// use dsrlb::balancer::{FlowSync, SharedFlow};
@@ -63,10 +66,12 @@ use std::time::Duration;
 ///
 ///     fn receive(&mut self) -> Option<SharedFlow> {
 ///         while self.datagram.len() < SharedFlow::BYTES {
-///             self.datagram.resize(1500, 0);
-///             let received = self.socket.recv_from(&mut self.datagram);
-///             let (length, _) = received.ok().filter(|(_, from)| *from == self.peer)?;
-///             self.datagram.truncate(length / SharedFlow::BYTES * SharedFlow::BYTES);
+///             let mut received = [0; 1500];
+///             let (length, from) = self.socket.recv_from(&mut received).ok()?;
+///             if from == self.peer {
+///                 let whole = length / SharedFlow::BYTES * SharedFlow::BYTES;
+///                 self.datagram.extend_from_slice(&received[..whole]);
+///             }
 ///         }
 ///         let at = self.datagram.len() - SharedFlow::BYTES;
 ///         let flow = SharedFlow::from_bytes(self.datagram[at..].first_chunk()?);
