@@ -218,10 +218,10 @@ impl FlowTable {
         };
         let mut read = keys.clone().fold(0, |read, key| read | word(self.sets_of(key)[0]));
         for key in keys {
+            // Chosen and not branched to: whether it is in the first cannot be predicted.
             let [first, second] = self.sets_of(key);
-            if self.sets.get(first).is_some_and(|set| set.holding(key.0) == 0) {
-                read |= word(second);
-            }
+            let held = self.sets.get(first).map_or(0, |set| set.holding(key.0));
+            read |= word(if held == 0 { second } else { first });
         }
         std::hint::black_box(read);
     }
@@ -291,19 +291,20 @@ impl FlowTable {
         Some(backend)
     }
 
-    /// The entry of a flow, alive or not. In which of eight places it is cannot be predicted, so all
-    /// are compared and nothing branches by it.
+    /// The entry of a flow, alive or not. In which of four places it is cannot be predicted, so all
+    /// are compared and nothing branches by it; the second set is only looked at if it is not in the first.
     #[inline]
     fn entry(&mut self, key: FlowKey) -> Option<(&mut Entry, State)> {
         let [first, second] = self.sets_of(key);
         let holding = |number: usize| self.sets.get(number).map_or(0, |set| set.holding(key.0));
-        let found = holding(first) | holding(second) << WAYS;
+        let (mut set, mut found) = (first, holding(first));
+        if found == 0 {
+            (set, found) = (second, holding(second));
+        }
         if found == 0 {
             return None;
         }
-        let place = found.trailing_zeros() as usize;
-        let set = if place < WAYS { first } else { second };
-        let entry = self.sets.get_mut(set)?.0.get_mut(place % WAYS)?;
+        let entry = self.sets.get_mut(set)?.0.get_mut(found.trailing_zeros() as usize % WAYS)?;
         let state = entry.state()?;
         Some((entry, state))
     }
