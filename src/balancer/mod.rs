@@ -24,6 +24,7 @@ mod backend;
 mod built;
 mod connection;
 mod elder;
+mod exact;
 mod flow_table;
 mod placement;
 mod policy;

@@ -1,6 +1,7 @@
 //! The services of one snapshot, and the look-up that finds a packet's.
 
 use super::built::Service;
+use super::exact::ExactServices;
 use super::service::{Echo, Scope};
 use super::sync::BackendNames;
 use crate::flow::{ConnectionId, Fragment, PacketInfo, PacketKind, Protocol};
@@ -44,6 +45,7 @@ pub enum Lookup<'a> {
 #[derive(Debug, Default)]
 pub struct ServiceTable {
     services: Vec<Arc<Service>>,
+    exact: ExactServices,
     /// VIPs that are single addresses.
     addresses: HashMap<IpAddr, u32, FixedState>,
     /// VIPs that are prefixes, longest first.
@@ -90,6 +92,7 @@ impl ServiceTable {
     pub fn new(services: Vec<Arc<Service>>) -> Self {
         let mut table = Self::default();
         for (position, service) in (0u32..).zip(&services) {
+            table.exact.insert(service.key(), position);
             let vip = table.vip_number(service.key().prefix());
             let scope = service.key().scope();
             if let Scope::Port(protocol, _) = scope {
@@ -209,6 +212,18 @@ impl ServiceTable {
     /// Finds the service for a packet.
     #[inline]
     pub fn lookup(&self, packet: &PacketInfo) -> Lookup<'_> {
+        if packet.fragment != Fragment::Later
+            && let Some(position) = self.exact.find(&packet.flow)
+            && let Some(service) = self.services.get(position as usize)
+        {
+            return Lookup::Service(service);
+        }
+        self.lookup_widely(packet)
+    }
+
+    /// The same, by the rules for all services. Apart, as few packets come here.
+    #[inline(never)]
+    fn lookup_widely(&self, packet: &PacketInfo) -> Lookup<'_> {
         if packet.kind == PacketKind::EchoRequest
             && let Some((Echo::Forward, position)) = self.echo_rule(packet.flow.destination)
         {
