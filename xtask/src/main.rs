@@ -2,6 +2,7 @@
 //! is what installs the rest.
 
 mod asan;
+mod bench;
 mod binaries;
 mod fuzz;
 mod install;
@@ -24,7 +25,8 @@ cargo xtask test [--quick]             every check; --quick: only those that nee
 cargo xtask fuzz [SECONDS] [TARGET]    run each fuzz target, or one, for SECONDS (120)
 cargo xtask asan                       the AF_XDP namespace tests under AddressSanitizer
 cargo xtask package [--allow-dirty]    pack the crate, then build and run the README's program against what was packed
-cargo xtask bench                      the benchmarks
+cargo xtask bench [-- quick]           the pipeline in memory, the director beside other forwarders on the wire; writes
+                                       docs/benchmarks.md (quick: smallest frames, minutes, bench/quick.md where cargo builds)
 cargo xtask vm-test [NAME]             real tunnels and zero-copy in a virtual machine with a Debian kernel
 cargo xtask help                       this text
 ";
@@ -56,10 +58,8 @@ fn dispatch(args: &[&str]) -> Result {
         ["package", "--allow-dirty"] => package::run(&["--allow-dirty"]),
         ["vm-test"] => vm::run(None),
         ["vm-test", name] => vm::run(Some(name)),
-        ["bench"] => {
-            install::ensure_packages()?;
-            process::run(&mut process::cargo(&["bench", "--all-features"]))
-        }
+        ["bench"] => bench::run(bench::Extent::Full),
+        ["bench", "--", "quick"] | ["bench", "quick"] => bench::run(bench::Extent::Quick),
         _ => Err(format!("`{}` is not a command. These are:\n{HELP}", args.join(" "))),
     }
 }

@@ -1,0 +1,175 @@
+//! One measurement: a contender is started, gets frames, and what arrives is counted.
+
+use crate::contender::{Kind, Place, Running};
+use crate::figures::Spread;
+use crate::network::{self, Network};
+use crate::plan::{BACKENDS, CLIENT, FIRST_BACKEND, Frames, Pace};
+use crate::schedule::Schedule;
+use crate::traffic::{Seen, Traffic};
+use std::cell::RefCell;
+use std::error::Error;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A machine on which waits take no more than this is quiet.
+const QUIET: f64 = 0.02;
+
+/// How long and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub rounds: usize,
+    pub warm_up: Duration,
+    pub measured: Duration,
+    pub sizes: &'static [usize],
+}
+
+impl Times {
+    pub fn full() -> Self {
+        Self {
+            rounds: 7,
+            warm_up: Duration::from_millis(400),
+            measured: Duration::from_millis(1000),
+            sizes: &[64, 512, 1514],
+        }
+    }
+
+    pub fn quick() -> Self {
+        Self {
+            rounds: 5,
+            warm_up: Duration::from_millis(200),
+            measured: Duration::from_millis(500),
+            sizes: &[64],
+        }
+    }
+}
+
+/// Who forwards what, and where.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Case {
+    pub kind: Kind,
+    pub place: Place,
+    pub frames: Frames,
+    pub pace: Pace,
+}
+
+/// What came of it, by the second.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Handed to the wire.
+    pub offered: f64,
+    /// Arrived as they should.
+    pub forwarded: f64,
+    /// Of one CPU, by the contender's process.
+    pub cpu: f64,
+    /// How long frames were under way, if they were stamped.
+    pub delays: Vec<(f64, u64)>,
+}
+
+/// The network and the generator; both stay for all measurements.
+pub struct Bench {
+    pub times: Times,
+    network: Network,
+    traffic: Traffic,
+    cpus: [usize; 2],
+    /// For how much of each measurement the process, or what sends to it, was ready and another had its CPU.
+    disturbed: RefCell<Vec<f64>>,
+}
+
+impl Bench {
+    pub fn new(times: Times) -> Result<Self, Box<dyn Error>> {
+        let cpus = network::cpus();
+        let cpus = cpus.try_into().map_err(|_| "this takes two CPUs")?;
+        let network = Network::build()?;
+        let traffic = Traffic::load(&network.client, &network.client_end)?;
+        Ok(Self { times, network, traffic, cpus, disturbed: RefCell::default() })
+    }
+
+    /// How much others used the machine, in words.
+    pub fn disturbance(&self) -> String {
+        let Some(all) = Spread::of(self.disturbed.borrow().iter().copied()) else {
+            return String::new();
+        };
+        let verdict = if all.median > QUIET {
+            "**Others used the machine: these figures are provisional.**"
+        } else {
+            "The machine was quiet."
+        };
+        format!(
+            "{verdict} The forwarder's process or the generator was ready, and another had its CPU, for {} % of a \
+             measurement: the median of all (least to most).\n",
+            all.text(0.01, 1)
+        )
+    }
+
+    /// Measures once; frames that arrive as they should not are an error, whatever else came of it.
+    pub fn measure(&self, case: &Case) -> Result<Sample, Box<dyn Error>> {
+        let [near, far] = self.cpus;
+        let outer = case.kind.outer();
+        // Half of the table is what a balancer can rely upon.
+        let entries = (2 * case.frames.flows as usize).max(1 << 18);
+        let running = Running::start(&self.network, case.kind, case.place, far, entries)?;
+        let before = self.traffic.seen()?;
+        let idle = case.pace.rate == Some(0.0);
+        let sender = if idle {
+            None
+        } else {
+            let client = &self.network.client;
+            Some(self.traffic.start(client, near, case.frames, case.pace, outer)?)
+        };
+        sleep(self.times.warm_up);
+        let delays = self.traffic.delays()?;
+        let schedules = || -> Result<[Schedule; 2], Box<dyn Error>> {
+            let generator = sender.as_ref().map(|sender| sender.schedule()).transpose()?;
+            Ok([running.schedule()?, generator.unwrap_or_default()])
+        };
+        let (first, before_it, start) = (self.traffic.seen()?, schedules()?, Instant::now());
+        sleep(self.times.measured);
+        let (last, after, seconds) =
+            (self.traffic.seen()?, schedules()?, start.elapsed().as_secs_f64());
+        let (own, generator) = (after[0] - before_it[0], after[1] - before_it[1]);
+        // On one core the process waits for the kernel's thread, which is no disturbance.
+        let waits = if case.place == Place::Apart { own.waited } else { Duration::ZERO };
+        // Several threads may wait at once.
+        let disturbed = (waits.max(generator.waited).as_secs_f64() / seconds).min(1.0);
+        self.disturbed.borrow_mut().push(disturbed);
+        let mut under_way = self.traffic.delays()?;
+        under_way.iter_mut().zip(delays).for_each(|(now, then)| now.1 -= then.1);
+        if let Some(sender) = sender {
+            sender.stop()?;
+            self.check(case, &before)?;
+        }
+        running.stop()?;
+        let sum = |seen: &Seen| seen.arrived.iter().sum::<u64>();
+        Ok(Sample {
+            offered: (last.sent - first.sent) as f64 / seconds,
+            forwarded: (sum(&last) - sum(&first)) as f64 / seconds,
+            cpu: own.computed.as_secs_f64() / seconds,
+            delays: under_way,
+        })
+    }
+
+    /// Every frame that arrived was right, and each backend got its share: more than half of the mean.
+    fn check(&self, case: &Case, before: &Seen) -> Result<(), Box<dyn Error>> {
+        let now = self.traffic.seen()?;
+        let wrong = now.wrong - before.wrong;
+        if wrong > 0 {
+            return Err(format!("{case:?}: {wrong} frames arrived that are wrong").into());
+        }
+        let counts: Vec<u64> =
+            now.arrived.iter().zip(&before.arrived).map(|(n, b)| n - b).collect();
+        let total: u64 = counts.iter().sum();
+        let first = usize::from(FIRST_BACKEND);
+        let (expected, least) = if case.kind.balances() {
+            (first..first + usize::from(BACKENDS), total / u64::from(2 * BACKENDS))
+        } else {
+            let client = usize::from(CLIENT);
+            (client..client + 1, 1)
+        };
+        let share = counts.get(expected).unwrap_or_default();
+        let is_fair = share.iter().sum::<u64>() == total && share.iter().all(|it| *it > least);
+        if total > 0 && is_fair {
+            return Ok(());
+        }
+        Err(format!("{case:?}: {total} frames arrived, by destination {counts:?}").into())
+    }
+}
