@@ -139,6 +139,11 @@ fn builder(dataplane: &Dataplane) -> DirectorBuilder {
         queues: dataplane.queues.map(u32::from),
         frames_per_queue: dataplane.frames_per_queue.map_or(usual.frames_per_queue, u32::from),
         frame_size: dataplane.frame_size.map_or(usual.frame_size, u32::from),
+        huge_pages: dataplane.huge_pages.unwrap_or(usual.huge_pages),
+        transmit_budget: dataplane.transmit_budget.map_or(usual.transmit_budget, u32::from),
+        polling: dataplane.polling.unwrap_or(usual.polling),
+        busy_poll_budget: dataplane.busy_poll_budget.map_or(usual.busy_poll_budget, u16::from),
+        cores: dataplane.cores.clone().unwrap_or(usual.cores),
         max_addresses: usual.max_addresses.max(vips),
         max_prefixes: usual.max_prefixes.max(vips),
         ..usual

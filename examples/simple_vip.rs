@@ -15,7 +15,8 @@ mod story;
 use clap::Parser;
 use dsrlb::IpNet;
 use dsrlb::balancer::{Echo, Maglev, RealServer, Rendezvous, VipKey, VirtualService};
-use dsrlb::dataplane::af_xdp::{AttachMode, XdpOptions};
+use dsrlb::dataplane::Polling;
+use dsrlb::dataplane::af_xdp::{AttachMode, DeviceStats, XdpOptions};
 use dsrlb::director::{BackendStatus, Director, StartError, Stats};
 use dsrlb::error::ParseError;
 use dsrlb::flow::HashInput;
@@ -66,6 +67,9 @@ struct Options {
     /// Where the XDP program runs: auto, native, generic
     #[arg(long, default_value = "auto")]
     mode: AttachMode,
+    /// What workers do while there is nothing to receive: sleep, busy, spin
+    #[arg(long, default_value = "sleep")]
+    polling: Polling,
     /// Answer ARP and neighbour discovery for the VIPs, if no interface of this host holds them
     #[arg(long)]
     answer: bool,
@@ -145,7 +149,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// The part to copy: services, backends, a monitor, and off it goes.
 fn start(options: &Options, interface: &str) -> Result<Director, StartError> {
     let mut builder = Director::builder(interface)
-        .xdp(XdpOptions { attach: options.mode, ..XdpOptions::default() })
+        .xdp(XdpOptions { attach: options.mode, polling: options.polling, ..XdpOptions::default() })
         .answer_for_vips(options.answer)
         .on_event(|event| eprintln!("{event}"));
     builder = options.tunnel_source.iter().fold(builder, |all, source| all.tunnel_source(*source));
@@ -194,6 +198,14 @@ fn show(stats: &Stats, as_json: bool) {
                 "idle": backend.idle.as_ref().map(ToString::to_string),
             })
         };
+        let device = |device: &DeviceStats| {
+            json!({
+                "received": device.received, "receive_missed": device.receive_missed,
+                "receive_dropped": device.receive_dropped, "receive_errors": device.receive_errors,
+                "transmitted": device.transmitted, "transmit_dropped": device.transmit_dropped,
+                "transmit_errors": device.transmit_errors,
+            })
+        };
         let line = json!({
             "received": counts.io.received, "forwarded": counts.forwarded,
             "forwarded_bytes": counts.forwarded_bytes, "answered": answers, "held": counts.held,
@@ -204,11 +216,25 @@ fn show(stats: &Stats, as_json: bool) {
             "receive_ring_full": counts.io.receive_ring_full,
             "receive_no_frame": counts.io.receive_no_frame,
             "receive_dropped": counts.io.receive_dropped,
+            "devices": stats.devices.iter().map(device).collect::<Vec<_>>(),
             "backends": stats.backends.iter().map(backend).collect::<Vec<_>>(),
         });
         return println!("{line}");
     }
     println!("{} received, {} forwarded", counts.io.received, counts.forwarded);
+    let (io, device) = (&counts.io, stats.devices.first().copied().unwrap_or_default());
+    let lost = [
+        (io.receive_ring_full, "the receive ring was full"),
+        (io.receive_no_frame, "no frame was free"),
+        (io.receive_dropped, "larger than a frame, or unknown"),
+        (io.transmit_rejected, "no room to send them"),
+        (io.transmit_failed, "not sent by the kernel"),
+        (device.receive_missed, "missed by the NIC"),
+        (device.receive_errors, "received by the NIC in error"),
+    ];
+    for (count, why) in lost.into_iter().filter(|(count, _)| *count > 0) {
+        println!("  lost {count}: {why}");
+    }
     for (reason, count) in counts.drops() {
         println!("  dropped {count}: {reason}");
     }

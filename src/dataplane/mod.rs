@@ -7,6 +7,7 @@
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub mod af_xdp;
 mod answer;
+mod cores;
 mod counters;
 mod delivery;
 mod explanation;
@@ -34,6 +35,7 @@ mod snapshot;
 mod waker;
 mod worker;
 
+pub use cores::{Cores, Polling};
 pub use counters::{Counts, WorkerCounters};
 pub use explanation::{Explanation, FragmentTrace};
 pub use fragments::FragmentLimits;

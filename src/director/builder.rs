@@ -353,7 +353,7 @@ impl DirectorBuilder {
         let mut workers = Workers::new(&shared);
         let mail = senders.into_iter().zip(mailboxes);
         for ((queue, counters), (mail, mailbox)) in queues.into_iter().zip(counters).zip(mail) {
-            let number = queue.queue();
+            let (number, core) = (queue.queue(), queue.core());
             let options = PipelineOptions { secret: secret(), ..self.pipeline };
             let balancer = match &self.balancer {
                 Some(make) => make(),
@@ -364,7 +364,7 @@ impl DirectorBuilder {
             };
             let pipeline = Pipeline::with_options(balancer, counters, &options);
             let worker = Worker::new(queue, pipeline, shared.snapshots(), mailbox);
-            workers.start(number, mail, worker.epoch(epoch).prober(prober.receiver()))?;
+            workers.start(number, core, mail, worker.epoch(epoch).prober(prober.receiver()))?;
         }
         let report = Arc::clone(&shared);
         let resolver = ResolverThread::spawn(resolver, move |event| match event {

@@ -2,7 +2,7 @@
 
 use crate::balancer::{AdminState, VipKey};
 use crate::config::Changes;
-use crate::dataplane::af_xdp::RedirectStats;
+use crate::dataplane::af_xdp::{DeviceStats, RedirectStats};
 use crate::dataplane::{Counts, Idle};
 use crate::health::HealthState;
 use crate::packet::MacAddress;
@@ -19,6 +19,9 @@ pub struct Stats {
     pub counts: Counts,
     /// What the XDP program redirected and left to the kernel, if it could be read.
     pub redirect: Option<RedirectStats>,
+    /// What the interfaces have counted themselves, the one that packets come in by first; none if they
+    /// could not be asked.
+    pub devices: Vec<DeviceStats>,
     /// Every backend of every service, in the order of the configuration.
     pub backends: Vec<BackendStatus>,
 }

@@ -3,7 +3,7 @@
 use super::control::Shared;
 use super::error::StartError;
 use crate::balancer::Balancer;
-use crate::dataplane::af_xdp::XdpQueue;
+use crate::dataplane::af_xdp::{XdpQueue, pin_thread};
 use crate::dataplane::neighbour::join;
 use crate::dataplane::{Answer, MailSender, Question, Worker};
 use crate::error::panic_message;
@@ -34,17 +34,21 @@ impl Workers {
         each.map(|(queue, mail)| (*queue, mail.ask(question.clone()))).collect()
     }
 
-    /// Starts the worker of a queue, which `mail` comes to.
+    /// Starts the worker of a queue, which `mail` comes to, on a core if it has one.
     pub(super) fn start(
         &mut self,
         queue: u32,
+        core: Option<u32>,
         mail: MailSender,
         mut worker: Worker<XdpQueue, Box<dyn Balancer>>,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
         let work = move || {
             // A balancer is the embedder's code too. If it panics, traffic goes back to the kernel.
-            let error = match catch_unwind(AssertUnwindSafe(|| worker.run(shared.stop_flag()))) {
+            let error = match catch_unwind(AssertUnwindSafe(|| {
+                core.map_or(Ok(()), pin_thread)?;
+                worker.run(shared.stop_flag())
+            })) {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),

@@ -6,6 +6,7 @@ use dsrlb::balancer::{
 };
 use dsrlb::config::file::{ConfigFile, Mode, MonitorKind, Payload};
 use dsrlb::config::{Host, Limits, check};
+use dsrlb::dataplane::{Cores, Polling};
 use dsrlb::flow::{ConnectionId, HashInput, HashKey, QuicHeader};
 use dsrlb::forwarding::{Dscp, Encapsulation, Forwarding, GueVariant, Tunnel, TunnelDscp};
 use dsrlb::health::{HealthPolicy, HealthState, Through};
@@ -55,6 +56,11 @@ fn every_key_has_its_effect() {
     assert_eq!(dataplane.mode, Some(Mode::Auto));
     let numbers = [dataplane.queues, dataplane.frames_per_queue, dataplane.frame_size];
     assert_eq!(numbers.map(|number| number.unwrap().get()), [4, 8192, 4096]);
+    assert_eq!(dataplane.huge_pages, Some(true));
+    assert_eq!(dataplane.transmit_budget.unwrap().get(), 128);
+    assert_eq!(dataplane.polling, Some(Polling::Busy));
+    assert_eq!(dataplane.busy_poll_budget.unwrap().get(), 32);
+    assert_eq!(dataplane.cores, Some(Cores::List(vec![2, 3, 4, 5])));
     assert_eq!(dataplane.flows_per_queue.unwrap().get(), 1_000_000);
     assert_eq!(dataplane.record, Some(Record::Contested));
     assert_eq!(dataplane.answer_for_vips, Some(true));

@@ -1,5 +1,6 @@
 //! The AF_XDP driver on veth pairs between namespaces of this machine. Needs root; skips without.
 
+mod knobs;
 #[path = "../../examples/lab/mod.rs"]
 mod lab;
 mod lifecycle;
@@ -8,3 +9,4 @@ mod room;
 mod transport;
 #[allow(unreachable_pub)] // Its items are for the modules above, as `pub(crate)` would say too.
 mod wire;
+mod worth;

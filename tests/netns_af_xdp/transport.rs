@@ -252,7 +252,7 @@ fn an_interface_may_go_down_and_must_not_go_away() -> TestResult {
 }
 
 /// How often the calling thread has gone to sleep.
-fn sleeps() -> Result<u64, Box<dyn std::error::Error>> {
+pub(crate) fn sleeps() -> Result<u64, Box<dyn std::error::Error>> {
     let status = std::fs::read_to_string("/proc/thread-self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     Ok(line.ok_or("no such line")?.trim().parse()?)

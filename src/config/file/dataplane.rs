@@ -1,14 +1,20 @@
 //! `[dataplane]`: what is set once, at start.
 
+use super::item::Item;
 use super::leaves::{InterfaceName, names};
+use super::place::Place;
+use super::reader::Reader;
 use super::table::{Examine, Keys, table};
 use crate::balancer::Record;
 use crate::config::Limits;
+use crate::dataplane::{Cores, Polling};
 use crate::forwarding::{ProbeSources, TunnelSources};
 use ipnet::IpNet;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
+use toml::de::DeValue;
 
 /// How the interface is driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,6 +39,26 @@ named!(
 names! {
     Mode: "auto, zero-copy, copy or generic";
     Record: "all or contested";
+    Polling: "sleep, busy or spin";
+}
+
+impl Item for Cores {
+    const ALLOWED: &'static str = "\"each\", or an array of numbers of cores, as in [2, 3]";
+
+    fn read(value: &DeValue<'_>, at: &Place<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value {
+            DeValue::Array(_) => Vec::read(value, at, reader).map(Self::List),
+            value if value.as_str() == Some("each") => Some(Self::Each),
+            value => {
+                reader.refuse(value, at, Self::ALLOWED);
+                None
+            }
+        }
+    }
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let list = Vec::<u32>::schema(generator).to_value();
+        json_schema!({ "anyOf": [{ "type": "string", "enum": ["each"] }, list] })
+    }
 }
 
 table! {
@@ -50,6 +76,21 @@ table! {
         "frames-per-queue" frames_per_queue: Option<NonZeroU32>,
         /// Bytes of each frame, a power of two from 2048 to the size of a memory page; 2048 unless told.
         "frame-size" frame_size: Option<NonZeroU32>,
+        /// Whether the memory for frames is of huge pages, which have to be reserved (`sysctl
+        /// vm.nr_hugepages`); not unless told. For tens of megabytes per queue.
+        "huge-pages" huge_pages: Option<bool>,
+        /// How many frames one system call sends where they are copied, from 32 to `frames-per-queue`; 64
+        /// unless told, and 32 before Linux 6.18.
+        "transmit-budget" transmit_budget: Option<NonZeroU32>,
+        /// What a worker does while there is nothing to receive: `sleep`, unless told; `busy`, drive the
+        /// NIC's queue itself, for zero-copy with a core for each worker; or `spin`, look again and again,
+        /// for a core that nothing else needs.
+        "polling" polling: Option<Polling>,
+        /// How many packets `polling = "busy"` takes from the NIC at a time; 64 unless told.
+        "busy-poll-budget" busy_poll_budget: Option<NonZeroU16>,
+        /// Which core each worker runs on: `each`, one for each in order, or a list of them, one for each queue;
+        /// the scheduler decides unless told.
+        "cores" cores: Option<Cores>,
         /// Whether ARP and neighbour discovery for the VIPs are answered, for a host that does not
         /// hold them itself; not unless told.
         "answer-for-vips" answer_for_vips: Option<bool>,
@@ -123,7 +164,7 @@ impl Dataplane {
     }
 
     /// What is in force by each key, as text.
-    fn texts(&self) -> [(&'static str, String); 12] {
+    fn texts(&self) -> [(&'static str, String); 17] {
         fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
             let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
             if items.is_empty() { "none".to_owned() } else { items.join(", ") }
@@ -136,6 +177,18 @@ impl Dataplane {
             ("queues", number(self.queues)),
             ("frames-per-queue", number(self.frames_per_queue)),
             ("frame-size", number(self.frame_size)),
+            ("huge-pages", self.huge_pages.unwrap_or(false).to_string()),
+            ("transmit-budget", number(self.transmit_budget)),
+            ("polling", self.polling.unwrap_or_default().to_string()),
+            ("busy-poll-budget", number(self.busy_poll_budget.map(NonZeroU32::from))),
+            (
+                "cores",
+                match &self.cores {
+                    None | Some(Cores::Any) => "default".to_owned(),
+                    Some(Cores::Each) => "each".to_owned(),
+                    Some(Cores::List(cores)) => list(cores),
+                },
+            ),
             ("answer-for-vips", self.answer_for_vips.unwrap_or(false).to_string()),
             ("tunnel-source", list(self.tunnel_sources().iter())),
             (
@@ -175,6 +228,20 @@ impl Examine for Dataplane {
         }
         if !power(self.frame_size, 2048, 1 << 16) {
             keys.problem("frame-size", "a power of two from 2048 to the size of a memory page");
+        }
+        let frames = self.frames_per_queue.map_or(4096, NonZeroU32::get);
+        if self.transmit_budget.is_some_and(|budget| !(32..=frames).contains(&budget.get())) {
+            keys.problem("transmit-budget", "32 to `frames-per-queue`, which is 4096 unless told");
+        }
+        if self.busy_poll_budget.is_some() && self.polling != Some(Polling::Busy) {
+            keys.problem("busy-poll-budget", "goes with polling = \"busy\"");
+        }
+        if let Some(Cores::List(cores)) = &self.cores {
+            let mut seen = HashSet::new();
+            let few = cores.len() < self.queues.map_or(1, NonZeroU32::get) as usize;
+            if few || !cores.iter().all(|core| seen.insert(core)) {
+                keys.problem("cores", "one core for each queue, none of them twice");
+            }
         }
         let once = |ipv4: usize, all: usize| ipv4 <= 1 && all - ipv4 <= 1;
         let ipv4 = self.tunnel_source.iter().filter(|source| source.addr().is_ipv4()).count();

@@ -88,6 +88,67 @@ pub enum XdpError {
         /// The largest MTU that would do, in bytes.
         fitting: u32,
     },
+    /// The interface receives packets that are longer than any frame.
+    #[error(
+        "interface {interface} has an MTU of {mtu} bytes, and AF_XDP takes packets in one piece, \
+         within a memory page: jumbo frames are not supported beyond an MTU of {largest}; set frame_size to \
+         {frame_size} and the MTU with `ip link set dev {interface} mtu {largest}`, here and at \
+         whatever sends to it"
+    )]
+    JumboFrames {
+        /// The interface.
+        interface: String,
+        /// Its MTU, in bytes without the Ethernet header.
+        mtu: u32,
+        /// The largest MTU that would do, in bytes.
+        largest: u32,
+        /// The largest frame size, which that needs, in bytes.
+        frame_size: u32,
+    },
+    /// There is not a core for each queue.
+    #[error(
+        "interface {interface} has {queues} queues to be served, and {cores} cores are given; name one core for \
+         each, ask for {cores} queues, or leave the choice to the scheduler"
+    )]
+    TooFewCores {
+        /// The interface.
+        interface: String,
+        /// Queues to be served.
+        queues: u32,
+        /// Cores there are for them.
+        cores: usize,
+    },
+    /// A worker cannot run on a core.
+    #[error(
+        "interface {interface}: no worker can run on core {core}: {reason}; this thread may run on \
+         {allowed} (`taskset -p PID`, systemd: AllowedCPUs=)"
+    )]
+    Core {
+        /// The interface.
+        interface: String,
+        /// The core.
+        core: u32,
+        /// Why not.
+        reason: String,
+        /// Which cores the thread that opens may run on.
+        allowed: String,
+    },
+    /// There are no huge pages for the frames.
+    #[error(
+        "interface {interface} queue {queue}: not enough free huge pages for its frames: {pages} of {page_size} \
+         bytes are needed for each queue; reserve them with `sysctl vm.nr_hugepages=NUMBER` (HugePages_Free in \
+         /proc/meminfo tells what there is), or set huge_pages to false"
+    )]
+    NoHugePages {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// How many are needed for a queue.
+        pages: u64,
+        /// How large they are, in bytes.
+        page_size: u64,
+    },
     /// The process lacks a capability.
     #[error(
         "interface {interface}: not permitted to {action}; run as root or grant CAP_BPF, \

@@ -1,60 +1,26 @@
 //! An interface with a socket on each of its queues and the XDP program that feeds them.
 
 use super::addresses::{AddressSet, Answer};
+use super::device::{DeviceStats, Devices};
 use super::error::XdpError;
-use super::options::{AttachMode, CopyMode, XdpOptions};
+use super::granted::{Attached, Granted};
+use super::modes::{AttachMode, CopyMode};
+use super::options::XdpOptions;
 use super::program::{MapSizes, Program, ProgramLink, RedirectStats};
 use super::queue::XdpQueue;
 use super::socket::{self, SocketError, XskSocket};
-use super::{ethtool, link};
+use super::{cores, ethtool, link, memory};
+use crate::dataplane::Polling;
 use crate::forwarding::ProbeSources;
 use crate::packet::MacAddress;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
-use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 use xsk_rs::config::BindFlags;
 
 /// How long a queue that another socket has is waited for.
 const BUSY_QUEUE: Duration = Duration::from_secs(2);
-
-/// Where the XDP program runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Attached {
-    /// In the driver.
-    Native,
-    /// In the generic hook.
-    Generic,
-}
-
-/// What was asked for and what came of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Granted {
-    /// Where the program runs; `None` while it is not attached.
-    pub attach: Option<Attached>,
-    /// For each queue, whether it shares frames with the driver (zero-copy) or copies them.
-    pub zero_copy: Vec<bool>,
-    /// Where less was granted than would have been best, and why; one sentence each.
-    pub fallbacks: Vec<String>,
-}
-
-impl fmt::Display for Granted {
-    /// As in `native XDP, zero-copy` or `generic XDP, copy mode`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.attach {
-            Some(Attached::Native) => "native XDP, ",
-            Some(Attached::Generic) => "generic XDP, ",
-            None => "not attached, ",
-        })?;
-        match self.zero_copy.iter().filter(|zero_copy| **zero_copy).count() {
-            0 => f.write_str("copy mode"),
-            all if all == self.zero_copy.len() => f.write_str("zero-copy"),
-            some => write!(f, "zero-copy on {some} of {} queues", self.zero_copy.len()),
-        }
-    }
-}
 
 /// An interface that frames can leave by.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,6 +65,10 @@ pub struct XdpInterface {
     ports: Vec<XdpPort>,
     mode: AttachMode,
     zero_copy: Vec<bool>,
+    busy_polling: Vec<bool>,
+    cores: Vec<Option<u32>>,
+    transmit_budget: u32,
+    devices: Devices,
     fallbacks: Vec<String>,
     warnings: Vec<String>,
 }
@@ -134,7 +104,10 @@ impl XdpInterface {
         };
         check_privileges(name)?;
         let program = Program::load(name, &sizes)?;
-        let mut queues = open_queues(name, queues, options)?;
+        let devices = Devices::open().map_err(|error| query_error(name, "counters", error))?;
+        let cores = cores::assign(&options.cores, name, queues)?;
+        let mut fallbacks = Vec::new();
+        let (mut queues, transmit_budget) = open_queues(name, &cores, options, &mut fallbacks)?;
         let mut ports = vec![XdpPort::new(name, &link)];
         for egress in &options.egress {
             ports.push(open_egress_port(egress, &mut queues, options)?);
@@ -142,6 +115,10 @@ impl XdpInterface {
         let mut this = Self {
             link: None,
             zero_copy: queues.iter().map(XdpQueue::is_zero_copy).collect(),
+            busy_polling: queues.iter_mut().map(XdpQueue::is_busy_polling).collect(),
+            cores,
+            transmit_budget,
+            devices,
             queues,
             program,
             addresses: AddressSet::default(),
@@ -152,7 +129,7 @@ impl XdpInterface {
             index: link.index,
             ports,
             mode: options.attach,
-            fallbacks: Vec::new(),
+            fallbacks,
             warnings,
         };
         for queue in &this.queues {
@@ -160,6 +137,15 @@ impl XdpInterface {
             set.map_err(|error| this.map_error("set the socket", &error))?;
         }
         this.write_station()?;
+        if options.polling == Polling::Busy
+            && this.fallbacks.is_empty()
+            && this.busy_polling.contains(&false)
+        {
+            this.fallbacks.push(format!(
+                "{name}: workers sleep instead of busy polling until the kernel knows which NAPI \
+                 instance a queue has, which not every driver tells it"
+            ));
+        }
         if !options.egress.is_empty() {
             this.fallbacks.push(format!("{name}: copy mode, as frames leave by other interfaces"));
         } else if options.copy == CopyMode::Auto && this.zero_copy.contains(&false) {
@@ -280,6 +266,9 @@ impl XdpInterface {
         Granted {
             attach: self.link.as_ref().map(|&(_, attached)| attached),
             zero_copy: self.zero_copy.clone(),
+            busy_polling: self.busy_polling.clone(),
+            cores: self.cores.clone(),
+            transmit_budget: self.transmit_budget,
             fallbacks: self.fallbacks.clone(),
         }
     }
@@ -297,6 +286,20 @@ impl XdpInterface {
     pub fn stats(&self) -> Result<RedirectStats, XdpError> {
         let stats = self.program.stats();
         stats.map_err(|error| self.map_error("read the counters", &error))
+    }
+
+    /// What the interfaces have counted themselves, in the order of [`ports`](Self::ports): what the
+    /// NIC or its driver lost is not seen by the program.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Query`], as when an interface is gone.
+    pub fn device_stats(&self) -> Result<Vec<DeviceStats>, XdpError> {
+        let stats = |port: &XdpPort| {
+            let stats = self.devices.stats(port.index);
+            stats.map_err(|error| query_error(&port.name, "counters", error))
+        };
+        self.ports.iter().map(stats).collect()
     }
 
     /// The interface's name.
@@ -355,15 +358,24 @@ fn check_room(name: &str, mtu: u32, options: &XdpOptions) -> Result<(), XdpError
     if longest <= room {
         return Ok(());
     }
+    let (interface, page) = (name.to_owned(), memory::page_size());
+    if XdpOptions::frame_size_for(mtu) > page {
+        let largest = XdpOptions { frame_size: page, ..XdpOptions::default() }.largest_mtu();
+        return Err(XdpError::JumboFrames { interface, mtu, largest, frame_size: page });
+    }
     Err(XdpError::FrameTooSmall {
-        interface: name.to_owned(),
+        interface,
         mtu,
         longest,
         frame_size: options.frame_size,
         room,
         needed: XdpOptions::frame_size_for(mtu),
-        fitting: room - XdpOptions::longest_frame(0),
+        fitting: options.largest_mtu(),
     })
+}
+
+fn query_error(name: &str, what: &'static str, source: io::Error) -> XdpError {
+    XdpError::Query { interface: name.to_owned(), what, source }
 }
 
 /// How many queues get a socket, and how many the interface has to receive on.
@@ -373,11 +385,7 @@ fn queue_count(
     options: &XdpOptions,
     warnings: &mut Vec<String>,
 ) -> Result<(u32, u32), XdpError> {
-    let told = ethtool::queues(name).map_err(|source| XdpError::Query {
-        interface: name.to_owned(),
-        what: "queues",
-        source,
-    })?;
+    let told = ethtool::queues(name).map_err(|error| query_error(name, "queues", error))?;
     // A driver that cannot tell is asked for what was asked of us, and bind(2) has the last word.
     let available = match told {
         Some(queues) => queues.receive,
@@ -407,7 +415,13 @@ fn queue_count(
     Ok((wanted, available))
 }
 
-fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQueue>, XdpError> {
+/// A socket for each of `cores`, and how many frames one call sends by it.
+fn open_queues(
+    name: &str,
+    cores: &[Option<u32>],
+    options: &XdpOptions,
+    fallbacks: &mut Vec<String>,
+) -> Result<(Vec<XdpQueue>, u32), XdpError> {
     let mode = match (options.copy, options.attach) {
         (CopyMode::ZeroCopy, _) => BindFlags::XDP_ZEROCOPY,
         (CopyMode::Copy, _) | (_, AttachMode::Generic) => BindFlags::XDP_COPY,
@@ -416,13 +430,18 @@ fn open_queues(name: &str, count: u32, options: &XdpOptions) -> Result<Vec<XdpQu
         (CopyMode::Auto, _) => BindFlags::empty(),
     };
     let deadline = Instant::now() + BUSY_QUEUE;
-    (0..count)
-        .map(|queue| {
-            XskSocket::open(name, queue, options, mode, deadline)
-                .and_then(|socket| XdpQueue::new(socket, name, queue).map_err(SocketError::Bind))
-                .map_err(|error| socket_error(name, queue, options, error))
-        })
-        .collect()
+    let (mut queues, mut budget) = (Vec::with_capacity(cores.len()), options.transmit_budget);
+    for (queue, core) in (0..).zip(cores) {
+        let failed = |error| socket_error(name, queue, options, error);
+        let socket = XskSocket::open(name, queue, options, mode, deadline).map_err(failed)?;
+        budget = budget.min(socket.transmit_budget);
+        if let (0, Err(error)) = (queue, &socket.polling) {
+            fallbacks.push(format!("{name}: no busy polling, as the kernel refuses it: {error}"));
+        }
+        let queue = XdpQueue::new(socket, options, *core, (name, queue));
+        queues.push(queue.map_err(SocketError::Bind).map_err(failed)?);
+    }
+    Ok((queues, budget))
 }
 
 /// Adds to each queue a socket on the queue of the same number of another interface.
@@ -434,11 +453,7 @@ fn open_egress_port(
     let link = link::query(name)?;
     check_room(name, link.mtu, options)?;
     let wanted = queues.len() as u32;
-    let told = ethtool::queues(name).map_err(|source| XdpError::Query {
-        interface: name.to_owned(),
-        what: "queues",
-        source,
-    })?;
+    let told = ethtool::queues(name).map_err(|error| query_error(name, "queues", error))?;
     if let Some(there) = told.filter(|there| there.transmit < wanted) {
         return Err(XdpError::NoTransmitQueue {
             interface: name.to_owned(),
@@ -473,6 +488,9 @@ fn check_privileges(name: &str) -> Result<(), XdpError> {
 fn socket_error(name: &str, queue: u32, options: &XdpOptions, error: SocketError) -> XdpError {
     let interface = name.to_owned();
     let (source, in_bind) = match error {
+        SocketError::NoHugePages(pages, page_size) => {
+            return XdpError::NoHugePages { interface, queue, pages, page_size };
+        }
         SocketError::Memory(source) => (source, false),
         SocketError::Bind(source) => (source, true),
     };
@@ -486,11 +504,9 @@ fn socket_error(name: &str, queue: u32, options: &XdpOptions, error: SocketError
         }
         (_, true) => XdpError::Bind { interface, queue, source },
         // What the kernel says of RLIMIT_MEMLOCK (xdp_umem_account_pages).
-        (Some(libc::ENOBUFS), false) => XdpError::LockedMemory {
-            interface,
-            queue,
-            needed: u64::from(options.frames_per_queue) * u64::from(options.frame_size),
-        },
+        (Some(libc::ENOBUFS), false) => {
+            XdpError::LockedMemory { interface, queue, needed: options.memory() }
+        }
         (_, false) => XdpError::Memory {
             interface,
             queue,

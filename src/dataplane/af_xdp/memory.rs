@@ -14,14 +14,25 @@ pub(super) struct Memory {
     base: NonNull<u8>,
     length: usize,
     chunk_size: usize,
+    /// Whether the mapping is this value's own and not that of the UMEM.
+    owned: bool,
 }
 
-// SAFETY: the mapping belongs to this value alone and is not bound to a thread.
+// SAFETY: the memory is used through this value alone, whoever mapped it, and a mapping is not bound
+// to a thread.
 unsafe impl Send for Memory {}
 
 impl Memory {
     /// Maps the memory of `umem` again; `frames` are all of its descriptors, each as it was made.
-    pub(super) fn map(umem: &Umem, frames: &[FrameDesc], chunk_size: u32) -> io::Result<Self> {
+    ///
+    /// Huge pages cannot be mapped again: the UMEM's own mapping is used for them. Whoever has this must
+    /// keep `umem` for longer.
+    pub(super) fn map(
+        umem: &Umem,
+        frames: &[FrameDesc],
+        chunk_size: u32,
+        huge_pages: bool,
+    ) -> io::Result<Self> {
         let chunk_size = chunk_size as usize;
         let length = frames.len() * chunk_size;
         let first = frames.iter().min_by_key(|frame| frame.addr()).copied();
@@ -30,6 +41,14 @@ impl Memory {
         let data = unsafe { umem.data(&first) }.contents().as_ptr().addr();
         // An address is where a frame's data begins, counted from the beginning of the memory.
         let begin = data - first.addr();
+        if huge_pages {
+            // The pointer that mmap returned has been given to the kernel (`XDP_UMEM_REG`), so it is
+            // exposed; nobody but this value makes references into the memory from now on, and the
+            // pages belong to no object of Rust's.
+            let base = std::ptr::with_exposed_provenance_mut(begin);
+            let base = NonNull::new(base).ok_or(io::ErrorKind::InvalidInput)?;
+            return Ok(Self { base, length, chunk_size, owned: false });
+        }
         // SAFETY: with an old size of zero mremap(2) leaves the old mapping as it is and makes a
         // new one of the same pages, where nothing is mapped; it fails unless the old mapping, of
         // which only the address is used, is shared, which xsk-rs makes it, and is as long as asked.
@@ -37,7 +56,9 @@ impl Memory {
             libc::mremap(std::ptr::without_provenance_mut(begin), 0, length, libc::MREMAP_MAYMOVE)
         };
         match NonNull::new(mapped.cast()) {
-            Some(base) if mapped != libc::MAP_FAILED => Ok(Self { base, length, chunk_size }),
+            Some(base) if mapped != libc::MAP_FAILED => {
+                Ok(Self { base, length, chunk_size, owned: true })
+            }
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -75,8 +96,25 @@ impl Memory {
     }
 }
 
+/// The size of a memory page, in bytes.
+pub(super) fn page_size() -> u32 {
+    // SAFETY: takes a number and touches no memory of ours.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(size).unwrap_or(4096)
+}
+
+/// The size of a huge page of the usual kind, in bytes; none where the kernel has no such pages.
+pub(super) fn huge_page_size() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Hugepagesize:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         // SAFETY: this is what mremap returned, of that length, and no slice of it is left: they
         // borrow what owns this value. The kernel has pinned the pages by themselves.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };

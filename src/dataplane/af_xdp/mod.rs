@@ -48,22 +48,31 @@
 #![allow(unsafe_code)]
 
 mod addresses;
+mod cores;
+mod device;
 mod error;
 mod ethtool;
+mod granted;
 mod interface;
 mod link;
 mod memory;
+mod modes;
 mod options;
 mod program;
 mod queue;
 mod rings;
 mod socket;
+mod sockopt;
 mod tx_port;
 mod tx_ring;
 
 pub use addresses::Answer;
+pub use cores::pin_thread;
+pub use device::DeviceStats;
 pub use error::XdpError;
-pub use interface::{Attached, Granted, XdpInterface, XdpPort};
-pub use options::{AttachMode, CopyMode, XdpOptions};
+pub use granted::{Attached, Granted};
+pub use interface::{XdpInterface, XdpPort};
+pub use modes::{AttachMode, CopyMode};
+pub use options::XdpOptions;
 pub use program::RedirectStats;
 pub use queue::{FrameCensus, XdpQueue};

@@ -1,38 +1,15 @@
 //! What is asked of an interface: modes, queues and the memory for frames.
 
 use super::error::XdpError;
-use crate::error::ParseError;
-use std::fmt;
-use std::str::FromStr;
+use super::memory;
+use super::modes::{AttachMode, CopyMode};
+use super::sockopt::USUAL_TRANSMIT_BUDGET;
+use crate::dataplane::{Cores, MAX_BATCH, Polling};
 
 /// What the kernel leaves free before each received packet, in bytes (`XDP_PACKET_HEADROOM`).
 pub(super) const PACKET_HEADROOM: u32 = 256;
 /// An Ethernet header and two VLAN tags, in bytes: what a frame has beyond the MTU.
 const FRAME_OVERHEAD: u32 = 14 + 2 * 4;
-
-/// Where in the kernel the XDP program runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum AttachMode {
-    /// In the driver, or if that cannot be, in the generic hook.
-    #[default]
-    Auto,
-    /// In the driver, before the kernel has made an `sk_buff` of the packet.
-    Native,
-    /// In the network core, after the driver: works on every interface and is slower.
-    Generic,
-}
-
-/// Whether frames are copied between the driver's memory and ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum CopyMode {
-    /// Zero-copy where the driver can, else copy.
-    #[default]
-    Auto,
-    /// Zero-copy or an error.
-    ZeroCopy,
-    /// Copy, even if the driver could do without.
-    Copy,
-}
 
 /// How [`XdpInterface::open`](super::XdpInterface::open) is to set up an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +32,22 @@ pub struct XdpOptions {
     /// Bytes of memory per frame: a power of two from 2048 to the size of a memory page. 256 of
     /// them are the kernel's; larger packets are dropped and counted.
     pub frame_size: u32,
+    /// Whether the memory for frames is of huge pages, which the operator has to reserve
+    /// (`sysctl vm.nr_hugepages`). Not unless told: it spares misses of the core's address cache
+    /// where each queue has tens of megabytes, and is of no use otherwise. A queue takes whole huge
+    /// pages, so it must have memory for at least one.
+    pub huge_pages: bool,
+    /// How many frames one system call sends in copy mode, from 32 to `frames_per_queue`; 64, a whole
+    /// batch, unless told. Before Linux 6.18 it is 32. More is of no use unless frames pile up in
+    /// the TX ring.
+    pub transmit_budget: u32,
+    /// What a worker does while there is nothing to receive.
+    pub polling: Polling,
+    /// How many packets [`Polling::Busy`] takes from the NIC at a time, from 1 to 65535; 64, a whole batch,
+    /// unless told. Fewer are handed on sooner, and cost more each.
+    pub busy_poll_budget: u16,
+    /// Which core the worker of each queue runs on.
+    pub cores: Cores,
     /// How many single addresses can be redirected per address family.
     pub max_addresses: u32,
     /// How many prefixes can be redirected per address family.
@@ -70,6 +63,11 @@ impl Default for XdpOptions {
             queues: None,
             frames_per_queue: 4096,
             frame_size: 2048,
+            huge_pages: false,
+            transmit_budget: MAX_BATCH as u32,
+            polling: Polling::Sleep,
+            busy_poll_budget: MAX_BATCH as u16,
+            cores: Cores::Any,
             max_addresses: 4096,
             max_prefixes: 1024,
         }
@@ -81,6 +79,8 @@ impl XdpOptions {
     pub(super) fn validate(&self) -> Result<(), XdpError> {
         let power_within =
             |value: u32, low, high| value.is_power_of_two() && (low..=high).contains(&value);
+        let huge =
+            || memory::huge_page_size().is_some_and(|page| self.memory().is_multiple_of(page));
         let checks = [
             (
                 power_within(self.frames_per_queue, 64, 1 << 20),
@@ -100,6 +100,20 @@ impl XdpOptions {
                 "0".to_owned(),
                 "at least one, or none for every queue",
             ),
+            (
+                (USUAL_TRANSMIT_BUDGET..=self.frames_per_queue).contains(&self.transmit_budget),
+                "transmit_budget",
+                self.transmit_budget.to_string(),
+                "32 to frames_per_queue",
+            ),
+            (
+                !self.huge_pages || huge(),
+                "huge_pages",
+                "true".to_owned(),
+                "false, or frames_per_queue times frame_size to be a multiple of a huge page \
+                 (Hugepagesize in /proc/meminfo; without that line the kernel has none)",
+            ),
+            (self.busy_poll_budget > 0, "busy_poll_budget", "0".to_owned(), "1 to 65535"),
             (
                 (1..=1 << 20).contains(&self.max_addresses),
                 "max_addresses",
@@ -137,6 +151,11 @@ impl XdpOptions {
         }
     }
 
+    /// Memory for the frames of each queue, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        u64::from(self.frames_per_queue) * u64::from(self.frame_size)
+    }
+
     /// The longest frame that fits, in bytes, from the destination MAC on.
     pub(super) fn room(&self) -> u32 {
         self.frame_size - PACKET_HEADROOM
@@ -145,6 +164,11 @@ impl XdpOptions {
     /// The longest frame an interface with this MTU receives, in bytes.
     pub(super) fn longest_frame(mtu: u32) -> u32 {
         mtu.saturating_add(FRAME_OVERHEAD)
+    }
+
+    /// The largest MTU that the frames have room for, in bytes.
+    pub(super) fn largest_mtu(&self) -> u32 {
+        self.room().saturating_sub(FRAME_OVERHEAD)
     }
 
     /// The smallest frame size that has room for this MTU.
@@ -156,75 +180,20 @@ impl XdpOptions {
     }
 }
 
-impl fmt::Display for AttachMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
-
-impl FromStr for AttachMode {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "native" => Ok(Self::Native),
-            "generic" => Ok(Self::Generic),
-            _ => Err(ParseError::new("attach mode", text, "auto, native or generic")),
-        }
-    }
-}
-
-impl fmt::Display for CopyMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::ZeroCopy => "zero-copy",
-            Self::Copy => "copy",
-        })
-    }
-}
-
-impl FromStr for CopyMode {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "zero-copy" => Ok(Self::ZeroCopy),
-            "copy" => Ok(Self::Copy),
-            _ => Err(ParseError::new("copy mode", text, "auto, zero-copy or copy")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn modes_round_trip_through_text() {
-        for mode in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
-            assert_eq!(mode.to_string().parse(), Ok(mode));
-        }
-        for mode in [CopyMode::Auto, CopyMode::ZeroCopy, CopyMode::Copy] {
-            assert_eq!(mode.to_string().parse(), Ok(mode));
-        }
-        assert!("skb".parse::<AttachMode>().is_err());
-        assert!("zerocopy".parse::<CopyMode>().is_err());
-    }
-
-    #[test]
     fn the_default_is_valid_and_each_bad_field_is_named() {
         type Spoil = fn(&mut XdpOptions);
-        let spoilers: [(&str, Spoil); 6] = [
+        let spoilers: [(&str, Spoil); 9] = [
             ("frames_per_queue", |o| o.frames_per_queue = 1000),
             ("frame_size", |o| o.frame_size = 1024),
             ("queues", |o| o.queues = Some(0)),
+            ("transmit_budget", |o| o.transmit_budget = 31),
+            ("transmit_budget", |o| o.transmit_budget = o.frames_per_queue + 1),
+            ("busy_poll_budget", |o| o.busy_poll_budget = 0),
             ("max_addresses", |o| o.max_addresses = 0),
             ("max_prefixes", |o| o.max_prefixes = 0),
             ("copy", |o| {

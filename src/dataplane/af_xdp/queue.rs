@@ -1,23 +1,20 @@
 //! One RX queue of an interface as a [`PacketIo`].
 
+mod waiting;
+
+use super::options::XdpOptions;
 use super::rings::{Batch, OwnedFrame, Rings};
 use super::socket::XskSocket;
 use super::tx_port::TxPort;
-use crate::dataplane::Waker;
 use crate::dataplane::io::{Action, Frame, Handler, IoStats, MAX_BATCH, PacketIo, Port};
+use crate::dataplane::{Polling, Waker};
 use arrayvec::ArrayVec;
-use socket2::SockRef;
 use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The shortest Ethernet frame that is worth sending: a header.
 const SHORTEST_FRAME: usize = 14;
-/// How long to wait at first while the TX ring is not empty, for the kernel must be told again.
-/// Each further wait is twice as long: a busy device takes frames soon, one that is down may not.
-const RETRY_TRANSMIT: Duration = Duration::from_millis(1);
-/// The longest such wait.
-const LONGEST_RETRY: Duration = Duration::from_millis(50);
 /// Every how many fruitless calls without a wait the interface is checked to be still there.
 const CHECK_EVERY: u32 = 1024;
 
@@ -57,6 +54,10 @@ pub struct XdpQueue {
     lent: Batch,
     reserve: usize,
     zero_copy: bool,
+    polling: Polling,
+    /// Whether the kernel knows whose work it is that a call can do (see [`XdpQueue::is_busy_polling`]).
+    has_napi: bool,
+    core: Option<u32>,
     counted: IoStats,
     fruitless: u32,
     total: usize,
@@ -77,11 +78,23 @@ pub struct FrameCensus {
 impl XdpQueue {
     /// Takes over a bound socket and those that share its memory, and gives the kernel frames to
     /// receive into.
-    pub(super) fn new(socket: XskSocket, interface: &str, queue: u32) -> io::Result<Self> {
-        let zero_copy = socket.is_zero_copy();
-        let XskSocket { fill, rx, tx, completion, umem, frames, size, frame_size } = socket;
-        let (rings, free) = Rings::new(fill, rx, umem, frames, frame_size)?;
-        let port = TxPort::new((tx, completion), None, size, zero_copy, (interface, queue))?;
+    pub(super) fn new(
+        socket: XskSocket,
+        options: &XdpOptions,
+        core: Option<u32>,
+        (interface, queue): (&str, u32),
+    ) -> io::Result<Self> {
+        let XskSocket { fill, rx, tx, completion, umem, frames, size, .. } = socket;
+        let XskSocket { frame_size, huge_pages, zero_copy, polling, .. } = socket;
+        let polling = match options.polling {
+            Polling::Busy if polling.is_err() => Polling::Sleep,
+            wanted => wanted,
+        };
+        let (rings, free) = Rings::new(fill, rx, umem, frames, frame_size, huge_pages)?;
+        let mut port = TxPort::new((tx, completion), None, size, zero_copy, (interface, queue))?;
+        if polling == Polling::Busy && zero_copy {
+            port.set_busy();
+        }
         let total = free.len();
         let mut this = Self {
             rings,
@@ -91,12 +104,16 @@ impl XdpQueue {
             lent: Batch::new(),
             reserve: MAX_BATCH.min(total / 8),
             zero_copy,
+            polling,
+            has_napi: false,
+            core,
             counted: IoStats::default(),
             fruitless: 0,
             total,
             queue,
         };
         this.rings.fill(&mut this.free, this.reserve);
+        this.is_busy_polling();
         Ok(this)
     }
 
@@ -118,6 +135,12 @@ impl XdpQueue {
     /// Whether frames are shared with the driver and not copied.
     pub fn is_zero_copy(&self) -> bool {
         self.zero_copy
+    }
+
+    /// The core that its worker is to run on ([`XdpOptions::cores`](super::XdpOptions::cores)); who polls
+    /// it calls [`pin_thread`](super::pin_thread).
+    pub fn core(&self) -> Option<u32> {
+        self.core
     }
 
     /// Where the frames are, for tests and for whoever looks for a leak.
@@ -156,42 +179,6 @@ impl XdpQueue {
         self.ports.iter_mut().try_for_each(|port| port.kick(counted))
     }
 
-    /// Has a driver that ran out of frames look for new ones, and finds out whether the interface
-    /// is still there: poll(2) does not report that.
-    fn wake_receive(&self) -> io::Result<()> {
-        match SockRef::from(&self.socket()).recv_with_flags(&mut [], libc::MSG_DONTWAIT) {
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                self.ports.first().map_or(Ok(()), |port| port.explain(error))
-            }
-            // Down for now, or busy; a socket without a message is no failure either.
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits for something to receive, and goes on sending meanwhile.
-    fn wait(&mut self, wait: Duration) -> io::Result<()> {
-        let deadline = Instant::now().checked_add(wait);
-        let mut retry = RETRY_TRANSMIT;
-        loop {
-            let left =
-                deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            let pending = self.ports.iter().any(TxPort::is_pending);
-            let slice = if pending { left.min(retry) } else { left };
-            retry = (retry * 2).min(LONGEST_RETRY);
-            let started = Instant::now();
-            if self.rings.wait_readable(slice, &self.waker)? {
-                return Ok(());
-            }
-            self.recycle();
-            self.kick()?;
-            // Before its time: a signal or the waker, which is the caller's to look at.
-            let interrupted = started.elapsed() < slice;
-            if interrupted || left <= slice {
-                return self.wake_receive();
-            }
-        }
-    }
-
     /// Lends what is in `lent` to `handler` and sorts it by what the handler said.
     fn handle(&mut self, handler: &mut Handler<'_>) {
         let decided: ArrayVec<(Action, Range<usize>), MAX_BATCH> = {
@@ -219,8 +206,8 @@ impl XdpQueue {
 }
 
 impl PacketIo for XdpQueue {
-    /// Waits are rounded up to milliseconds and end early on a signal, or by [`XdpQueue::waker`]. While it waits, the thread
-    /// sleeps.
+    /// Waits are rounded up to milliseconds and end early on a signal, or by [`XdpQueue::waker`]. While it
+    /// waits, the thread sleeps, or does what [`XdpOptions::polling`](super::XdpOptions::polling) says.
     fn poll(&mut self, wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
         self.recycle();
         self.kick()?;

@@ -48,12 +48,23 @@ impl OwnedFrame {
     }
 }
 
+/// What a wait came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waited {
+    /// There is something to receive.
+    Readable,
+    /// A signal came, or the waker was called: the caller is to look what for.
+    Interrupted,
+    /// The time is over.
+    Over,
+}
+
 /// What is received into, and by.
 #[derive(Debug)]
 pub(super) struct Rings {
     fill: FillQueue,
     rx: RxQueue,
-    // Unmapped before the UMEM is: its pages are the same.
+    // Dropped before the UMEM is: its pages are the same.
     memory: Memory,
     umem: Umem,
 }
@@ -66,8 +77,9 @@ impl Rings {
         umem: Umem,
         frames: Vec<FrameDesc>,
         chunk_size: u32,
+        huge_pages: bool,
     ) -> io::Result<(Self, Vec<OwnedFrame>)> {
-        let memory = Memory::map(&umem, &frames, chunk_size)?;
+        let memory = Memory::map(&umem, &frames, chunk_size, huge_pages)?;
         let rings = Self { fill, rx, memory, umem };
         Ok((rings, frames.into_iter().map(OwnedFrame::empty).collect()))
     }
@@ -156,24 +168,28 @@ impl Rings {
         self.fill.needs_wakeup()
     }
 
-    /// Waits until something has been received or `timeout` is over, rounded up to milliseconds;
-    /// returns whether there is something. A signal ends the wait, and so does `waker`.
+    /// Waits until something has been received or `timeout` is over, rounded up to milliseconds. A
+    /// signal ends the wait, and so does `waker`.
     ///
     /// In copy mode poll(2) also transmits what is in the TX ring, and does not say how that went.
-    pub(super) fn wait_readable(&self, timeout: Duration, waker: &Waker) -> io::Result<bool> {
+    pub(super) fn wait_readable(&self, timeout: Duration, waker: &Waker) -> io::Result<Waited> {
         let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
         let mut awaited = [self.socket(), waker.descriptor()]
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
         match poll(&mut awaited, timeout) {
-            Err(Errno::EINTR) => return Ok(false),
+            Err(Errno::EINTR) => return Ok(Waited::Interrupted),
             polled => polled?,
         };
         let [readable, woken] = awaited.map(|descriptor| descriptor.any().unwrap_or_default());
         if woken {
             waker.clear();
         }
-        Ok(readable)
+        Ok(match (readable, woken) {
+            (true, _) => Waited::Readable,
+            (false, true) => Waited::Interrupted,
+            (false, false) => Waited::Over,
+        })
     }
 
     /// What the kernel has counted for the socket.

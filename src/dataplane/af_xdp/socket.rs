@@ -1,22 +1,20 @@
 //! Making an AF_XDP socket: memory, rings, bind, and which of copy and zero-copy it came to.
 
 use super::link::MAX_NAME;
+use super::memory;
 use super::options::XdpOptions;
+use super::sockopt;
 use super::tx_port::{TxPort, Unused};
 use std::error::Error;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use xsk_rs::config::{
     BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig, UmemConfigBuilder,
 };
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
-
-/// `XDP_OPTIONS` and its `XDP_OPTIONS_ZEROCOPY`, linux/if_xdp.h.
-const XDP_OPTIONS: libc::c_int = 8;
-const OPTION_ZERO_COPY: u32 = 1;
 
 /// The first and the longest pause between two attempts to bind.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -34,11 +32,19 @@ pub(super) struct XskSocket {
     pub(super) size: u32,
     /// Bytes of memory per frame.
     pub(super) frame_size: u32,
+    pub(super) huge_pages: bool,
+    pub(super) zero_copy: bool,
+    /// How many frames one call sends in copy mode.
+    pub(super) transmit_budget: u32,
+    /// Whether the kernel leaves the queue to whoever calls it, or why not.
+    pub(super) polling: io::Result<()>,
 }
 
 /// At which step it failed.
 pub(super) enum SocketError {
     Memory(io::Error),
+    /// So many pages of so many bytes are needed.
+    NoHugePages(u64, u64),
     Bind(io::Error),
 }
 
@@ -60,10 +66,16 @@ impl XskSocket {
         let umem_config = umem_config(options, ring).map_err(|e| memory(&*e))?;
         let frames = NonZeroU32::new(options.frames_per_queue)
             .ok_or_else(|| SocketError::Memory(io::ErrorKind::InvalidInput.into()))?;
-        let (umem, frames) = Umem::new(umem_config, frames, false).map_err(|e| memory(&e))?;
+        let huge = options.huge_pages;
+        let made = Umem::new(umem_config, frames, huge).map_err(|e| os_error(&e));
+        let (umem, frames) = made.map_err(|error| memory_error(options, error))?;
 
         match create(interface, queue, &umem, ring, mode, deadline)? {
             (tx, rx, Some((fill, completion))) => Ok(Self {
+                zero_copy: sockopt::is_zero_copy(borrow(&tx)),
+                transmit_budget: sockopt::set_transmit_budget(borrow(&tx), options.transmit_budget),
+                polling: sockopt::set_polling(borrow(&tx), options),
+                huge_pages: huge,
                 fill,
                 rx,
                 tx,
@@ -78,25 +90,6 @@ impl XskSocket {
                 "libxdp returned no fill and completion ring",
             ))),
         }
-    }
-
-    /// Whether frames are shared with the driver. Where the kernel cannot say, they are not.
-    pub(super) fn is_zero_copy(&self) -> bool {
-        let mut options = 0_u32;
-        let mut length = size_of_val(&options) as libc::socklen_t;
-        // SAFETY: the descriptor is open, as `self` has the queues that own it; the kernel writes
-        // at most `length` bytes to `options`, which is that long (`struct xdp_options` is one
-        // 32-bit word).
-        let result = unsafe {
-            libc::getsockopt(
-                self.rx.fd().as_raw_fd(),
-                libc::SOL_XDP,
-                XDP_OPTIONS,
-                (&raw mut options).cast(),
-                &raw mut length,
-            )
-        };
-        result == 0 && options & OPTION_ZERO_COPY != 0
     }
 }
 
@@ -116,6 +109,7 @@ pub(super) fn open_egress(
     let (tx, rx, Some((fill, completion))) = created else {
         return Err(SocketError::Bind(io::Error::from_raw_os_error(libc::EBUSY)));
     };
+    sockopt::set_transmit_budget(borrow(&tx), options.transmit_budget);
     let unused = Some(Unused { _fill: fill, rx });
     let size = options.frames_per_queue;
     TxPort::new((tx, completion), unused, size, false, (interface, queue))
@@ -162,6 +156,22 @@ fn create(
         sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Tells a lack of huge pages from other troubles with the memory.
+fn memory_error(options: &XdpOptions, error: io::Error) -> SocketError {
+    let page_size = memory::huge_page_size().filter(|_| options.huge_pages);
+    match (error.raw_os_error(), page_size) {
+        (Some(libc::ENOMEM), Some(size)) => {
+            SocketError::NoHugePages(options.memory().div_ceil(size), size)
+        }
+        _ => SocketError::Memory(error),
+    }
+}
+
+fn borrow(tx: &TxQueue) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as `tx` lives, which the result borrows.
+    unsafe { BorrowedFd::borrow_raw(tx.fd().as_raw_fd()) }
 }
 
 /// The fill ring is twice as large as the number of frames: the kernel says late how far it has

@@ -25,6 +25,9 @@ pub(super) struct TxPort {
     /// Frames to be put into the ring. Empty between calls, unless a handler panicked.
     pub(super) outgoing: Batch,
     zero_copy: bool,
+    /// Whether the kernel is called also when it has not asked for it, as it leaves the queue to
+    /// whoever calls.
+    busy: bool,
     interface: String,
     queue: u32,
     unused: Option<Unused>,
@@ -59,10 +62,16 @@ impl TxPort {
             transmitting: 0,
             outgoing: Batch::new(),
             zero_copy,
+            busy: false,
             interface: interface.to_owned(),
             queue,
             unused,
         })
+    }
+
+    /// From now on the kernel leaves the queue to whoever calls.
+    pub(super) fn set_busy(&mut self) {
+        self.busy = true;
     }
 
     pub(super) fn transmitting(&self) -> u64 {
@@ -115,14 +124,14 @@ impl TxPort {
 
     /// Tells the kernel to send until the TX ring is empty or it cannot take more for now.
     ///
-    /// In copy mode one call sends at most 32 frames (`XDP_MAX_TX_SKB_BUDGET`) and ends with
-    /// EAGAIN if there are more; it ends with EBUSY after each frame that the device refused for
+    /// In copy mode one call sends as many frames as its budget is (`XDP_MAX_TX_SKB_BUDGET`) and ends
+    /// with EAGAIN if there are more; it ends with EBUSY after each frame that the device refused for
     /// good. Each such call takes at least one frame out of the ring, and nobody else puts any in,
     /// so the loop ends.
     pub(super) fn kick(&mut self, counted: &mut IoStats) -> io::Result<()> {
         loop {
             let pending = self.ring.pending();
-            if pending == 0 || !self.ring.needs_wakeup() {
+            if pending == 0 || !(self.busy || self.ring.needs_wakeup()) {
                 return Ok(());
             }
             let sent = SockRef::from(&self.socket()).send_with_flags(&[], libc::MSG_DONTWAIT);

@@ -261,6 +261,7 @@ impl Shared {
             generation: self.snapshots.load().generation,
             counts,
             redirect: control.interface.stats().ok(),
+            devices: control.interface.device_stats().unwrap_or_default(),
             backends: control.members.iter().map(status).collect(),
         }
     }
