@@ -55,3 +55,45 @@ impl ExactServices {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_the_key_counts_and_wider_services_are_not_here() {
+        let keys = [
+            "10.0.0.1:80/tcp",
+            "10.0.0.2:80/tcp",
+            "10.0.0.1:81/tcp",
+            "10.0.0.1:80/udp",
+            "[2001:db8::1]:80/tcp",
+            "[2001:db8::2]:80/tcp",
+            "[2001:db9::1]:80/tcp",
+            "[2001:db8::1]:81/tcp",
+            "[2001:db8::1]:80/udp",
+        ];
+        let mut exact = ExactServices::default();
+        for (position, key) in (0..).zip(keys) {
+            exact.insert(key.parse().unwrap(), position);
+        }
+        let wider = ["10.0.0.3", "10.0.0.3:any/tcp", "10.0.0.0/31:80/tcp", "2001:db8::/64"];
+        wider.into_iter().for_each(|key| exact.insert(key.parse().unwrap(), 99));
+        for (position, key) in (0..).zip(keys) {
+            let key: VipKey = key.parse().unwrap();
+            let Scope::Port(protocol, destination_port) = key.scope() else { panic!("{key}") };
+            let destination = key.prefix().addr();
+            let flow = FiveTuple {
+                source: destination,
+                destination,
+                source_port: 9,
+                destination_port,
+                protocol,
+            };
+            assert_eq!(exact.find(&flow), Some(position), "{key}");
+            let elsewhere = FiveTuple { destination_port: 82, ..flow };
+            assert_eq!(exact.find(&elsewhere), None);
+        }
+        assert_eq!((exact.ipv4.len(), exact.ipv6.len()), (4, 5));
+    }
+}
