@@ -306,7 +306,7 @@ fn flows(c: &mut Criterion) {
                 b.iter(|| {
                     let batch = batches.next().unwrap_or_default();
                     if touch {
-                        table.touch(batch.iter().copied());
+                        table.touch(batch);
                     }
                     for key in batch {
                         black_box(table.lookup(*key, Signal::Data, &lives, now, usable));
@@ -320,7 +320,7 @@ fn flows(c: &mut Criterion) {
                 b.iter(|| {
                     let batch = next();
                     if touch {
-                        table.touch(batch.iter().copied());
+                        table.touch(&batch);
                     }
                     for key in batch {
                         black_box(table.lookup(key, Signal::Data, &lives, now, usable));
@@ -331,7 +331,7 @@ fn flows(c: &mut Criterion) {
                 b.iter(|| {
                     let batch = next();
                     if touch {
-                        table.touch(batch.iter().copied());
+                        table.touch(&batch);
                     }
                     for key in batch {
                         let found = table.lookup(key, Signal::Syn, &lives, now, usable);
@@ -483,6 +483,10 @@ fn sync(c: &mut Criterion) {
         });
     });
     let told = flows.lock().unwrap().len();
+    if told == 0 {
+        // Left out by a filter on the command line.
+        return;
+    }
     assert!((FLOWS * 9 / 10..FLOWS * 11 / 10).contains(&told), "{told}");
 
     let repeats = Tape { flows, next: 0, repeats: true };

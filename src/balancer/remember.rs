@@ -232,7 +232,7 @@ impl Balancer for FlowBalancer {
                 *key = self.table.key(&packet.flow);
             }
             if self.has_flows() {
-                self.table.touch(keys.iter().copied().take(packets.len()));
+                self.table.touch(keys.get(..packets.len()).unwrap_or_default());
             }
             for ((packet, key), assigned) in packets.iter().zip(keys).zip(assigned) {
                 *assigned = match find(services, packet) {

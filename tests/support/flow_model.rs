@@ -319,7 +319,7 @@ pub fn check_flow_table(data: &[u8]) {
             // A packet, as a balancer would have it: most of them.
             0..=9 => {
                 let lives = Lifetimes::from(&times);
-                table.touch(std::iter::once(FlowKey(key)));
+                table.touch(&[FlowKey(key)]);
                 let found = table.lookup(FlowKey(key), signal, &lives, now, usable);
                 assert_eq!(found, model.lookup(key, signal, &times));
                 if !matches!(found, Found::Known(..)) {

@@ -1,6 +1,6 @@
 //! What other directors tell of flows: the one place where it is decided what that changes.
 
-use super::entry::Entry;
+use super::entry::{Entry, Life};
 use super::times::Clock;
 use super::{FlowRecord, FlowTable, Inserted, State};
 use crate::flow::Timestamp;
@@ -53,23 +53,26 @@ impl FlowTable {
             return Imported::NotKept;
         }
         let end = ticks.saturating_add(life);
-        let told = Entry::told(key.0, backend, state, end);
-        if let Some((entry, before)) = self.entry(key)
-            && entry.end() > ticks
-            && usable(entry.backend)
+        let told = Entry { key: key.0, backend, life: Life::told(state, end) };
+        if let Some((number, way)) = self.find(key)
+            && let Some(set) = self.sets.get_mut(number)
+            && let (life, known) = (set.life(way), set.backend(way))
+            && let Some(before) = life.state()
+            && life.end() > ticks
+            && usable(known)
         {
-            let same = (before, entry.backend) == (state, backend);
+            let same = (before, known) == (state, backend);
             let takes = match before {
-                _ if entry.is_told() => before != state || end > entry.end(),
-                State::Opening => entry.backend == backend,
+                _ if life.is_told() => before != state || end > life.end(),
+                State::Opening => known == backend,
                 State::Single => true,
-                State::Established | State::Active | State::Closing => same && end > entry.end(),
+                State::Established | State::Active | State::Closing => same && end > life.end(),
             };
             if !takes {
                 return Imported::Known;
             }
-            let old = std::mem::replace(entry, told);
-            self.tally.remove(old.backend, before);
+            set.put(way, told);
+            self.tally.remove(known, before);
             self.tally.add(backend, state);
             return Imported::Updated;
         }

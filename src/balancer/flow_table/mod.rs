@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! An entry has 16 bytes: the whole 64-bit hash of the flow, the backend's index with its generation,
-//! and a word with the time it ends and its state. Four of them are a *set*, which is one cache line.
+//! and a word with the time it ends and its state. Four of them are a *set*, which is one cache line
+//! and has them field by field, so that a question is put to all four by one vector instruction.
 //! A flow may be in either of two sets: number `hash * n >> 64` of `n`, and, with `low` the hash
 //! turned by 32 bits, `1 + (low * (n - 1) >> 64)` further on, round about. A new one goes where fewer
 //! proven flows are. That is what makes full sets rare while there is room elsewhere: of random flows
@@ -45,6 +46,7 @@
 mod entry;
 mod import;
 mod place;
+mod set;
 mod state;
 mod tally;
 mod times;
@@ -59,11 +61,15 @@ pub use upkeep::FlowRecord;
 
 use crate::flow::{FiveTuple, FlowHash, HashInput, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
-use entry::{Entry, Set, WAYS};
-use place::{Offer, Place, Survey, purge};
+use entry::{Entry, Life};
+use place::{Place, Survey};
+use set::{Set, WAYS};
 use state::Step;
 use tally::Tally;
 use times::Clock;
+
+/// How many flows are touched at a time; a driver lends no more packets at once.
+const TOUCHED: usize = 64;
 
 /// The hash of a flow under the table's key. The VIP and its port are part of it, so it tells
 /// services apart, too.
@@ -200,28 +206,40 @@ impl FlowTable {
     #[inline]
     fn sets_of(&self, key: FlowKey) -> [usize; 2] {
         let count = self.sets.len();
-        let first = FlowHash(key.0).slot(count);
+        let first = self.first_set(key);
         let others = count.saturating_sub(1);
         let further =
             first + usize::from(others > 0) + FlowHash(key.0.rotate_left(32)).slot(others);
         [first, if further < count { further } else { further - count }]
     }
 
+    /// The set that a flow is looked for first.
+    #[inline]
+    fn first_set(&self, key: FlowKey) -> usize {
+        FlowHash(key.0).slot(self.sets.len())
+    }
+
     /// Reads a word of the first set that each of these flows may be in, and then of the second one
     /// of those that are not in the first, where three of four are. Nothing comes of it but that the cache
     /// misses of a batch overlap, where [`FlowTable::lookup`] would wait for one after the other.
     #[inline]
-    pub fn touch(&self, keys: impl Iterator<Item = FlowKey> + Clone) {
-        let word = |number: usize| match self.sets.get(number) {
-            Some(Set([entry, ..])) => entry.key,
-            None => 0,
-        };
-        let mut read = keys.clone().fold(0, |read, key| read | word(self.sets_of(key)[0]));
-        for key in keys {
-            // Chosen and not branched to: whether it is in the first cannot be predicted.
-            let [first, second] = self.sets_of(key);
-            let held = self.sets.get(first).map_or(0, |set| set.holding(key.0));
-            read |= word(if held == 0 { second } else { first });
+    pub fn touch(&self, keys: &[FlowKey]) {
+        let word = |number: usize| self.sets.get(number).map_or(0, Set::word);
+        let mut read = 0;
+        for keys in keys.chunks(TOUCHED) {
+            read = keys.iter().fold(read, |read, key| read | word(self.first_set(*key)));
+            // Noted and not branched to: whether it is in the first cannot be predicted. And not read at
+            // once: the fewer instructions lie between two reads, the more of them overlap.
+            let (mut second, mut count) = ([0; TOUCHED + 1], 0);
+            for key in keys {
+                let [first, other] = self.sets_of(*key);
+                if let Some(place) = second.get_mut(count) {
+                    *place = other;
+                }
+                let held = self.sets.get(first).is_some_and(|set| set.holding(key.0).any());
+                count += usize::from(!held);
+            }
+            read = second.iter().take(count).fold(read, |read, number| read | word(*number));
         }
         std::hint::black_box(read);
     }
@@ -239,10 +257,16 @@ impl FlowTable {
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Found {
         let now = self.clock.ticks(now);
-        let Some((entry, state)) = self.entry(key) else {
+        let Some((number, way)) = self.find(key) else {
             return Found::Missing;
         };
-        let (backend, end) = (entry.backend, entry.end());
+        let Some(set) = self.sets.get_mut(number) else {
+            return Found::Missing;
+        };
+        let (backend, life) = (set.backend(way), set.life(way));
+        let (Some(state), end) = (life.state(), life.end()) else {
+            return Found::Missing;
+        };
         let alive = end > now && usable(backend);
         // Heard of so lately that more is left than its whole life without that time.
         let recent = end.saturating_add(lives.copy) > now.saturating_add(lives.of(state, signal));
@@ -252,13 +276,13 @@ impl FlowTable {
             Step::Renew(next) if alive => (next, now.saturating_add(lives.of(next, signal))),
             Step::Shorten(next) if alive => (next, end.min(now.saturating_add(lives.closing))),
             step => {
-                *entry = Entry::FREE;
+                set.put(way, Entry::FREE);
                 self.tally.remove(backend, state);
                 let reopened = alive && step == Step::Reselect;
                 return if reopened { Found::Reopened(backend) } else { Found::Missing };
             }
         };
-        entry.set(next, end);
+        set.set_life(way, Life::new(next, end));
         self.tally.change(state, next);
         Found::Known(backend, next)
     }
@@ -279,109 +303,111 @@ impl FlowTable {
             return Inserted::NotKept;
         };
         let end = self.clock.ticks(now).saturating_add(lives.of(state, signal));
-        self.put(Entry::new(key.0, backend, state, end), now, usable)
+        self.put(Entry { key: key.0, backend, life: Life::new(state, end) }, now, usable)
     }
 
     /// Forgets a flow; says where it went, if it was there.
     pub fn remove(&mut self, key: FlowKey) -> Option<BackendIndex> {
-        let (entry, state) = self.entry(key)?;
-        let backend = entry.backend;
-        *entry = Entry::FREE;
+        let (number, way) = self.find(key)?;
+        let set = self.sets.get_mut(number)?;
+        let (backend, state) = (set.backend(way), set.life(way).state()?);
+        set.put(way, Entry::FREE);
         self.tally.remove(backend, state);
         Some(backend)
     }
 
-    /// The entry of a flow, alive or not. In which of four places it is cannot be predicted, so all
-    /// are compared and nothing branches by it; the second set is only looked at if it is not in the first.
+    /// In which set a flow is, alive or not, and where in it; the second set is only looked at if it is not in
+    /// the first.
     #[inline]
-    fn entry(&mut self, key: FlowKey) -> Option<(&mut Entry, State)> {
-        let [first, second] = self.sets_of(key);
-        let holding = |number: usize| self.sets.get(number).map_or(0, |set| set.holding(key.0));
-        let (mut set, mut found) = (first, holding(first));
-        if found == 0 {
-            (set, found) = (second, holding(second));
+    fn find(&self, key: FlowKey) -> Option<(usize, usize)> {
+        let first = self.first_set(key);
+        let held = self.sets.get(first)?.holding(key.0);
+        if held.any() {
+            return Some((first, held.first()));
         }
-        if found == 0 {
-            return None;
-        }
-        let entry = self.sets.get_mut(set)?.0.get_mut(found.trailing_zeros() as usize % WAYS)?;
-        let state = entry.state()?;
-        Some((entry, state))
+        let [_, second] = self.sets_of(key);
+        let held = self.sets.get(second)?.holding(key.0);
+        held.any().then(|| (second, held.first()))
     }
 
-    /// What the two sets of a flow have for it, once what is over there is free.
+    /// The best place that these sets have for a flow, once what is over there is free; none if it is there
+    /// already, or there is no place.
     #[inline]
-    fn offer(
+    fn offer(&mut self, sets: [usize; 2], key: FlowKey, state: State, now: u32) -> Option<Place> {
+        let [one, other] = sets.map(|number| {
+            let set = self.sets.get(number).unwrap_or(&Set::FREE);
+            let survey = Survey::of(set, key.0, now);
+            (survey, Place::offered(number, set, survey, state, self.displaces))
+        });
+        if one.0.over.or(other.0.over).any() {
+            self.purge(sets, |entry| entry.life.end() <= now);
+        }
+        if one.0.same.or(other.0.same).any() { None } else { one.1.better(other.1) }
+    }
+
+    /// The same once what has lost its backend is free, too: that is in nobody's way, and to ask it of eight
+    /// entries is dear, so it is left to when it matters.
+    #[cold]
+    fn offer_again(
         &mut self,
         sets: [usize; 2],
         key: FlowKey,
         state: State,
-        is_over: impl Fn(&Entry) -> bool,
-    ) -> Offer {
-        let [one, other] = loop {
-            let found = sets.map(|number| match self.sets.get(number) {
-                Some(set) => Survey::of(set, key.0, &is_over),
-                None => Survey::NOTHING,
-            });
-            let [one, other] = &found;
-            if one.over | other.over == 0 {
-                break found;
-            }
-            for number in sets {
-                if let Some(set) = self.sets.get_mut(number) {
-                    purge(set, &mut self.tally, &is_over);
-                }
-            }
+        now: u32,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Result<Place, Inserted> {
+        let known = |table: &Self| {
+            let (number, way) = table.find(key)?;
+            Some(table.sets.get(number)?.backend(way))
         };
-        if one.same | other.same != 0 {
-            return match self.entry(key) {
-                Some((entry, _)) => Offer::Known(entry.backend),
-                None => Offer::Nowhere,
-            };
+        if let Some(backend) = known(self).filter(|backend| usable(*backend)) {
+            return Err(Inserted::Known(backend));
         }
-        let offered = |number: usize, survey| {
-            let set = self.sets.get(number)?;
-            Some(Place::offered(number, set, survey, state, self.displaces))
-        };
-        let place = match (offered(sets[0], one), offered(sets[1], other)) {
-            (Some(one), Some(other)) => one.better(other),
-            _ => None,
-        };
-        place.map_or(Offer::Nowhere, Offer::At)
+        self.purge(sets, |entry| !usable(entry.backend));
+        self.offer(sets, key, state, now).ok_or_else(|| {
+            self.tally.counts.refused += 1;
+            Inserted::Refused
+        })
+    }
+
+    /// Frees the entries of these sets of which this is true.
+    #[cold]
+    fn purge(&mut self, sets: [usize; 2], is_over: impl Fn(&Entry) -> bool) {
+        for number in sets {
+            if let Some(set) = self.sets.get_mut(number) {
+                set.purge(&mut self.tally, &is_over);
+            }
+        }
     }
 
     /// By the rules [above](self).
+    #[inline]
     fn put(
         &mut self,
         new: Entry,
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        let Some(state) = new.state().filter(|_| self.tally.knows(new.backend)) else {
+        let Some(state) = new.life.state().filter(|_| self.tally.knows(new.backend)) else {
             return Inserted::NotKept;
         };
         let now = self.clock.ticks(now);
         let key = FlowKey(new.key);
         let sets = self.sets_of(key);
-        let is_past = |entry: &Entry| entry.end() <= now;
-        let offer = match self.offer(sets, key, state, is_past) {
-            Offer::At(place) => Offer::At(place),
-            Offer::Known(backend) if usable(backend) => Offer::Known(backend),
-            // Asking for eight backends is dear, so it is left to when it matters.
-            _ => self.offer(sets, key, state, |entry| is_past(entry) || !usable(entry.backend)),
+        let place = match self.offer(sets, key, state, now) {
+            Some(place) => place,
+            None => match self.offer_again(sets, key, state, now, usable) {
+                Ok(place) => place,
+                Err(inserted) => return inserted,
+            },
         };
-        let place = match offer {
-            Offer::At(place) => Some(place),
-            Offer::Known(backend) => return Inserted::Known(backend),
-            Offer::Nowhere => None,
-        };
-        let Some(entry) = place.and_then(|place| place.entry(&mut self.sets)) else {
-            self.tally.counts.refused += 1;
+        let Some(set) = self.sets.get_mut(place.set) else {
             return Inserted::Refused;
         };
-        let old = std::mem::replace(entry, new);
-        if let Some(displaced) = old.state() {
-            self.tally.remove(old.backend, displaced);
+        let (old, life) = (set.backend(place.way), set.life(place.way));
+        set.put(place.way, new);
+        if let Some(displaced) = life.state() {
+            self.tally.remove(old, displaced);
             self.tally.counts.displaced += 1;
         }
         self.tally.add(new.backend, state);

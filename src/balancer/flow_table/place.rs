@@ -3,42 +3,32 @@
 //! What a set holds is unpredictable, so nothing here branches by it: a set is read once, into masks of
 //! four bits, and places are compared as numbers.
 
-use super::entry::{Entry, Set, WAYS};
+use super::entry::Life;
+use super::set::{Mask, Set, WAYS};
 use super::state::State;
-use super::tally::Tally;
-use crate::verdict::BackendIndex;
-
-/// What the sets of a flow have for it.
-pub(super) enum Offer {
-    /// This place.
-    At(Place),
-    /// It is there already, with this backend.
-    Known(BackendIndex),
-    /// Nothing.
-    Nowhere,
-}
 
 /// What is in a set, a bit for each entry.
 #[derive(Clone, Copy)]
 pub(super) struct Survey {
-    /// The flow that is asked for.
-    pub(super) same: u32,
-    /// What [`purge`] would free.
-    pub(super) over: u32,
-    free: u32,
-    unproven: u32,
+    /// The flow that is asked for, unless it is over.
+    pub(super) same: Mask,
+    /// Over.
+    pub(super) over: Mask,
+    /// Free, or over.
+    free: Mask,
+    /// Unproven, and neither free nor over.
+    unproven: Mask,
 }
 
 impl Survey {
-    pub(super) const NOTHING: Self = Self { same: 0, over: 0, free: 0, unproven: 0 };
-
-    #[inline(always)]
-    pub(super) fn of(set: &Set, key: u64, is_over: &impl Fn(&Entry) -> bool) -> Self {
+    #[inline]
+    pub(super) fn of(set: &Set, key: u64, now: u32) -> Self {
+        let free = set.ended(now);
         Self {
-            same: set.holding(key),
-            over: over(set, is_over),
-            free: set.mask(|entry| !entry.is_used()),
-            unproven: set.mask(Entry::is_unproven),
+            same: set.holding(key).without(free),
+            over: set.over(now),
+            free,
+            unproven: set.unproven().without(free),
         }
     }
 }
@@ -58,8 +48,8 @@ impl Cost {
 
     /// An unproven flow: a SYN before others, then what would be forgotten first.
     #[inline]
-    const fn displacing(entry: &Entry) -> Self {
-        Self(1 << 40 | (entry.rank() as u64) << 32 | entry.end() as u64)
+    const fn displacing(life: Life) -> Self {
+        Self(1 << 40 | (life.rank() as u64) << 32 | life.end() as u64)
     }
 }
 
@@ -67,12 +57,12 @@ impl Cost {
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     cost: Cost,
-    set: usize,
-    way: usize,
+    pub(super) set: usize,
+    pub(super) way: usize,
 }
 
 impl Place {
-    /// The best place that set number `number`, in which nothing is over, offers to a flow in this state.
+    /// The best place that set number `number` offers to a flow in this state.
     #[inline]
     pub(super) fn offered(
         number: usize,
@@ -83,17 +73,19 @@ impl Place {
     ) -> Self {
         let Survey { free, unproven, .. } = survey;
         // An unproven flow is never given a place beside another one, so there is one at most.
-        let weakest = unproven.trailing_zeros() as usize % WAYS;
-        let displaces = displaces & (unproven != 0);
-        let gives_way = |entry: &Entry| displaces & (entry.rank() <= state as u32);
-        let of_unproven = match set.0.get(weakest) {
-            Some(entry) if gives_way(entry) => Cost::displacing(entry),
-            _ => Cost::NO_PLACE,
+        let weakest = unproven.first();
+        let life = set.life(weakest);
+        let gives_way = displaces & unproven.any() & (life.rank() <= state as u32);
+        let proven = WAYS as u32 - free.or(unproven).count();
+        let takes_free = free.any() & (state.is_proven() | !unproven.any());
+        let cost = if takes_free {
+            Cost::free(proven)
+        } else if gives_way {
+            Cost::displacing(life)
+        } else {
+            Cost::NO_PLACE
         };
-        let proven = WAYS as u32 - (free | unproven).count_ones();
-        let takes_free = (free != 0) & (state.is_proven() | (unproven == 0));
-        let way = if takes_free { free.trailing_zeros() as usize } else { weakest };
-        Self { cost: if takes_free { Cost::free(proven) } else { of_unproven }, set: number, way }
+        Self { cost, set: number, way: if takes_free { free.first() } else { weakest } }
     }
 
     /// The cheaper one, the first if they are equal; none if neither is any.
@@ -101,37 +93,5 @@ impl Place {
     pub(super) fn better(self, other: Self) -> Option<Self> {
         let better = if other.cost < self.cost { other } else { self };
         (better.cost != Cost::NO_PLACE).then_some(better)
-    }
-
-    #[inline]
-    pub(super) fn entry<'a>(&self, sets: &'a mut [Set]) -> Option<&'a mut Entry> {
-        sets.get_mut(self.set)?.0.get_mut(self.way)
-    }
-}
-
-/// What is used, and over.
-#[inline]
-fn over(set: &Set, is_over: &impl Fn(&Entry) -> bool) -> u32 {
-    set.mask(|entry| entry.is_used() & is_over(entry))
-}
-
-/// Frees the entries of a set that are over.
-#[inline]
-pub(super) fn purge(set: &mut Set, tally: &mut Tally, is_over: &impl Fn(&Entry) -> bool) {
-    let over = over(set, is_over);
-    if over != 0 {
-        free(set, over, tally);
-    }
-}
-
-#[cold]
-fn free(set: &mut Set, over: u32, tally: &mut Tally) {
-    for (way, entry) in set.0.iter_mut().enumerate() {
-        if let Some(state) = entry.state()
-            && over >> way & 1 == 1
-        {
-            tally.remove(entry.backend, state);
-            *entry = Entry::FREE;
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What is done for the table as a whole: expiry, and copies of what is in it.
 
-use super::entry::{Entry, Set};
-use super::place::purge;
+use super::entry::Entry;
+use super::set::Set;
 use super::times::Clock;
 use super::{FlowKey, FlowTable, State};
 use crate::flow::Timestamp;
@@ -31,10 +31,10 @@ impl FlowTable {
     pub fn sweep(&mut self, now: Timestamp, budget: usize, usable: impl Fn(BackendIndex) -> bool) {
         self.rebase(now);
         let now = self.clock.ticks(now);
-        let is_over = |entry: &Entry| entry.end() <= now || !usable(entry.backend);
+        let is_over = |entry: &Entry| entry.life.end() <= now || !usable(entry.backend);
         for _ in 0..budget.min(self.sets.len()) {
             if let Some(set) = self.sets.get_mut(self.swept) {
-                purge(set, &mut self.tally, &is_over);
+                set.purge(&mut self.tally, &is_over);
             }
             self.swept = if self.swept + 1 < self.sets.len() { self.swept + 1 } else { 0 };
         }
@@ -45,11 +45,9 @@ impl FlowTable {
             return;
         };
         for set in &mut self.sets {
-            purge(set, &mut self.tally, &|entry| entry.end() <= moved);
-            for entry in &mut set.0 {
-                if let Some(state) = entry.state() {
-                    *entry = entry.moved(state, moved);
-                }
+            set.purge(&mut self.tally, &|entry| entry.life.end() <= moved);
+            for (way, entry) in set.entries().enumerate() {
+                set.set_life(way, entry.life.moved(moved));
             }
         }
     }
@@ -65,7 +63,8 @@ impl FlowTable {
         sets: Range<usize>,
         now: Timestamp,
     ) -> impl Iterator<Item = FlowRecord> {
-        self.records_of(sets, now, |entry| !entry.is_told() && !entry.is_unproven())
+        let proven = |entry: &Entry| entry.life.state().is_some_and(State::is_proven);
+        self.records_of(sets, now, move |entry| !entry.life.is_told() && proven(entry))
     }
 
     fn records_of(
@@ -77,13 +76,13 @@ impl FlowTable {
         let now = self.clock.ticks(now);
         let end = sets.end.min(self.sets.len());
         let sets = self.sets.get(sets.start.min(end)..end).unwrap_or_default();
-        let record = move |entry: &Entry| {
-            let left = entry.end().saturating_sub(now);
-            let state = entry.state().filter(|_| left > 0 && is_wanted(entry))?;
+        let record = move |entry: Entry| {
+            let left = entry.life.end().saturating_sub(now);
+            let state = entry.life.state().filter(|_| left > 0 && is_wanted(&entry))?;
             let remaining = Clock::duration(left);
             Some(FlowRecord { key: FlowKey(entry.key), backend: entry.backend, state, remaining })
         };
-        sets.iter().flat_map(|set| &set.0).filter_map(record)
+        sets.iter().flat_map(Set::entries).filter_map(record)
     }
 
     /// A table of the sets that a flow may be in, and of nothing else: whatever is done there for that

@@ -85,7 +85,9 @@ impl Exchange {
             let next = std::iter::from_fn(|| self.transport.receive());
             let flows: ArrayVec<SharedFlow, AHEAD> = next.take(left.min(AHEAD)).collect();
             // So that their cache misses overlap.
-            table.touch(flows.iter().map(|flow| FlowKey(flow.key())));
+            let keys: ArrayVec<FlowKey, AHEAD> =
+                flows.iter().map(|flow| FlowKey(flow.key())).collect();
+            table.touch(&keys);
             for flow in &flows {
                 self.take(table, services, now, flow);
             }

@@ -1,0 +1,174 @@
+//! The cache line that four flows share.
+//!
+//! Which entry of a set is the one, or is free, cannot be predicted. So nothing branches by it: a question
+//! is put to all four at once, in one vector, and the answer is a mask with a bit for each.
+
+use super::entry::{Entry, Life};
+use super::state::State;
+use super::tally::Tally;
+use crate::verdict::BackendIndex;
+use wide::u32x4;
+
+/// Entries to a set.
+pub(super) const WAYS: usize = 4;
+
+/// A bit for each entry of a set, the lowest for the first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mask(u32);
+
+impl Mask {
+    #[inline]
+    pub(super) const fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// How many. Counted in a table: processors that have an instruction for it are not all.
+    #[inline]
+    pub(super) const fn count(self) -> u32 {
+        const COUNTS: u64 = 0x4332_3221_3221_2110;
+        (COUNTS >> (self.0 * 4)) as u32 & 0xf
+    }
+
+    /// The number of the first one; 0 if there is none.
+    #[inline]
+    pub(super) const fn first(self) -> usize {
+        self.0.trailing_zeros() as usize % WAYS
+    }
+
+    #[inline]
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[inline]
+    pub(super) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// Four entries, each field of them side by side.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Set {
+    low: [u32; WAYS],
+    high: [u32; WAYS],
+    lives: [Life; WAYS],
+    backends: [BackendIndex; WAYS],
+}
+
+impl Set {
+    pub(super) const FREE: Self = Self {
+        low: [0; WAYS],
+        high: [0; WAYS],
+        lives: [Life::NONE; WAYS],
+        backends: [BackendIndex::new(0, 0); WAYS],
+    };
+
+    /// Any word of it, for whoever wants to have the line at hand.
+    #[inline]
+    pub(super) const fn word(&self) -> u32 {
+        let [word, ..] = self.low;
+        word
+    }
+
+    #[inline]
+    fn lives(&self) -> u32x4 {
+        u32x4::new(self.lives.map(|life| life.0))
+    }
+
+    /// The entry of this flow, alive or not.
+    #[inline]
+    pub(super) fn holding(&self, key: u64) -> Mask {
+        let low = u32x4::new(self.low) ^ u32x4::splat(key as u32);
+        let high = u32x4::new(self.high) ^ u32x4::splat((key >> 32) as u32);
+        let same = (low | high).simd_eq(u32x4::ZERO);
+        // Also free entries have a key, and it might be this one.
+        Mask((same & !self.lives().simd_eq(u32x4::ZERO)).to_bitmask())
+    }
+
+    /// What is free, or was to end by this tick.
+    #[inline]
+    pub(super) fn ended(&self, now: u32) -> Mask {
+        // Less than, with the sign turned: vectors compare signed numbers.
+        Mask(self.lives().simd_lt(u32x4::splat(Life::first_after(now))).to_bitmask())
+    }
+
+    /// What was to end by this tick, and is not free.
+    #[inline]
+    pub(super) fn over(&self, now: u32) -> Mask {
+        // One less turns nothing into the most there is.
+        let lives = self.lives() - u32x4::ONE;
+        Mask(lives.simd_lt(u32x4::splat(Life::first_after(now) - 1)).to_bitmask())
+    }
+
+    /// What is unproven, or free.
+    #[inline]
+    pub(super) fn unproven(&self) -> Mask {
+        let rank = self.lives() & u32x4::splat(Life(u32::MAX).rank());
+        let proven = State::Established as u32;
+        Mask(rank.simd_lt(u32x4::splat(proven)).to_bitmask())
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + use<> {
+        let Self { low, high, lives, backends } = *self;
+        let words = low.into_iter().zip(high).zip(lives.into_iter().zip(backends));
+        words.map(|((low, high), (life, backend))| Entry {
+            key: u64::from(high) << 32 | u64::from(low),
+            backend,
+            life,
+        })
+    }
+
+    #[inline]
+    pub(super) fn life(&self, way: usize) -> Life {
+        self.lives.get(way % WAYS).copied().unwrap_or(Life::NONE)
+    }
+
+    #[inline]
+    pub(super) fn backend(&self, way: usize) -> BackendIndex {
+        self.backends.get(way % WAYS).copied().unwrap_or(Entry::FREE.backend)
+    }
+
+    /// The line is only written to if something changes: most packets come within the same tick.
+    #[inline]
+    pub(super) fn set_life(&mut self, way: usize, life: Life) {
+        if let Some(place) = self.lives.get_mut(way % WAYS)
+            && *place != life
+        {
+            *place = life;
+        }
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, way: usize, entry: Entry) {
+        let way = way % WAYS;
+        if let (Some(low), Some(high), Some(life), Some(backend)) = (
+            self.low.get_mut(way),
+            self.high.get_mut(way),
+            self.lives.get_mut(way),
+            self.backends.get_mut(way),
+        ) {
+            *low = entry.key as u32;
+            *high = (entry.key >> 32) as u32;
+            *life = entry.life;
+            *backend = entry.backend;
+        }
+    }
+
+    /// Frees the entries of which this is true.
+    #[inline]
+    pub(super) fn purge(&mut self, tally: &mut Tally, is_over: &impl Fn(&Entry) -> bool) {
+        for (way, entry) in self.entries().enumerate() {
+            if let Some(state) = entry.life.state()
+                && is_over(&entry)
+            {
+                self.put(way, Entry::FREE);
+                tally.remove(entry.backend, state);
+            }
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Set>() == 64 && align_of::<Set>() == 64);
+const _: () = assert!(size_of::<Entry>() == 16);
+const _: () = assert!(State::Opening as u32 == 1 && State::Single as u32 == 2);
