@@ -334,15 +334,15 @@ impl FlowTable {
     /// already, or there is no place.
     #[inline]
     fn offer(&mut self, sets: [usize; 2], key: FlowKey, state: State, now: u32) -> Option<Place> {
-        let [one, other] = sets.map(|number| {
-            let set = self.sets.get(number).unwrap_or(&Set::FREE);
-            let survey = Survey::of(set, key.0, now);
-            (survey, Place::offered(number, set, survey, state, self.displaces))
-        });
-        if one.0.over.or(other.0.over).any() {
+        let [first, second] = sets;
+        let survey = |number| Survey::of(self.sets.get(number).unwrap_or(&Set::FREE), key.0, now);
+        let (one, other) = (survey(first), survey(second));
+        let place = |survey: Survey, set| survey.place(set, state, self.displaces);
+        let place = place(one, first).better(place(other, second));
+        if one.over.or(other.over).any() {
             self.purge(sets, |entry| entry.life.end() <= now);
         }
-        if one.0.same.or(other.0.same).any() { None } else { one.1.better(other.1) }
+        place.filter(|_| !one.same.or(other.same).any())
     }
 
     /// The same once what has lost its backend is free, too: that is in nobody's way, and to ask it of eight

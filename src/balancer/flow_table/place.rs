@@ -18,18 +18,36 @@ pub(super) struct Survey {
     free: Mask,
     /// Unproven, and neither free nor over.
     unproven: Mask,
+    /// What the unproven one is.
+    guest: Life,
 }
 
 impl Survey {
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(set: &Set, key: u64, now: u32) -> Self {
         let free = set.ended(now);
+        let unproven = set.unproven().without(free);
         Self {
             same: set.holding(key).without(free),
             over: set.over(now),
             free,
-            unproven: set.unproven().without(free),
+            unproven,
+            // An unproven flow is never given a place beside another one, so there is one at most.
+            guest: set.life(unproven.first()),
         }
+    }
+
+    /// The best place in this set, which has number `set`, for a flow in this state.
+    #[inline(always)]
+    pub(super) fn place(&self, set: usize, state: State, displaces: bool) -> Place {
+        let Self { free, unproven, guest, .. } = *self;
+        let gives_way = displaces & unproven.any() & (guest.rank() <= state as u32);
+        let proven = WAYS as u32 - free.or(unproven).count();
+        let takes_free = free.any() & (state.is_proven() | !unproven.any());
+        let displacing = if gives_way { Cost::displacing(guest) } else { Cost::NO_PLACE };
+        let (cost, way) =
+            if takes_free { (Cost::free(proven), free) } else { (displacing, unproven) };
+        Place { cost, set, way: way.first() }
     }
 }
 
@@ -62,32 +80,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The best place that set number `number` offers to a flow in this state.
-    #[inline]
-    pub(super) fn offered(
-        number: usize,
-        set: &Set,
-        survey: Survey,
-        state: State,
-        displaces: bool,
-    ) -> Self {
-        let Survey { free, unproven, .. } = survey;
-        // An unproven flow is never given a place beside another one, so there is one at most.
-        let weakest = unproven.first();
-        let life = set.life(weakest);
-        let gives_way = displaces & unproven.any() & (life.rank() <= state as u32);
-        let proven = WAYS as u32 - free.or(unproven).count();
-        let takes_free = free.any() & (state.is_proven() | !unproven.any());
-        let cost = if takes_free {
-            Cost::free(proven)
-        } else if gives_way {
-            Cost::displacing(life)
-        } else {
-            Cost::NO_PLACE
-        };
-        Self { cost, set: number, way: if takes_free { free.first() } else { weakest } }
-    }
-
     /// The cheaper one, the first if they are equal; none if neither is any.
     #[inline]
     pub(super) fn better(self, other: Self) -> Option<Self> {
