@@ -37,7 +37,7 @@ pub trait Balancer: Send {
     fn assign_batch(
         &mut self,
         services: &ServiceTable,
-        packets: &[PacketInfo],
+        packets: &[&PacketInfo],
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {
@@ -91,7 +91,7 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
     fn assign_batch(
         &mut self,
         services: &ServiceTable,
-        packets: &[PacketInfo],
+        packets: &[&PacketInfo],
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {

@@ -95,8 +95,9 @@ impl FlowBalancer {
         self.table.counts()
     }
 
-    /// The one place where the order of questions stands.
-    #[inline]
+    /// The one place where the order of questions stands. Always inline: what it returns is of two parts,
+    /// and to pass those through memory costs a fifth of what it does.
+    #[inline(always)]
     fn place(
         &mut self,
         services: &ServiceTable,
@@ -222,7 +223,7 @@ impl Balancer for FlowBalancer {
     fn assign_batch(
         &mut self,
         services: &ServiceTable,
-        packets: &[PacketInfo],
+        packets: &[&PacketInfo],
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {

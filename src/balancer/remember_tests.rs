@@ -45,6 +45,7 @@ fn balancer() -> FlowBalancer {
 fn decide(balancer: &mut FlowBalancer, services: &ServiceTable, flags: u8, now: u64) -> Vec<usize> {
     let packets: Vec<_> = (1..=500).map(|port| packet(port, flags)).collect();
     let mut assigned = vec![Assignment::NotVip; packets.len()];
+    let packets: Vec<_> = packets.iter().collect();
     balancer.assign_batch(services, &packets, Timestamp(now), &mut assigned);
     let slot = |assignment: &Assignment| match assignment {
         Assignment::Backend(index) => index.slot(),

@@ -6,26 +6,28 @@ use super::outbox::Outbox;
 use super::snapshot::Snapshot;
 use crate::flow::Protocol;
 use crate::packet::{
-    EtherType, MacAddress, Parse, Parsed, arp, icmp, neighbor_discovery, rewrite_mac,
+    Content, EtherType, MacAddress, Parsed, arp, icmp, neighbor_discovery, rewrite_mac,
 };
 use crate::verdict::{AnswerKind, Verdict};
 
 /// Answers the question for a VIP that `frame` may hold, if that is ours to do, and says whether it
 /// has: by turning the frame into the answer, or by a reply where the frame is too short for it.
+#[inline]
 pub(super) fn answer(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
-    parsed: &Parse,
+    content: Content,
+    parsed: &Parsed,
     outbox: &mut Outbox,
 ) -> bool {
     if !snapshot.answers {
         return false;
     }
-    match *parsed {
-        Parse::NotIp { ether_type: EtherType::ARP, payload } => {
+    match content {
+        Content::NotIp { ether_type: EtherType::ARP, payload } => {
             answer_arp(snapshot, frame, payload)
         }
-        Parse::Ip(parsed) if parsed.info.flow.protocol == Protocol::ICMPV6 => {
+        Content::Ip if parsed.info.flow.protocol == Protocol::ICMPV6 => {
             answer_solicitation(snapshot, frame, usize::from(parsed.network), outbox)
         }
         _ => false,

@@ -13,7 +13,7 @@ use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
 use crate::flow::{FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
 use crate::packet::icmp::{TokenBucket, claims_too_little};
-use crate::packet::{self, Parse, Parsed};
+use crate::packet::{self, Content, Parse, Parsed, parse_into};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use arrayvec::ArrayVec;
 use std::fmt;
@@ -110,16 +110,18 @@ impl<B: Balancer> Pipeline<B> {
         frames: &mut [Frame<'_>],
     ) -> &[Verdict] {
         self.expire(now);
+        let mut parsed = [Parsed::EMPTY; MAX_BATCH];
         let mut reads: ArrayVec<Read, MAX_BATCH> = ArrayVec::new();
-        let mut packets: ArrayVec<PacketInfo, MAX_BATCH> = ArrayVec::new();
-        for frame in frames.iter_mut().take(MAX_BATCH) {
-            let read = read(snapshot, frame, &mut self.means.outbox);
-            if let Read::Assign(parsed) = &read {
-                packets.push(parsed.info);
-            }
-            reads.push(read);
+        for (frame, parsed) in frames.iter_mut().zip(&mut parsed) {
+            reads.push(read(snapshot, frame, parsed, &mut self.means.outbox));
         }
 
+        let mut packets: ArrayVec<&PacketInfo, MAX_BATCH> = ArrayVec::new();
+        for (read, parsed) in reads.iter().zip(&parsed) {
+            if let Read::Assign = read {
+                packets.push(&parsed.info);
+            }
+        }
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
         let assigned = &mut assigned[..packets.len()];
         self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
@@ -128,12 +130,13 @@ impl<B: Balancer> Pipeline<B> {
         let mut verdicts = std::mem::take(&mut self.verdicts);
         verdicts.clear();
         let mut assigned = assigned.iter();
-        for (read, frame) in reads.iter().zip(frames) {
+        for ((read, parsed), frame) in reads.iter().zip(&parsed).zip(frames) {
             let assignment = match read {
-                Read::Assign(_) => assigned.next().copied(),
+                Read::Assign => assigned.next().copied(),
                 _ => None,
             };
-            verdicts.push(self.settle(snapshot, now, frame, read, assignment));
+            let lot = lot(*read, assignment);
+            verdicts.push(self.settle(snapshot, now, frame, parsed, lot));
         }
         self.verdicts = verdicts;
         &self.verdicts
@@ -148,14 +151,13 @@ impl<B: Balancer> Pipeline<B> {
     ) -> Verdict {
         self.expire(now);
         self.balancer.tend(&snapshot.services, now, false);
-        let read = read(snapshot, frame, &mut self.means.outbox);
-        let assignment = match &read {
-            Read::Assign(parsed) => {
-                Some(self.balancer.assign(&snapshot.services, &parsed.info, now))
-            }
+        let mut parsed = Parsed::EMPTY;
+        let read = read(snapshot, frame, &mut parsed, &mut self.means.outbox);
+        let assignment = match read {
+            Read::Assign => Some(self.balancer.assign(&snapshot.services, &parsed.info, now)),
             _ => None,
         };
-        self.settle(snapshot, now, frame, &read, assignment)
+        self.settle(snapshot, now, frame, &parsed, lot(read, assignment))
     }
 }
 
@@ -171,12 +173,14 @@ impl<B: Balancer> Pipeline<B> {
         let end = memory.len();
         let mut copy = Frame::in_memory(&mut memory, HEADROOM..end);
         let mut explanation = Explanation::of(snapshot, frame);
-        let read = read(snapshot, &mut copy, &mut means.outbox);
-        if let Read::Assign(parsed) | Read::Settled(parsed, _) = &read {
-            explanation.packet = Some(parsed.info);
+        let mut parsed = Parsed::EMPTY;
+        let read = read(snapshot, &mut copy, &mut parsed, &mut means.outbox);
+        let (parsed, info) = (&parsed, &parsed.info);
+        if let Read::Assign | Read::Settled(_) = read {
+            explanation.packet = Some(*info);
         }
         let mut assignment = None;
-        if let Read::Assign(Parsed { info, .. }) = &read {
+        if let Read::Assign = read {
             explanation.selection = snapshot.services.selection(info);
             explanation.placement = self.balancer.explain(&snapshot.services, info, now);
             let Some(placement) = explanation.placement else {
@@ -184,8 +188,8 @@ impl<B: Balancer> Pipeline<B> {
             };
             assignment = Some(placement.assignment);
         }
-        let verdict = match lot(&read, assignment) {
-            Ok((parsed, decision)) => {
+        let verdict = match lot(read, assignment) {
+            Ok(decision) => {
                 let fate = self.fate(snapshot, now, frame, parsed);
                 explanation.fragment = fate.map(FragmentTrace::from);
                 match fate.map_or(Ok(decision), |fate| shared(fate, decision)) {
@@ -239,12 +243,12 @@ impl<B> Pipeline<B> {
         snapshot: &Snapshot,
         now: Timestamp,
         frame: &mut Frame<'_>,
-        read: &Read,
-        assignment: Option<Assignment>,
+        parsed: &Parsed,
+        lot: Result<Decision, Verdict>,
     ) -> Verdict {
         let length = frame.bytes().len();
-        let verdict = match lot(read, assignment) {
-            Ok((parsed, decision)) => {
+        let verdict = match lot {
+            Ok(decision) => {
                 if parsed.info.kind == PacketKind::IcmpError {
                     self.doubt(frame.bytes(), parsed);
                 }
@@ -395,18 +399,24 @@ impl<B> Pipeline<B> {
 }
 
 /// What reading a frame came to.
+#[derive(Clone, Copy)]
 enum Read {
     /// Its verdict is known.
     Decided(Verdict),
     /// It is for the balancer to say where it goes.
-    Assign(Parsed),
+    Assign,
     /// It is known without the balancer what becomes of it, and of fragments that belong to it.
-    Settled(Parsed, Decision),
+    Settled(Decision),
 }
 
-/// Whose frame is it, and what is in it?
+/// Whose frame is it, and what is in it? `parsed` tells what, unless its verdict is known.
 #[inline]
-fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, outbox: &mut Outbox) -> Read {
+fn read(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    parsed: &mut Parsed,
+    outbox: &mut Outbox,
+) -> Read {
     let Some(&addresses) = frame.bytes().first_chunk::<12>() else {
         return Read::Decided(Verdict::Drop(DropReason::EthernetTruncated));
     };
@@ -421,19 +431,19 @@ fn read(snapshot: &Snapshot, frame: &mut Frame<'_>, outbox: &mut Outbox) -> Read
     if !is_ours && !is_question {
         return Read::Decided(Verdict::Pass);
     }
-    let parsed = packet::parse(frame.bytes());
-    if answer(snapshot, frame, &parsed, outbox) {
+    let content = parse_into(frame.bytes(), parsed);
+    if answer(snapshot, frame, content, parsed, outbox) {
         return Read::Decided(Verdict::Answer(AnswerKind::Neighbour));
     }
-    match parsed {
-        Parse::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
-        Parse::Ip(mut parsed) if is_ours => {
+    match content {
+        Content::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
+        Content::Ip if is_ours => {
             if snapshot.services.routes() {
-                parsed.info.routed = route(snapshot, frame.bytes(), &parsed).into();
+                parsed.info.routed = route(snapshot, frame.bytes(), parsed).into();
             }
-            place(snapshot, parsed)
+            place(snapshot, &parsed.info)
         }
-        Parse::Ip(_) | Parse::NotIp { .. } => Read::Decided(Verdict::Pass),
+        Content::Ip | Content::NotIp { .. } => Read::Decided(Verdict::Pass),
     }
 }
 
@@ -450,40 +460,38 @@ fn route(snapshot: &Snapshot, frame: &[u8], parsed: &Parsed) -> Option<BackendIn
 
 /// Whether the balancer is to be asked about the packet.
 #[inline]
-fn place(snapshot: &Snapshot, parsed: Parsed) -> Read {
-    let flow = &parsed.info.flow;
+fn place(snapshot: &Snapshot, info: &PacketInfo) -> Read {
+    let flow = &info.flow;
     let stray = |reason| match snapshot.services.is_vip(flow.destination) {
         true => Read::Decided(Verdict::Drop(reason)),
         false => Read::Decided(Verdict::Pass),
     };
-    match parsed.info.kind {
-        PacketKind::Ordinary | PacketKind::IcmpError => Read::Assign(parsed),
+    match info.kind {
+        PacketKind::Ordinary | PacketKind::IcmpError => Read::Assign,
         PacketKind::TruncatedError => stray(DropReason::IcmpQuoteTruncated),
         PacketKind::StrayError => stray(DropReason::IcmpQuoteStray),
         PacketKind::EchoRequest => match snapshot.services.echo(flow.destination) {
-            None | Some(Echo::Forward) => Read::Assign(parsed),
-            Some(Echo::Drop) => Read::Settled(parsed, Decision::Drop(DropReason::EchoRefused)),
+            None | Some(Echo::Forward) => Read::Assign,
+            Some(Echo::Drop) => Read::Settled(Decision::Drop(DropReason::EchoRefused)),
             Some(Echo::Answer) if flow.has_martian_source() => {
-                Read::Settled(parsed, Decision::Drop(DropReason::MartianSource))
+                Read::Settled(Decision::Drop(DropReason::MartianSource))
             }
             Some(Echo::Answer) if flow.source == flow.destination => {
-                Read::Settled(parsed, Decision::Drop(DropReason::SourceIsVip))
+                Read::Settled(Decision::Drop(DropReason::SourceIsVip))
             }
-            Some(Echo::Answer) => Read::Settled(parsed, Decision::Answer),
+            Some(Echo::Answer) => Read::Settled(Decision::Answer),
         },
     }
 }
 
 /// The lot of a packet by itself: what is to be done with it, or its verdict.
 #[inline]
-fn lot(read: &Read, assignment: Option<Assignment>) -> Result<(&Parsed, Decision), Verdict> {
+fn lot(read: Read, assignment: Option<Assignment>) -> Result<Decision, Verdict> {
     match (read, assignment) {
-        (Read::Decided(verdict), _) => Err(*verdict),
-        (Read::Settled(parsed, decision), _) => Ok((parsed, *decision)),
-        (Read::Assign(parsed), Some(assignment)) => {
-            decision(assignment).map(|decision| (parsed, decision)).ok_or(Verdict::Pass)
-        }
-        (Read::Assign(_), None) => Err(Verdict::Pass),
+        (Read::Decided(verdict), _) => Err(verdict),
+        (Read::Settled(decision), _) => Ok(decision),
+        (Read::Assign, Some(assignment)) => decision(assignment).ok_or(Verdict::Pass),
+        (Read::Assign, None) => Err(Verdict::Pass),
     }
 }
 

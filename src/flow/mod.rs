@@ -285,6 +285,8 @@ pub struct Routed(BackendIndex);
 impl Routed {
     /// The last slot in its last generation stands for none; nothing is routed to it.
     const NOWHERE: BackendIndex = BackendIndex::new(BackendIndex::MAX_SLOTS - 1, u32::MAX);
+    /// No backend.
+    pub const NONE: Self = Self(Self::NOWHERE);
 
     /// The backend.
     #[inline]
@@ -304,7 +306,7 @@ impl Default for Routed {
     /// None.
     #[inline]
     fn default() -> Self {
-        Self(Self::NOWHERE)
+        Self::NONE
     }
 }
 

@@ -37,6 +37,7 @@ pub use ipv4::Ipv4Header;
 pub use ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS};
 pub use l3dsr::rewrite_l3dsr;
 pub use mac::{MacAddress, rewrite_mac};
+pub(crate) use parse::{Content, parse_into};
 pub use parse::{Parse, Parsed, parse};
 pub use quic::connection_id;
 pub use transport::Transport;

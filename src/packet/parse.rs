@@ -6,9 +6,11 @@ use super::ipv4::Ipv4Header;
 use super::ipv6::Ipv6Header;
 use super::quic::connection_id;
 use super::transport::Transport;
-use crate::flow::{ConnectionId, FiveTuple, Fragment, PacketInfo, PacketKind, Protocol, Routed};
+use crate::flow::{
+    ConnectionId, FiveTuple, Fragment, PacketInfo, PacketKind, Protocol, Routed, TcpFlags,
+};
 use crate::verdict::DropReason;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// An IP packet in a frame: what it is, and where its parts begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +31,29 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// A place to [read into](parse_into).
+    pub(crate) const EMPTY: Self = Self {
+        info: PacketInfo {
+            flow: FiveTuple {
+                source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                source_port: 0,
+                destination_port: 0,
+                protocol: Protocol(0),
+            },
+            fragment: Fragment::Whole,
+            tcp_flags: TcpFlags(0),
+            kind: PacketKind::Ordinary,
+            identification: 0,
+            routed: Routed::NONE,
+        },
+        protocol: Protocol(0),
+        fragment: Fragment::Whole,
+        network: 0,
+        transport: 0,
+        end: 0,
+    };
+
     /// The IP packet, without what is before and behind it in `frame`, which was parsed to this.
     #[inline]
     pub fn packet<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
@@ -105,58 +130,78 @@ pub enum Parse {
 /// ```
 #[inline]
 pub fn parse(frame: &[u8]) -> Parse {
+    let mut parsed = Parsed::EMPTY;
+    match parse_into(frame, &mut parsed) {
+        Content::Ip => Parse::Ip(parsed),
+        Content::NotIp { ether_type, payload } => Parse::NotIp { ether_type, payload },
+        Content::Malformed(reason) => Parse::Malformed(reason),
+    }
+}
+
+/// The same as [`Parse`], without what an IP packet is.
+#[derive(Clone, Copy)]
+pub(crate) enum Content {
+    Ip,
+    NotIp { ether_type: EtherType, payload: usize },
+    Malformed(DropReason),
+}
+
+/// Parses a frame into `parsed`, which says something only if the frame is IP.
+///
+/// Each field is written once, where it stays. Addresses are of one of two lengths, so to move one means to read
+/// sixteen bytes of which a few have just been written: the processor has to wait for those.
+#[inline]
+pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Content {
     let (ether_type, network) = match ethernet::payload(frame) {
         Ok(found) => found,
-        Err(reason) => return Parse::Malformed(reason),
+        Err(reason) => return Content::Malformed(reason),
     };
     let bytes = frame.get(network..).unwrap_or_default();
-    let parsed = match ether_type {
-        EtherType::IPV4 => parse_ipv4(bytes, network),
-        EtherType::IPV6 => parse_ipv6(bytes, network),
+    let read = match ether_type {
+        EtherType::IPV4 => read_ipv4(bytes, network, parsed),
+        EtherType::IPV6 => read_ipv6(bytes, network, parsed),
         _ => {
-            return Parse::NotIp { ether_type, payload: network };
+            return Content::NotIp { ether_type, payload: network };
         }
     };
-    match parsed {
-        Ok(parsed) => Parse::Ip(parsed),
-        Err(reason) => Parse::Malformed(reason),
+    match read {
+        Ok(()) => Content::Ip,
+        Err(reason) => Content::Malformed(reason),
     }
 }
 
 #[inline]
-fn parse_ipv4(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
+fn read_ipv4(bytes: &[u8], network: usize, parsed: &mut Parsed) -> Result<(), DropReason> {
     let ip = Ipv4Header::read(bytes)?;
-    let packet = IpPacket {
-        source: ip.source.into(),
-        destination: ip.destination.into(),
+    parsed.info.flow.source = IpAddr::V4(ip.source);
+    parsed.info.flow.destination = IpAddr::V4(ip.destination);
+    let rest = Rest {
         protocol: ip.protocol,
         fragment: ip.fragment,
         fragment_offset: ip.fragment_offset,
         identification: ip.identification,
         payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
-    packet.parsed(network, ip.header_length, ip.total_length)
+    rest.read(parsed, network, ip.header_length, ip.total_length)
 }
 
 #[inline]
-fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Parsed, DropReason> {
+fn read_ipv6(bytes: &[u8], network: usize, parsed: &mut Parsed) -> Result<(), DropReason> {
     let ip = Ipv6Header::read(bytes)?;
-    let packet = IpPacket {
-        source: ip.source.into(),
-        destination: ip.destination.into(),
+    parsed.info.flow.source = IpAddr::V6(ip.source);
+    parsed.info.flow.destination = IpAddr::V6(ip.destination);
+    let rest = Rest {
         protocol: ip.protocol,
         fragment: ip.fragment,
         fragment_offset: ip.fragment_offset,
         identification: ip.identification,
         payload: bytes.get(ip.header_length..ip.total_length).unwrap_or_default(),
     };
-    packet.parsed(network, ip.header_length, ip.total_length)
+    rest.read(parsed, network, ip.header_length, ip.total_length)
 }
 
-/// What the two versions of IP have in common.
-struct IpPacket<'a> {
-    source: IpAddr,
-    destination: IpAddr,
+/// What the two versions of IP have in common, besides addresses.
+struct Rest<'a> {
     protocol: Protocol,
     fragment: Fragment,
     fragment_offset: usize,
@@ -164,14 +209,15 @@ struct IpPacket<'a> {
     payload: &'a [u8],
 }
 
-impl IpPacket<'_> {
+impl Rest<'_> {
     #[inline]
-    fn parsed(
+    fn read(
         &self,
+        parsed: &mut Parsed,
         network: usize,
         header_length: usize,
         total_length: usize,
-    ) -> Result<Parsed, DropReason> {
+    ) -> Result<(), DropReason> {
         let transport = match self.fragment {
             Fragment::Whole | Fragment::First => Transport::read(self.protocol, self.payload)?,
             // RFC 3128: it would overwrite the ports and flags that decided about the first one.
@@ -180,39 +226,31 @@ impl IpPacket<'_> {
             }
             Fragment::Later => Transport::default(),
         };
-        let mut info = PacketInfo {
-            flow: FiveTuple {
-                source: self.source,
-                destination: self.destination,
-                source_port: transport.source_port,
-                destination_port: transport.destination_port,
-                protocol: self.protocol,
-            },
-            fragment: self.fragment,
-            tcp_flags: transport.tcp_flags,
-            kind: PacketKind::Ordinary,
-            identification: self.identification,
-            routed: Routed::default(),
-        };
+        parsed.protocol = self.protocol;
+        parsed.fragment = self.fragment;
+        // At most 22 bytes of Ethernet, 40 of IPv6 and eight extension headers of 2 KiB.
+        parsed.network = network as u16;
+        parsed.transport = (network + header_length) as u16;
+        parsed.end = (network + total_length) as u32;
+        let info = &mut parsed.info;
+        info.flow.source_port = transport.source_port;
+        info.flow.destination_port = transport.destination_port;
+        info.flow.protocol = self.protocol;
+        info.fragment = self.fragment;
+        info.tcp_flags = transport.tcp_flags;
+        info.kind = PacketKind::Ordinary;
+        info.identification = self.identification;
+        info.routed = Routed::NONE;
         if matches!(self.protocol, Protocol::ICMP | Protocol::ICMPV6) {
-            icmp::tell(&mut info, self.payload);
+            icmp::tell(info, self.payload);
         }
-        Ok(Parsed {
-            info,
-            protocol: self.protocol,
-            fragment: self.fragment,
-            // At most 22 bytes of Ethernet, 40 of IPv6 and eight extension headers of 2 KiB.
-            network: network as u16,
-            transport: (network + header_length) as u16,
-            end: (network + total_length) as u32,
-        })
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::TcpFlags;
 
     /// `payload` is all the packet has by its own account; the frame goes on with ones.
     fn frame(ipv6: bool, protocol: Protocol, payload: &[u8]) -> Vec<u8> {

@@ -118,7 +118,7 @@ const REBASE_AT: u32 = 1 << 26;
 pub struct Lifetimes {
     syn: u32,
     pub(super) copy: u32,
-    established: u32,
+    pub(super) established: u32,
     pub(super) closing: u32,
     udp: u32,
     sctp: u32,
