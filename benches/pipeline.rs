@@ -54,6 +54,13 @@ const fn case(name: &'static str, flows: usize) -> Case {
     Case { name, ipv6: false, forwarding: "l2", flows, packets: Packets::Known, services: 1 }
 }
 
+impl Case {
+    /// How many backends there can be: each service has a hundred of its own.
+    fn slots(&self) -> usize {
+        self.services * 100
+    }
+}
+
 const FEW: usize = 1000;
 const MANY: usize = 512 * 1024;
 const CASES: [Case; 10] = [
@@ -84,7 +91,8 @@ struct Bench {
 
 impl Bench {
     fn new(case: Case) -> Self {
-        let balancer = FlowBalancer::new(2 * case.flows, 1024, HashKey::new([9; 16])).unwrap();
+        let balancer =
+            FlowBalancer::new(2 * case.flows, case.slots(), HashKey::new([9; 16])).unwrap();
         let mut order: Vec<u32> = (0..case.flows as u32).collect();
         let mut state = 7u64;
         for place in (1..order.len()).rev() {
@@ -93,7 +101,7 @@ impl Bench {
         }
         let mut bench = Self {
             snapshot: snapshot(&case),
-            pipeline: Pipeline::new(balancer, Arc::new(WorkerCounters::new(1024))),
+            pipeline: Pipeline::new(balancer, Arc::new(WorkerCounters::new(case.slots()))),
             template: template(case.ipv6),
             memory: vec![0; AHEAD * MAX_BATCH * CHUNK],
             order,
@@ -174,7 +182,7 @@ fn snapshot(case: &Case) -> Snapshot {
     site.tunnel_sources = TunnelSources::default().with("10.0.0.1/32".parse().unwrap());
     let observe =
         |_, _: &dyn Backend| Observed::well(Path::on_link(MacAddress([2, 0, 0, 0, 1, 9])));
-    Planner::new(1024).plan(&services, &site, observe).snapshot
+    Planner::new(case.slots()).plan(&services, &site, observe).snapshot
 }
 
 fn template(ipv6: bool) -> Vec<u8> {

@@ -6,6 +6,7 @@ mod bench;
 mod binaries;
 mod fuzz;
 mod install;
+mod instructions;
 mod json;
 mod namespaces;
 mod package;
@@ -27,6 +28,7 @@ cargo xtask asan                       the AF_XDP namespace tests under AddressS
 cargo xtask package [--allow-dirty]    pack the crate, then build and run the README's program against what was packed
 cargo xtask bench [-- quick]           the pipeline in memory, the director beside other forwarders on the wire; writes
                                        docs/benchmarks.md (quick: smallest frames, minutes, bench/quick.md where cargo builds)
+cargo xtask instructions               count the instructions a packet takes, and write them to benches/instructions.txt
 cargo xtask vm-test [NAME]             real tunnels and zero-copy in a virtual machine with a Debian kernel
 cargo xtask help                       this text
 ";
@@ -56,6 +58,7 @@ fn dispatch(args: &[&str]) -> Result {
         ["asan"] => asan::run(),
         ["package"] => package::run(&[]),
         ["package", "--allow-dirty"] => package::run(&["--allow-dirty"]),
+        ["instructions"] => instructions::record(),
         ["vm-test"] => vm::run(None),
         ["vm-test", name] => vm::run(Some(name)),
         ["bench"] => bench::run(bench::Extent::Full),

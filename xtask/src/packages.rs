@@ -57,6 +57,11 @@ const PACKAGES: &[Package] = &[
         "compiles XDP programs; its libclang reads headers for bindgen",
     ),
     package(
+        Program("valgrind"),
+        ["valgrind", "valgrind", "valgrind"],
+        "counts the instructions that a packet takes",
+    ),
+    package(
         Program("ip"),
         ["iproute2", "iproute", "iproute2"],
         "makes the namespaces and interfaces of demo and tests",

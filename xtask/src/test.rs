@@ -1,7 +1,7 @@
 //! Every check there is, cheapest first: each with a heading, then a table of how it went.
 
 use crate::binaries::{self, Binary};
-use crate::{Result, install, namespaces, process};
+use crate::{Result, install, instructions, namespaces, process};
 use std::time::{Duration, Instant};
 
 /// A name and a check, which returns a remark for the table; it may be empty.
@@ -24,6 +24,7 @@ const FULL: &[Step] = &[
     ("doc tests", || cargo("test --doc --package dsrlb --all-features")),
     ("documentation", documentation),
     ("licences and sources", deny),
+    ("instructions a packet", instructions::check),
     ("namespace tests", namespace_tests),
 ];
 
