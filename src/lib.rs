@@ -15,6 +15,7 @@
 //! | [`balancer`] | services, policies, which backend; pure | nothing |
 //! | [`health`] | monitors, and when and how they are asked | std |
 //! | [`config`] | what makes a configuration valid; pure | nothing |
+//! | [`setup_guide`] | what backends have to be told, as commands; pure | nothing |
 //! | [`dataplane`] | [`PacketIo`] and its drivers, pipeline, worker, snapshots, neighbours | feature `af-xdp` for the driver of that name |
 //! | `director` | all of it, running | feature `af-xdp`, Linux |
 //!
@@ -71,6 +72,7 @@ pub mod flow;
 pub mod forwarding;
 pub mod health;
 pub mod packet;
+pub mod setup_guide;
 pub mod verdict;
 
 pub use balancer::{Backend, Balancer, Policy, RealServer, VirtualService};
