@@ -1,7 +1,12 @@
 //! The deeper checks: a stock Debian kernel in a virtual machine, for what this host's kernel may not have.
 
 use crate::{Result, install, process};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
+
+/// What scripts find beside them.
+const EXAMPLES: [&str; 2] = ["simple_vip", "backend_setup"];
 
 /// A script that runs in the guest, and what its virtual machine has to have.
 struct Check {
@@ -26,22 +31,30 @@ pub(crate) fn run(only: Option<&str>) -> Result {
         return Err(format!("there is no check `{only}`, only: {}", names.join(", ")));
     }
     install::ensure_packages()?;
-    process::run(&mut process::cargo(&["build", "--release", "--example", "simple_vip"]))?;
+    let build = ["build", "--release", "--features", "file"];
+    let examples = EXAMPLES.iter().flat_map(|example| ["--example", *example]);
+    process::run(process::cargo(&build).args(examples))?;
     let target = process::target_dir()?;
     let scripts = process::root()?.join("xtask/vm");
     let machine = target.join("vm");
-    if !machine.join("initrd.cpio").is_file() {
+    // Anew when its recipe is another.
+    let (recipe, made_by) = (scripts.join("setup.sh"), machine.join("made-by.sh"));
+    let same = |a: &Path, b: &Path| matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b);
+    if !machine.join("initrd.cpio").is_file() || !same(&recipe, &made_by) {
         println!(
             "fetching an emulator, a kernel and a guest from Debian: half a minute to some minutes, 0.7 GB"
         );
-        process::run(Command::new("bash").arg(scripts.join("setup.sh")).arg(&machine))?;
+        process::run(Command::new("bash").arg(&recipe).arg(&machine))?;
+        fs::copy(&recipe, &made_by).map_err(|error| format!("{}: {error}", made_by.display()))?;
     }
     let mut failed = Vec::new();
     for check in CHECKS.iter().filter(|check| only.is_none_or(|only| only == check.name)) {
         println!("\n{} in a virtual machine:", check.name);
         let mut command = Command::new("bash");
         command.arg(scripts.join("run-in-guest.sh")).arg(&machine).arg(scripts.join(check.script));
-        command.arg("--file").arg(target.join("release/examples/simple_vip"));
+        for example in EXAMPLES {
+            command.arg("--file").arg(target.join("release/examples").join(example));
+        }
         command.arg("--file").arg(scripts.join("upload.py")).args(check.arguments);
         // It is killed after four minutes, which `LAB_TIMEOUT` (seconds) changes.
         if process::run(&mut command).is_err() {

@@ -1,5 +1,6 @@
-# Real receiving ends: tunl0, sit0, ip6tnl and fou decapsulate what the director sends, and a client is served.
-# Runs as root in the guest. Files beside it: simple_vip, upload.py.
+# Real receiving ends: ipip, sit, ip6tnl and fou, set up by what `backend_setup` prints, decapsulate what the director sends,
+# and a client is served.
+# Runs as root in the guest. Files beside it: simple_vip, backend_setup, upload.py.
 set -u
 fails=0
 ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
@@ -27,39 +28,85 @@ ip -n r link set b1 up; ip -n r addr add 10.1.0.1/24 dev b1; ip -n r addr add fd
 ip -n b1 link set eth0 up; ip -n b1 addr add 10.1.0.11/24 dev eth0; ip -n b1 addr add fd01::11/64 dev eth0 nodad
 ip -n b1 route add default via 10.1.0.1; ip -n b1 route add default via fd01::1
 for n in cl dir; do ip -n $n route add 10.1.0.0/16 via 10.0.0.1; ip -n $n route add fd01::/16 via fd00::1; done
-ip -n b1 addr add $VIP/32 dev lo; ip -n b1 addr add $VIP6/128 dev lo nodad preferred_lft 0
-
-# The kernel's own receiving ends.
-ip -n b1 link set tunl0 up; ok $? "tunl0"
-ip -n b1 link set sit0 up; ok $? "sit0"
-ip -n b1 link add any6 type ip6tnl mode any local fd01::11 remote ::; ok $? "ip6tnl mode any"
-ip -n b1 link set any6 up
-ip netns exec b1 sysctl -qw net.ipv4.conf.tunl0.rp_filter=0 net.ipv4.conf.any6.rp_filter=0
-ip -n b1 fou add port 6080 gue; ok $? "fou gue"
-ip -n b1 fou add port 6080 gue -6; ok $? "fou gue over IPv6"
+# Strict, so that the guide has to do something about it.
+ip netns exec b1 sysctl -qw net.ipv4.conf.all.rp_filter=1
 ip netns exec b1 python3 ./upload.py serve 80 > /dev/null 2>&1 &
 sleep 1
 
-try() { # NAME BACKEND
-  ip netns exec dir ./simple_vip --interface eth0 --vip $VIP --vip $VIP6 --monitor none --json \
-    --tunnel-source 10.0.0.10 --tunnel-source fd00::10 --backend "$2" > "log.$1" 2>&1 &
-  local director=$!
-  for _ in $(seq 60); do grep -q "XDP" "log.$1" && break; sleep 0.2; done
-  sleep 1
+# The kernel's own receiving ends, as `backend_setup` says, word for word.
+set -o pipefail
+configure() { # ADDRESS MODE
+  local forward port=${2#*:}
+  case $2 in
+    gue:*) forward="{ gue = { port = $port } }";; gue1:*) forward="{ gue = { port = $port, variant = 1 } }";;
+    *) forward="\"$2\"";;
+  esac
   for vip in $VIP $VIP6; do
-    ip -n cl route flush cache; ip -n cl -6 route flush cache
-    # Larger than one packet: works by packet-too-big alone.
-    ip netns exec cl timeout 20 python3 ./upload.py send "$vip" 80 200000; ok $? "$1: upload to $vip"
-  done
-  kill -INT $director; wait $director
-  grep -o '"packet-too-big":[0-9]*' "log.$1" | tail -1
+    printf '[[service]]\nvip = "%s"\n[[service.backend]]\naddress = "%s"\nforward = %s\n' "$vip" "$1" "$forward"
+  done > backend.toml
 }
-try ipip-over-ipv4 10.1.0.11,mode=ipip
-try ipip-over-ipv6 fd01::11,mode=ipip
-try gue0-over-ipv4 10.1.0.11,mode=gue:6080
-try gue1-over-ipv4 10.1.0.11,mode=gue1:6080
-try gue0-over-ipv6 fd01::11,mode=gue:6080
-try gue1-over-ipv6 fd01::11,mode=gue1:6080
+# The guest's `sh` is busybox, which takes its own `ip` for iproute2's.
+guide() { ./backend_setup --config backend.toml "$@" | ip netns exec b1 bash --posix; }
+state() { for what in addr route "-6 route" link; do ip -n b1 -o $what; done; ip netns exec b1 nft list ruleset
+  ip netns exec b1 sysctl -a 2> /dev/null | grep -e '\.arp_' -e rp_filter; ip -n b1 fou show; }
+finds() { # WHAT: the check has this one failure
+  guide --check > check; [ "$(grep -c FAIL check)" = 1 ] && grep -q "FAIL.*$1" check; ok $? "$name: the check finds: $(grep FAIL check)"
+}
+
+forget() { ip -n cl route flush cache; ip -n cl -6 route flush cache; } # the MTUs that the client has learnt
+upload() { # WHAT
+  for vip in $VIP $VIP6; do
+    forget; ip netns exec cl timeout 20 python3 ./upload.py send "$vip" 80 200000; ok $? "$name: upload to $vip, $1"
+  done
+}
+thorough() { # MSS
+  upload "segments that fit"
+  sleep 1.5
+  tail -1 "log.$name" | grep -q '"packet-too-big":[1-9]'; [ $? = 1 ]; ok $? "$name: nothing was too large"
+  guide --check > check; grep -q '^ok .* is up ([1-9][0-9]* packets so far)' check; ok $? "$name: the check has seen packets"
+  if [ "$name" = gue0-over-ipv6 ]; then ip -n b1 fou del port 6080 -6; finds "GUE is taken off"; guide; return; fi
+  ip -n b1 link set dsrlb-ipip down; finds "tunnel dsrlb-ipip is up"; ip -n b1 link set dsrlb-ipip up
+  ip netns exec b1 sysctl -qw net.ipv4.conf.dsrlb-ipip.rp_filter=0; finds "rp_filter lets in"
+  ip netns exec b1 sysctl -qw net.ipv4.conf.dsrlb-ipip.rp_filter=2; ip -n b1 addr flush dev dsrlb-ipip
+  finds "rp_filter lets in.*without an address"; guide
+  # Routes may say it instead; of the two VIPs this is what fits for one.
+  ip netns exec b1 nft flush ruleset
+  for of in 4 6; do ip -n b1 -$of route show default | while read -r route; do ip -n b1 -$of route change $route advmss "$1"; done; done
+  finds "TCP of $VIP6 announces"
+  for of in 4 6; do ip -n b1 -$of route show default | while read -r route; do ip -n b1 -$of route change ${route% advmss*}; done; done
+  guide
+}
+try() { # NAME BACKEND MSS MSS6 [thorough]
+  name=$1
+  configure "${2%%,*}" "${2#*mode=}"
+  state > before
+  guide --check > check; [ $? = 1 ]; ok $? "$name: the check fails before: $(grep -c FAIL check) points"
+  guide; ok $? "$name: set up"
+  guide --check > check; ok $? "$name: the check passes: $(grep FAIL check)"
+  ip netns exec dir ./simple_vip --interface eth0 --vip $VIP --vip $VIP6 --monitor none --json \
+    --tunnel-source 10.0.0.10 --tunnel-source fd00::10 --backend "$2" > "log.$name" 2>&1 &
+  local director=$! mss
+  for _ in $(seq 60); do grep -q "XDP" "log.$name" && break; sleep 0.2; done
+  sleep 1
+  forget
+  mss="$(ip netns exec cl python3 ./upload.py mss $VIP 80) $(ip netns exec cl python3 ./upload.py mss $VIP6 80)"
+  [ "$mss" = "$3 $4" ]; ok $? "$name: announces $mss bytes"
+  [ $# = 4 ] || thorough "$3"
+  # Larger than what fits: works by packet-too-big alone.
+  ip netns exec b1 nft flush ruleset
+  guide --check > check; [ "$(grep -c 'FAIL TCP of .* announces' check)" = 2 ]; ok $? "$name: the check finds the MSS"
+  upload "too large segments"
+  kill -INT $director; wait $director
+  grep -o '"packet-too-big":[0-9]*' "log.$name" | tail -1
+  guide; guide --undo; ok $? "$name: undone"
+  state > after; diff before after; ok $? "$name: nothing is left"
+}
+try ipip-over-ipv4 10.1.0.11,mode=ipip 1440 1420 thorough
+try ipip-over-ipv6 fd01::11,mode=ipip 1420 1400
+try gue0-over-ipv4 10.1.0.11,mode=gue:6080 1428 1408
+try gue1-over-ipv4 10.1.0.11,mode=gue1:6080 1432 1412
+try gue0-over-ipv6 fd01::11,mode=gue:6080 1408 1388 thorough
+try gue1-over-ipv6 fd01::11,mode=gue1:6080 1412 1392
 
 # Probes through the VIP: the kernel's own refusal of what no tunnel takes, and its silence about a missing VIP.
 says() { # WHAT, since this was last called
@@ -67,14 +114,15 @@ says() { # WHAT, since this was last called
   grep -q "$1" log.probes; ok $? "probes: $1, in: $(grep -m1 "$1" log.probes)"
   : > log.probes
 }
+configure 10.1.0.11 ipip; guide
 ip netns exec dir ./simple_vip --interface eth0 --vip $VIP --tunnel-source 10.0.0.10 \
   --backend 10.1.0.11,mode=ipip >> log.probes 2>&1 &
 director=$!
 says "XDP"
 ip netns exec cl timeout 20 python3 ./upload.py send $VIP 80 100000; ok $? "probes: upload"
-ip -n b1 link set tunl0 down
+ip -n b1 link set dsrlb-ipip down
 says "tunnel not decapsulated"
-ip -n b1 link set tunl0 up
+ip -n b1 link set dsrlb-ipip up
 says "backend 10.1.0.11 takes traffic"
 ip -n b1 addr del $VIP/32 dev lo
 says "VIP not bound"

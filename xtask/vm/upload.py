@@ -2,6 +2,7 @@
 
 upload.py serve PORT            answers each connection with the number of bytes it got
 upload.py send HOST PORT BYTES  fails unless all of them arrived
+upload.py mss HOST PORT         the largest segment that HOST announces
 upload.py rate LOG              the most frames a second that a director's JSON lines show
 """
 import json
@@ -31,6 +32,12 @@ def send(host, port, size):
         return int(connection.recv(100) or 0) == size
 
 
+def mss(host, port):
+    with socket.create_connection((host, port), timeout=10) as connection:
+        # What is left of it beside the timestamps, which take 12 bytes (RFC 7323).
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) + 12
+
+
 def rate(log):
     with open(log) as lines:
         counts = [json.loads(line)["forwarded"] for line in lines if line.startswith("{")]
@@ -39,6 +46,8 @@ def rate(log):
 
 if sys.argv[1] == "rate":
     sys.exit(rate(sys.argv[2]))
+if sys.argv[1] == "mss":
+    sys.exit(print(mss(sys.argv[2], int(sys.argv[3]))))
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
 sys.exit(0 if send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) else 1)
