@@ -17,9 +17,13 @@ pub(super) const WHY_RULES: &str = "TCP announces segments that fit into the tun
     certain DSCP value is for the VIP that the value stands for (L3DSR).";
 pub(super) const WHY_TUNNELS: &str = "The ends of the tunnels, open to any sender. What comes out has clients' addresses, to \
     which the way is another: rp_filter=2 (loose) lets it in, whatever is set for all interfaces, since of the two \
-    values the larger one holds.";
-pub(super) const WHY_GUE: &str = "GUE is taken off by fou, which hands what is inside to the ends of the tunnels above. It \
+    values the larger one holds. But loose is as strict as 1 on a device that has no address, so it gets one that means \
+    nothing (192.0.0.8, the dummy of RFC 7600).";
+/// What lets packets into a device by `rp_filter`; see [`WHY_TUNNELS`].
+pub(super) const DUMMY: &str = "192.0.0.8/32";
+const WHY_GUE: &str = "GUE is taken off by fou, which hands what is inside to the ends of the tunnels above. It \
     takes UDP checksums of zero over IPv6 too.";
+const PROGRAMS: &str = "It takes root, iproute2 (the `ip` of busybox is not enough), sysctl, and nft for tunnels and L3DSR.";
 const RETURN: &str =
     "The answers' way is the routing table's: the default route is the router, not the director.";
 pub(super) const OTHERS: &str = "Firewalls must let in what comes for the VIPs, and the outer packets: protocols 4 and 41 for \
@@ -39,7 +43,7 @@ pub(super) fn plan(needs: &Needs) -> Plan {
 
 /// What is true however Linux is told.
 pub(super) fn notes_for(needs: &Needs) -> Vec<String> {
-    let mut notes = vec![RETURN];
+    let mut notes = vec![PROGRAMS, RETURN];
     if needs.tunnels() {
         notes.extend([OTHERS, WITHOUT_NFT]);
     }
@@ -143,7 +147,7 @@ fn tunnels(needs: &Needs) -> Option<Part> {
         };
         let there =
             format!("ip link show dev {name} > /dev/null 2>&1 ||\n\tip link add {name} {ends}");
-        let loose = ipv4_inside.then(|| format!("sysctl -q -w net.ipv4.conf.{name}.rp_filter=2"));
+        let loose = ipv4_inside.then(|| loosen(name)).into_iter().flatten();
         [there].into_iter().chain(loose).chain([format!("ip link set {name} up")])
     };
     (!devices.is_empty()).then(|| Part {
@@ -152,6 +156,14 @@ fn tunnels(needs: &Needs) -> Option<Part> {
         undo_why: "The ends of the tunnels.",
         undo: devices.iter().map(|device| format!("ip link del {}", device.name)).collect(),
     })
+}
+
+/// Commands that have a device take packets from everywhere.
+pub(super) fn loosen(device: &str) -> [String; 2] {
+    [
+        format!("sysctl -q -w net.ipv4.conf.{device}.rp_filter=2"),
+        format!("ip address replace {DUMMY} dev {device} scope host"),
+    ]
 }
 
 /// What `ip fou` says of a port after its number, by the family of the outer header.

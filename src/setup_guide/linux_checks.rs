@@ -1,6 +1,6 @@
 //! What is to hold on a Linux backend, whoever made it so.
 
-use super::linux::{devices, family, fou_family, fou_shown};
+use super::linux::{devices, family, fou_family, fou_shown, loosen};
 use super::needs::{Needs, text};
 use super::{Check, nft};
 use ipnet::IpNet;
@@ -43,8 +43,13 @@ tunnel_is_up() { # DEVICE ADDRESS
 }
 is_loose() { # DEVICE
 	[ -e "/proc/sys/net/ipv4/conf/$1" ] || return 1
-	found="it is $(effective rp_filter "$1")"
-	[ "$(effective rp_filter "$1")" != 1 ]
+	value=$(effective rp_filter "$1")
+	found="it is $value"
+	if [ "$value" = 2 ] && [ -z "$(ip -4 -o address show dev "$1")" ]; then
+		found="it is 2, which is as strict as 1 without an address"
+		return 1
+	fi
+	[ "$value" != 1 ]
 }
 announces() { # FAMILY VIP MSS TABLE
 	nft list table inet "$4" 2> /dev/null | grep -q "saddr $2 .*maxseg size set $3\$" && return 0
@@ -101,7 +106,7 @@ pub(super) fn of(needs: &Needs) -> Vec<Check> {
             Check::new(
                 format!("rp_filter lets in what comes out of {name}"),
                 format!("is_loose {name}"),
-                format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
+                loosen(name).join(" && "),
             )
         }));
     }

@@ -83,7 +83,8 @@ Name=lo
 ",
             ),
             file(&own, &text),
-            "networkctl reload && networkctl reconfigure lo".into(),
+            "networkctl reload".into(),
+            "networkctl reconfigure lo".into(),
         ],
         undo_why: "The VIPs are no longer this host's.",
         undo: undo_hold(needs, &own, "networkctl reload"),
@@ -160,7 +161,8 @@ fn service(needs: &Needs) -> Option<Part> {
     let mut commands: Vec<_> = rules.iter().map(|rules| file(&rules_file, rules)).collect();
     commands.extend([
         file(&unit_file, &text),
-        format!("systemctl daemon-reload && systemctl enable {unit}"),
+        "systemctl daemon-reload".into(),
+        format!("systemctl enable {unit}"),
         format!("systemctl restart {unit}"),
     ]);
     Some(Part {
@@ -199,7 +201,12 @@ fn tunnels(needs: &Needs) -> Option<Part> {
             "[NetDev]\nName={name}\nKind={kind}\n\n[Tunnel]\nIndependent=yes\nLocal={}\nRemote=any\n{mode}",
             needs.address
         );
-        let network = format!("[Match]\nName={name}\n\n[Network]\nLinkLocalAddressing=no\n");
+        let address = match device.ipv4_inside {
+            true => format!("\n[Address]\nAddress={}\nScope=host\n", linux::DUMMY),
+            false => String::new(),
+        };
+        let network =
+            format!("[Match]\nName={name}\n\n[Network]\nLinkLocalAddressing=no\n{address}");
         commands.push(file(&path(name, "netdev"), &netdev));
         commands.push(file(&path(name, "network"), &network));
     }
