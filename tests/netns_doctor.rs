@@ -212,12 +212,12 @@ fn losses_are_told_and_worse_while_they_last() {
     let Some((lab, _servers)) = start(small("docdrops")) else { return };
     let interface = Checkup::new("eth0").patience(PATIENCE);
     gone(&examine(&lab, &interface), "nic-drops");
-    // Nobody is at the other end of a queue of one packet that never leaves.
-    let socket = "import socket,time\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind(('eth0',0))\n\
+    // No kernel knows this EtherType (one for experiments), and what no one takes is dropped.
+    let script = "import socket,time\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind(('eth0',0))\n\
                   end=time.time()+6\nframe=bytes.fromhex('020000000101020000000102')+b'\\x88\\xb5'+bytes(46)\n\
                   while time.time()<end:\n s.send(frame); time.sleep(0.001)";
     let flood = Command::new("ip")
-        .args(["netns", "exec", lab.client.namespace.name(), "python3", "-c", socket])
+        .args(["netns", "exec", lab.client.namespace.name(), "python3", "-c", script])
         .spawn();
     let Ok(mut flood) = flood else {
         println!("not tested: there is no python3");
@@ -420,7 +420,7 @@ fn as_a_program_with_a_file_with_little_rights_and_on_nothing() {
     assert_eq!(severities(&json(&missing), "not-looked-at"), ["warning"]);
     assert_eq!(doctor(&lab, &[], &["--config", "/nowhere"]).status.code(), Some(2));
 
-    // As nobody, which may not even read the directory that the test was built into.
+    // As nobody, who may not even enter the directory that the test was built into.
     let copy = "/proc/self/fd/0";
     let nobody = Command::new("ip")
         .args(["netns", "exec", lab.director.namespace.name(), "setpriv", "--reuid=65534"])
@@ -438,7 +438,7 @@ fn as_a_program_with_a_file_with_little_rights_and_on_nothing() {
     assert_eq!(severities(&seen, "not-looked-at").len(), unseen.len());
 
     // Without the right to lock any amount of memory there is a limit, which can be raised.
-    let bounded = ["setpriv", "--bounding-set=-ipc_lock", "prlimit", "--memlock=65536:65536"];
+    let bounded = ["setpriv", "--bounding-set=-ipc_lock", "prlimit", "--memlock=65536:"];
     let small = doctor(&lab, &bounded, &["--interface", "eth0", "--json"]);
     assert_eq!(small.status.code(), Some(1), "{small:?}");
     let seen = json(&small);
