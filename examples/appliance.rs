@@ -12,9 +12,8 @@
 
 use clap::Parser;
 use dsrlb::balancer::HashBalancer;
-use dsrlb::config::file::{ConfigFile, Dataplane, Mode};
+use dsrlb::config::file::{ConfigFile, Dataplane};
 use dsrlb::config::{Config, FileSource, Preview};
-use dsrlb::dataplane::af_xdp::{AttachMode, CopyMode, XdpOptions};
 use dsrlb::dataplane::neighbour::Path as Way;
 use dsrlb::dataplane::{
     Explanation, MixedFamilies, Observed, Pipeline, Planner, Site, WorkerCounters,
@@ -124,39 +123,14 @@ fn explain(
 
 /// What `[dataplane]` says, as a director is told it.
 fn builder(dataplane: &Dataplane) -> DirectorBuilder {
-    let usual = XdpOptions::default();
-    let (attach, copy) = match dataplane.mode.unwrap_or_default() {
-        Mode::Auto => (AttachMode::Auto, CopyMode::Auto),
-        Mode::ZeroCopy => (AttachMode::Native, CopyMode::ZeroCopy),
-        Mode::Copy => (AttachMode::Auto, CopyMode::Copy),
-        Mode::Generic => (AttachMode::Generic, CopyMode::Copy),
-    };
-    let limits = dataplane.limits();
-    let vips = u32::try_from(limits.services).unwrap_or(u32::MAX);
-    let xdp = XdpOptions {
-        attach,
-        copy,
-        queues: dataplane.queues.map(u32::from),
-        frames_per_queue: dataplane.frames_per_queue.map_or(usual.frames_per_queue, u32::from),
-        frame_size: dataplane.frame_size.map_or(usual.frame_size, u32::from),
-        huge_pages: dataplane.huge_pages.unwrap_or(usual.huge_pages),
-        transmit_budget: dataplane.transmit_budget.map_or(usual.transmit_budget, u32::from),
-        polling: dataplane.polling.unwrap_or(usual.polling),
-        busy_poll_budget: dataplane.busy_poll_budget.map_or(usual.busy_poll_budget, u16::from),
-        cores: dataplane.cores.clone().unwrap_or(usual.cores),
-        max_addresses: usual.max_addresses.max(vips),
-        max_prefixes: usual.max_prefixes.max(vips),
-        ..usual
-    };
     let mut builder = Director::builder(dataplane.ingress())
-        .xdp(xdp)
-        .limits(limits)
+        .xdp(dataplane.xdp_options())
+        .limits(dataplane.limits())
         .answer_for_vips(dataplane.answer_for_vips.unwrap_or(false))
         .record(dataplane.record.unwrap_or_default());
     if let Some(flows) = dataplane.flows_per_queue {
         builder = builder.flows(flows.get() as usize);
     }
-    builder = dataplane.egress().fold(builder, |builder, name| builder.egress(name));
     let sources = dataplane.tunnel_sources();
     builder = sources.iter().fold(builder, |builder, source| builder.tunnel_source(source));
     let sources = dataplane.probe_sources();

@@ -18,6 +18,7 @@
 //! | [`setup_guide`] | what backends have to be told, as commands; pure | nothing |
 //! | [`dataplane`] | [`PacketIo`] and its drivers, pipeline, worker, snapshots, neighbours | feature `af-xdp` for the driver of that name |
 //! | `director` | all of it, running | feature `af-xdp`, Linux |
+//! | `doctor` | what would keep it from running well, and what to type | feature `af-xdp`, Linux |
 //!
 //! Start with `Director::builder` for a load balancer, with
 //! [`Pipeline`] to put the packet path into something else, or with
@@ -67,6 +68,8 @@ pub mod config;
 pub mod dataplane;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub mod director;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub mod doctor;
 pub mod error;
 pub mod flow;
 pub mod forwarding;

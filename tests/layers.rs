@@ -75,7 +75,16 @@ fn each_layer_names_only_those_below_it() {
 
 #[test]
 fn pure_modules_do_no_io_and_read_no_clock() {
-    for module in ["flow", "forwarding", "packet", "balancer", "config", "setup_guide", "verdict"] {
+    for module in [
+        "flow",
+        "forwarding",
+        "packet",
+        "balancer",
+        "config",
+        "setup_guide",
+        "verdict",
+        "doctor/judge",
+    ] {
         // What waits for configurations and reads files is in one place.
         let is_pure = |(path, _): &(String, String)| !path.contains("src/config/source/");
         for (path, source) in sources_of(module).into_iter().filter(is_pure) {
@@ -105,7 +114,7 @@ fn unsafe_code_is_in_one_place_and_forbidden_elsewhere() {
         let allowed = path.to_string_lossy().contains("dataplane/af_xdp/");
         assert!(!is_unsafe || allowed, "{} has unsafe code", path.display());
     }
-    for module in ["balancer", "config", "director", "health", "packet", "setup_guide"] {
+    for module in ["balancer", "config", "director", "doctor", "health", "packet", "setup_guide"] {
         let sources = sources_of(module);
         let forbids = sources.iter().any(|(_, source)| source.contains("#![forbid(unsafe_code)]"));
         assert!(forbids, "{module} does not forbid unsafe code");

@@ -445,7 +445,7 @@ fn secret() -> [u8; 16] {
 }
 
 /// What has been set, and for the rest the first address of each family.
-fn probe_sources(set: ProbeSources, own: &[IpNet]) -> ProbeSources {
+pub(crate) fn probe_sources(set: ProbeSources, own: &[IpNet]) -> ProbeSources {
     let ipv4 = own.iter().find_map(|own| match own {
         IpNet::V4(own) => Some(own.addr()),
         IpNet::V6(_) => None,

@@ -27,7 +27,7 @@
 
 mod board;
 mod builder;
-mod claims;
+pub(crate) mod claims;
 mod control;
 mod difference;
 mod drain;
@@ -39,11 +39,12 @@ mod icmp_socket;
 mod sharing;
 mod source;
 mod status;
-mod through;
+pub(crate) mod through;
 mod updater;
 mod workers;
 
 pub use builder::DirectorBuilder;
+pub(crate) use builder::probe_sources;
 pub use drain::{Drain, DrainEnd};
 pub use error::{ExplainError, StartError, UpdateError};
 pub use explain::{Explained, OfQueue};

@@ -34,6 +34,8 @@ mod quic;
 mod reader;
 mod service;
 mod table;
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+mod xdp_options;
 
 pub use dataplane::{Dataplane, Mode};
 pub use forward::{ForwardTable, Gue, Ipip, L3dsr};

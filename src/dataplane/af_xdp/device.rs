@@ -31,6 +31,24 @@ pub struct DeviceStats {
     pub transmit_errors: u64,
 }
 
+impl DeviceStats {
+    /// Those that the kernel tells along with an interface.
+    pub(crate) fn of(link: &LinkMessage) -> Option<Self> {
+        link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(Self {
+                received: stats.rx_packets,
+                receive_missed: stats.rx_missed_errors,
+                receive_dropped: stats.rx_dropped,
+                receive_errors: stats.rx_errors,
+                transmitted: stats.tx_packets,
+                transmit_dropped: stats.tx_dropped,
+                transmit_errors: stats.tx_errors,
+            }),
+            _ => None,
+        })
+    }
+}
+
 /// Asks the kernel in the network namespace it was made in, whoever calls.
 pub(super) struct Devices(Mutex<NetlinkSocket>);
 
@@ -56,18 +74,6 @@ impl Devices {
             Answer::Refused(error) => return Err(error),
             _ => return Err(io::Error::other("the answer is about something else")),
         };
-        let stats = link.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Stats64(stats) => Some(DeviceStats {
-                received: stats.rx_packets,
-                receive_missed: stats.rx_missed_errors,
-                receive_dropped: stats.rx_dropped,
-                receive_errors: stats.rx_errors,
-                transmitted: stats.tx_packets,
-                transmit_dropped: stats.tx_dropped,
-                transmit_errors: stats.tx_errors,
-            }),
-            _ => None,
-        });
-        stats.ok_or_else(|| io::Error::other("the answer has no counters"))
+        DeviceStats::of(&link).ok_or_else(|| io::Error::other("the answer has no counters"))
     }
 }

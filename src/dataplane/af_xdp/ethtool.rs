@@ -1,4 +1,5 @@
-//! The two things only the driver knows: its queues in use and whether it strips VLAN tags.
+//! What only the driver knows: its name, its queues in use, which of them it spreads packets over, its
+//! rings, and what it does to packets before anybody sees them.
 
 use super::link::MAX_NAME;
 use socket2::{Domain, Socket, Type};
@@ -7,9 +8,25 @@ use std::os::fd::AsRawFd;
 
 /// `SIOCETHTOOL`, linux/sockios.h.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
-/// `ETHTOOL_GFLAGS` and its `ETH_FLAG_RXVLAN`, linux/ethtool.h.
+/// `ETHTOOL_GFLAGS` with its `ETH_FLAG_RXVLAN` and `ETH_FLAG_LRO`, linux/ethtool.h.
 const GET_FLAGS: u32 = 0x25;
 const FLAG_RX_VLAN: u32 = 1 << 8;
+const FLAG_LRO: u32 = 1 << 15;
+/// `ETHTOOL_GGRO` and `ETHTOOL_GTXCSUM`, each with one word that is not zero if it is on.
+const GET_GRO: u32 = 0x2b;
+const GET_TX_CHECKSUM: u32 = 0x16;
+/// `ETHTOOL_GDRVINFO`: of `struct ethtool_drvinfo` the driver's name comes right after the command.
+const GET_DRIVER: u32 = 0x03;
+const DRIVER_INFO_WORDS: usize = 49;
+const DRIVER_NAME_WORDS: usize = 8;
+/// `ETHTOOL_GRINGPARAM`; the indices are fields of `struct ethtool_ringparam`.
+const GET_RINGS: u32 = 0x10;
+const RX_RING_MOST: usize = 1;
+const RX_RING: usize = 5;
+/// `ETHTOOL_GRXFHINDIR`: the number of entries, then the entries.
+const GET_INDIRECTION: u32 = 0x38;
+/// More entries than any driver is known to have.
+const MOST_INDIRECTIONS: usize = 4096;
 /// `ETHTOOL_GCHANNELS`; the indices are fields of `struct ethtool_channels`.
 const GET_CHANNELS: u32 = 0x3c;
 const RX_COUNT: usize = 5;
@@ -17,14 +34,16 @@ const TX_COUNT: usize = 6;
 const COMBINED_COUNT: usize = 8;
 
 /// How many queues are in use.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queues {
-    pub(super) receive: u32,
-    pub(super) transmit: u32,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Queues {
+    pub(crate) receive: u32,
+    pub(crate) transmit: u32,
+    /// Whether they are channels for both directions, which `ethtool -L` calls `combined`.
+    pub(crate) combined: bool,
 }
 
 /// How many queues are in use, or `None` where the driver cannot tell.
-pub(super) fn queues(interface: &str) -> io::Result<Option<Queues>> {
+pub(crate) fn queues(interface: &str) -> io::Result<Option<Queues>> {
     let mut channels = [0; 9];
     channels[0] = GET_CHANNELS;
     match ask(interface, &mut channels) {
@@ -35,6 +54,7 @@ pub(super) fn queues(interface: &str) -> io::Result<Option<Queues>> {
             let queues = Queues {
                 receive: channels[RX_COUNT].saturating_add(channels[COMBINED_COUNT]),
                 transmit: channels[TX_COUNT].saturating_add(channels[COMBINED_COUNT]),
+                combined: channels[COMBINED_COUNT] > 0,
             };
             Ok(Some(queues).filter(|queues| queues.receive > 0))
         }
@@ -42,15 +62,70 @@ pub(super) fn queues(interface: &str) -> io::Result<Option<Queues>> {
 }
 
 /// Whether the driver takes VLAN tags out of received frames; a driver that cannot tell does not.
-pub(super) fn strips_vlan_tags(interface: &str) -> bool {
-    let mut flags = [GET_FLAGS, 0];
-    ask(interface, &mut flags).is_ok() && flags[1] & FLAG_RX_VLAN != 0
+pub(crate) fn strips_vlan_tags(interface: &str) -> bool {
+    word(interface, GET_FLAGS).is_some_and(|flags| flags & FLAG_RX_VLAN != 0)
+}
+
+/// Whether the NIC merges packets (LRO); `None` where the driver cannot tell.
+pub(crate) fn merges_in_hardware(interface: &str) -> Option<bool> {
+    word(interface, GET_FLAGS).map(|flags| flags & FLAG_LRO != 0)
+}
+
+/// Whether the kernel merges received packets (GRO).
+pub(crate) fn merges_in_kernel(interface: &str) -> Option<bool> {
+    word(interface, GET_GRO).map(|on| on != 0)
+}
+
+/// Whether checksums of what is sent are left to the device.
+pub(crate) fn leaves_checksums(interface: &str) -> Option<bool> {
+    word(interface, GET_TX_CHECKSUM).map(|on| on != 0)
+}
+
+/// The driver's name, as in `veth`.
+pub(crate) fn driver(interface: &str) -> Option<String> {
+    let mut info = [0; DRIVER_INFO_WORDS];
+    info[0] = GET_DRIVER;
+    ask(interface, &mut info).ok()?;
+    let name = info.get(1..1 + DRIVER_NAME_WORDS)?.iter().flat_map(|word| word.to_ne_bytes());
+    let name: Vec<u8> = name.take_while(|byte| *byte != 0).collect();
+    String::from_utf8(name).ok().filter(|name| !name.is_empty())
+}
+
+/// Entries of the NIC's RX rings: what they have, and what they could have.
+pub(crate) fn receive_ring(interface: &str) -> Option<(u32, u32)> {
+    let mut rings = [0; 9];
+    rings[0] = GET_RINGS;
+    ask(interface, &mut rings).ok()?;
+    Some((rings[RX_RING], rings[RX_RING_MOST])).filter(|(_, most)| *most > 0)
+}
+
+/// The table by which the NIC spreads packets over queues; `None` where there is none.
+pub(crate) fn indirection(interface: &str) -> Option<Vec<u32>> {
+    let mut size = [GET_INDIRECTION, 0];
+    ask(interface, &mut size).ok()?;
+    let entries = size[1] as usize;
+    if !(1..=MOST_INDIRECTIONS).contains(&entries) {
+        return None;
+    }
+    // The kernel writes as many entries as it is told to have room for, and refuses any other number
+    // than that of the table.
+    let mut table = [0; 2 + MOST_INDIRECTIONS];
+    table[0] = GET_INDIRECTION;
+    table[1] = size[1];
+    ask(interface, &mut table).ok()?;
+    table.get(2..2 + entries).map(<[u32]>::to_vec)
+}
+
+/// The answer to a command that has but one word of it.
+fn word(interface: &str, command: u32) -> Option<u32> {
+    let mut words = [command, 0];
+    ask(interface, &mut words).ok().map(|()| words[1])
 }
 
 /// One ethtool command: `words[0]` is the command, the answer is written over the rest.
 ///
-/// `N` must be the size of that command's structure in 32-bit words; both callers above use
-/// commands whose structures are nothing but such words, and of fixed size.
+/// `N` must be at least the size of that command's structure in 32-bit words. The callers above use commands
+/// whose structures are of fixed size, but for one that says in its second word how much room there is.
 fn ask<const N: usize>(interface: &str, words: &mut [u32; N]) -> io::Result<()> {
     if interface.len() > MAX_NAME {
         return Err(io::ErrorKind::InvalidInput.into());

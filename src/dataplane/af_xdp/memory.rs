@@ -97,14 +97,14 @@ impl Memory {
 }
 
 /// The size of a memory page, in bytes.
-pub(super) fn page_size() -> u32 {
+pub(crate) fn page_size() -> u32 {
     // SAFETY: takes a number and touches no memory of ours.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u32::try_from(size).unwrap_or(4096)
 }
 
 /// The size of a huge page of the usual kind, in bytes; none where the kernel has no such pages.
-pub(super) fn huge_page_size() -> Option<u64> {
+pub(crate) fn huge_page_size() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Hugepagesize:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)

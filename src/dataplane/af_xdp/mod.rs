@@ -48,13 +48,15 @@
 #![allow(unsafe_code)]
 
 mod addresses;
+mod attached;
 mod cores;
 mod device;
 mod error;
-mod ethtool;
+pub(crate) mod ethtool;
 mod granted;
 mod interface;
 mod link;
+mod link_socket;
 mod memory;
 mod modes;
 mod options;
@@ -67,11 +69,14 @@ mod tx_port;
 mod tx_ring;
 
 pub use addresses::Answer;
+pub(crate) use attached::{holder, program_name};
 pub use cores::pin_thread;
 pub use device::DeviceStats;
 pub use error::XdpError;
 pub use granted::{Attached, Granted};
 pub use interface::{XdpInterface, XdpPort};
+pub(crate) use link_socket::LinkSocket;
+pub(crate) use memory::{huge_page_size, page_size};
 pub use modes::{AttachMode, CopyMode};
 pub use options::XdpOptions;
 pub use program::RedirectStats;

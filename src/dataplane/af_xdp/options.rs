@@ -152,7 +152,7 @@ impl XdpOptions {
     }
 
     /// Memory for the frames of each queue, in bytes.
-    pub(super) fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         u64::from(self.frames_per_queue) * u64::from(self.frame_size)
     }
 
@@ -167,12 +167,12 @@ impl XdpOptions {
     }
 
     /// The largest MTU that the frames have room for, in bytes.
-    pub(super) fn largest_mtu(&self) -> u32 {
+    pub(crate) fn largest_mtu(&self) -> u32 {
         self.room().saturating_sub(FRAME_OVERHEAD)
     }
 
     /// The smallest frame size that has room for this MTU.
-    pub(super) fn frame_size_for(mtu: u32) -> u32 {
+    pub(crate) fn frame_size_for(mtu: u32) -> u32 {
         Self::longest_frame(mtu)
             .saturating_add(PACKET_HEADROOM)
             .checked_next_power_of_two()

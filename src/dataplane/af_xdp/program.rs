@@ -1,9 +1,9 @@
 //! The XDP program: loading it, its maps, attaching it.
 
+use super::attached::holder;
 use super::error::XdpError;
 use crate::forwarding::ProbeSources;
 use crate::packet::MacAddress;
-use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
 use libbpf_rs::{
     ErrorKind, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, Xdp, XdpFlags, libbpf_sys,
 };
@@ -176,15 +176,10 @@ impl Program {
         ]
         .into_iter()
         .find(|&(program, _)| program != 0)?;
-        let holder = LinkInfoIter::default().find(|link| {
-            link.prog_id == program
-                && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == index)
-        });
-        let remedy = match holder {
+        let remedy = match holder(program, index) {
             Some(link) => format!(
-                "it is held by BPF link {}: stop the process that holds it, or run \
-                 `bpftool link detach id {}`",
-                link.id, link.id
+                "it is held by BPF link {link}: stop the process that holds it, or run \
+                 `bpftool link detach id {link}`"
             ),
             None => format!("remove it with `ip link set dev {interface} {mode} off`"),
         };

@@ -18,11 +18,11 @@ const IPV6: u16 = 0x86dd;
 /// Packet sockets for ARP and IPv6. One for all protocols would have the kernel copy every frame that this
 /// host sends; these see only what comes in.
 #[derive(Debug)]
-pub(super) struct Ears([Socket; 2]);
+pub(crate) struct Ears([Socket; 2]);
 
 impl Ears {
     /// Listens to one interface, in the network namespace of the calling thread.
-    pub(super) fn open(interface: u32) -> io::Result<Self> {
+    pub(crate) fn open(interface: u32) -> io::Result<Self> {
         let ears = Self([
             open(ARP, &arp_program(interface))?,
             open(IPV6, &advertisement_program(interface))?,
@@ -35,7 +35,7 @@ impl Ears {
     }
 
     /// Waits until there is something to hear, `other` is ready, or it is time.
-    pub(super) fn wait(&self, other: BorrowedFd<'_>, due: Instant) -> io::Result<()> {
+    pub(crate) fn wait(&self, other: BorrowedFd<'_>, due: Instant) -> io::Result<()> {
         let descriptors = self.0.iter().map(AsFd::as_fd).chain([other]);
         let mut awaited: Vec<_> =
             descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
@@ -49,7 +49,7 @@ impl Ears {
     }
 
     /// What has been claimed since the last call, or a part of it if it is much.
-    pub(super) fn hear(&self) -> Vec<Claim> {
+    pub(crate) fn hear(&self) -> Vec<Claim> {
         let mut heard = Vec::new();
         let mut buffer = [0; BUFFER_LENGTH];
         for socket in &self.0 {

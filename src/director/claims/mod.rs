@@ -9,7 +9,7 @@ pub(super) use board::ClaimBoard;
 use super::control::Shared;
 use crate::dataplane::Waker;
 use crate::dataplane::neighbour::join;
-use ears::Ears;
+pub(crate) use ears::Ears;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 /// What has been heard while a probe waited.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Evidence {
+pub(crate) struct Evidence {
     /// The VIP answered a ping that took the way of the probe.
-    pub(super) vip: bool,
+    pub(crate) vip: bool,
     /// The backend's own address answered a ping that came out of its tunnel.
-    pub(super) tunnel: bool,
+    pub(crate) tunnel: bool,
     /// The backend's own address answered a plain ping.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
     /// The backend's host has refused what was sent to it through the tunnel: type and code.
-    pub(super) refused: Option<(u8, u8)>,
+    pub(crate) refused: Option<(u8, u8)>,
 }
 
 /// Puts the reason for a failure as exactly as the evidence allows.
-pub(super) fn explain(
+pub(crate) fn explain(
     failure: ProbeFailure,
     evidence: &Evidence,
     way: &Way,

@@ -6,9 +6,9 @@ use crate::packet::{Ipv4Header, Ipv6Header};
 /// What a packet sent and the answer to it have in common: the protocol, and the sender's port or,
 /// of a ping, identifier and sequence number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub(super) struct Exchange {
-    pub(super) protocol: Protocol,
-    pub(super) number: u32,
+pub(crate) struct Exchange {
+    pub(crate) protocol: Protocol,
+    pub(crate) number: u32,
 }
 
 /// Which end of the exchange a packet is from.
@@ -20,7 +20,7 @@ enum From {
 
 impl Exchange {
     /// Of an IP packet that a probe sends, and whether that opens a TCP connection.
-    pub(super) fn sent(packet: &[u8]) -> Option<(Self, bool)> {
+    pub(crate) fn sent(packet: &[u8]) -> Option<(Self, bool)> {
         let (protocol, payload) = upper_layer(packet)?;
         let exchange = Self::of(protocol, payload, From::Prober)?;
         // RFC 9293 section 3.1: SYN without ACK.
@@ -29,7 +29,7 @@ impl Exchange {
     }
 
     /// Of an IP packet that comes back: an answer, or an ICMP error about what was sent.
-    pub(super) fn answered(packet: &[u8]) -> Option<Self> {
+    pub(crate) fn answered(packet: &[u8]) -> Option<Self> {
         let (protocol, payload) = upper_layer(packet)?;
         match (protocol, payload.first()?) {
             // RFC 792, RFC 4443: errors quote what they are about.
@@ -64,7 +64,7 @@ impl Exchange {
 }
 
 /// The protocol of an IP packet and what is behind its headers.
-pub(super) fn upper_layer(packet: &[u8]) -> Option<(Protocol, &[u8])> {
+pub(crate) fn upper_layer(packet: &[u8]) -> Option<(Protocol, &[u8])> {
     let (protocol, length) = match packet.first()? >> 4 {
         4 => Ipv4Header::read(packet).ok().map(|header| (header.protocol, header.header_length))?,
         6 => Ipv6Header::read(packet).ok().map(|header| (header.protocol, header.header_length))?,

@@ -18,5 +18,9 @@ mod pings;
 mod prober;
 mod pump;
 
+pub(crate) use evidence::{Evidence, explain};
+pub(crate) use exchange::{Exchange, upper_layer};
 pub(super) use monitor::ThroughVip;
-pub(super) use prober::{Prober, Way};
+pub(crate) use pings::{Ears, Heard, exchange as ping_exchange, packet as ping_packet};
+pub(super) use prober::Prober;
+pub(crate) use prober::Way;

@@ -32,13 +32,13 @@ const HOP_LIMIT: u8 = 64;
 const IDENTIFIER: u16 = 0xd5e1;
 
 /// The numbers of a ping, and the exchange that it is.
-pub(super) fn exchange(to: IpAddr, sequence: u16) -> Exchange {
+pub(crate) fn exchange(to: IpAddr, sequence: u16) -> Exchange {
     let protocol = if to.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
     Exchange { protocol, number: u32::from(IDENTIFIER) << 16 | u32::from(sequence) }
 }
 
 /// An echo request as a whole IP packet; none if the addresses are of two families.
-pub(super) fn packet(from: IpAddr, to: IpAddr, sequence: u16) -> Option<Vec<u8>> {
+pub(crate) fn packet(from: IpAddr, to: IpAddr, sequence: u16) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(64);
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -56,7 +56,7 @@ pub(super) fn packet(from: IpAddr, to: IpAddr, sequence: u16) -> Option<Vec<u8>>
 
 /// What was heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// An answer to a ping.
     Answer(Exchange),
     /// A host refuses what was sent to it.
@@ -65,16 +65,16 @@ pub(super) enum Heard {
 
 /// "Unreachable" from a host about a packet to itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     from: IpAddr,
     quoted: Quotation,
-    pub(super) kind: u8,
-    pub(super) code: u8,
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
 }
 
 impl Refusal {
     /// Whether this is what the backend at the end of a tunnel says to the tunnel's packets.
-    pub(super) fn is_about(&self, way: &Way) -> bool {
+    pub(crate) fn is_about(&self, way: &Way) -> bool {
         let Quotation { destination, protocol, destination_port } = self.quoted;
         let is_tunnels = match way.tunnel {
             Some(Encapsulation::IpIp) => matches!(protocol, Protocol(4 | 41)),
@@ -90,13 +90,13 @@ impl Refusal {
 /// Raw ICMP sockets of the host's own namespace, one for each family: they hear beside the kernel,
 /// and take nothing from it.
 #[derive(Debug)]
-pub(super) struct Ears {
+pub(crate) struct Ears {
     ipv4: Option<UdpSocket>,
     ipv6: Option<UdpSocket>,
 }
 
 impl Ears {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         // In the guise of UDP sockets, of which the standard library reads the sender.
         Ok(Self {
             ipv4: icmp_socket::open(Domain::IPV4, [0, 3])?.map(Into::into),
@@ -109,7 +109,7 @@ impl Ears {
     }
 
     /// Sends a ping by the host's own routes. One that cannot be sent is one that is not answered.
-    pub(super) fn ping(&self, to: IpAddr, sequence: u16) {
+    pub(crate) fn ping(&self, to: IpAddr, sequence: u16) {
         let echo = IcmpEchoHeader { id: IDENTIFIER, seq: sequence };
         let (socket, bytes) = match to {
             IpAddr::V4(_) => {
@@ -126,7 +126,7 @@ impl Ears {
     }
 
     /// Gives what has been heard to `each`, at most so many messages.
-    pub(super) fn hear(&self, most: usize, mut each: impl FnMut(Heard)) {
+    pub(crate) fn hear(&self, most: usize, mut each: impl FnMut(Heard)) {
         let mut buffer = [0; BUFFER_LENGTH];
         for (socket, is_ipv6) in [(&self.ipv4, false), (&self.ipv6, true)] {
             let Some(socket) = socket else {

@@ -25,12 +25,12 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// A probe's way to its backend.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::director) struct Way {
-    pub(in crate::director) index: BackendIndex,
+pub(crate) struct Way {
+    pub(crate) index: BackendIndex,
     /// The backend's own address.
-    pub(in crate::director) address: IpAddr,
+    pub(crate) address: IpAddr,
     /// The headers of its tunnel, if it is behind one.
-    pub(in crate::director) tunnel: Option<Encapsulation>,
+    pub(crate) tunnel: Option<Encapsulation>,
 }
 
 /// A probe that is running.
