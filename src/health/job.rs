@@ -33,7 +33,7 @@ impl fmt::Debug for ProbeTarget {
     }
 }
 
-/// A backend's change of state.
+/// A backend's change of state, or of the reason for which it is down.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HealthEvent {
@@ -43,7 +43,7 @@ pub struct HealthEvent {
     pub id: String,
     /// What it counted as.
     pub from: HealthState,
-    /// What it counts as now.
+    /// What it counts as now: the same, if it is down for another kind of reason than before.
     pub to: HealthState,
     /// Why it is down: the last failure.
     pub reason: Option<ProbeFailure>,

@@ -73,6 +73,7 @@ mod news;
 mod policy;
 mod pool;
 mod push;
+mod reason;
 mod runner;
 mod schedule;
 mod tcp;

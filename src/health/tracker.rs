@@ -1,9 +1,10 @@
 //! The targets, when each is to be probed and what its results amount to: no threads, no clock.
 
 use super::job::{Key, event};
+use super::reason::Reason;
 use super::{
     HealthEvent, HealthPolicy, HealthState, Hysteresis, Job, Monitor, ProbeFailure, ProbeTarget,
-    Schedule,
+    Schedule, Transition,
 };
 use crate::error::{ConfigError, ConfigProblem};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +24,31 @@ struct Slot {
     monitor: Arc<dyn Monitor>,
     policy: HealthPolicy,
     hysteresis: Hysteresis,
+    /// Why it is down, if it is.
+    reason: Reason,
     running: Option<Running>,
     /// No longer a target, but kept while its last probe is running: so it is not probed twice at
     /// once should it come back.
     retired: bool,
+}
+
+impl Slot {
+    /// Notes how a probe went; says what is to be told, if anything is.
+    fn note(
+        &mut self,
+        failure: Option<ProbeFailure>,
+    ) -> Option<(Transition, Option<ProbeFailure>)> {
+        let before = self.hysteresis.state();
+        let transition = self.hysteresis.observe(failure.is_none());
+        if transition.is_some() {
+            self.reason.tell(failure.as_ref());
+        }
+        let renewed = || {
+            let changes = before == HealthState::Down && self.reason.changes(failure.as_ref()?);
+            changes.then_some(Transition { from: before, to: before })
+        };
+        transition.or_else(renewed).map(|transition| (transition, failure))
+    }
 }
 
 struct Running {
@@ -87,6 +109,7 @@ impl Tracker {
                     if slot.retired {
                         slot.retired = false;
                         slot.hysteresis = Hysteresis::new(&target.policy);
+                        slot.reason = Reason::default();
                         // What is still running was begun for the one that was removed.
                         if let Some(running) = &mut slot.running {
                             running.given_up = true;
@@ -101,6 +124,7 @@ impl Tracker {
                         monitor: target.monitor,
                         policy: target.policy,
                         hysteresis: Hysteresis::new(&target.policy),
+                        reason: Reason::default(),
                         running: None,
                         retired: false,
                     };
@@ -180,8 +204,7 @@ impl Tracker {
         if matches!(result, Err(ProbeFailure::NotProbed(_))) {
             return None;
         }
-        let transition = slot.hysteresis.observe(result.is_ok())?;
-        Some(event(&job.key, transition, result.err()))
+        slot.note(result.err()).map(|(transition, reason)| event(&job.key, transition, reason))
     }
 
     /// Counts probes that should have been over as failed, and again at each interval while they
@@ -198,15 +221,16 @@ impl Tracker {
             let Some(running) = &mut slot.running else {
                 continue;
             };
-            running.overdue = now + slot.policy.interval;
+            let overdue = now + slot.policy.interval;
+            running.overdue = overdue;
             running.given_up = true;
             let failure = ProbeFailure::Overran(now.saturating_duration_since(running.since));
             if !slot.retired
-                && let Some(transition) = slot.hysteresis.observe(false)
+                && let Some((transition, reason)) = slot.note(Some(failure))
             {
-                events.push(event(&key, transition, Some(failure)));
+                events.push(event(&key, transition, reason));
             }
-            self.deadlines.insert((running.overdue, key));
+            self.deadlines.insert((overdue, key));
         }
         events
     }

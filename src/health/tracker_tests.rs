@@ -246,3 +246,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_backend_that_is_down_for_another_reason_says_so() {
+    let start = Instant::now();
+    let mut tracker = Tracker::new(start);
+    tracker.set_targets(vec![target("a", 1)], start).unwrap();
+    let unbound = || Err(ProbeFailure::VipNotBound("as told".to_owned()));
+    let first = step(&mut tracker, Err(ProbeFailure::Refused)).1.unwrap();
+    assert_eq!((first.to, first.reason), (HealthState::Down, Some(ProbeFailure::Refused)));
+    assert_eq!(step(&mut tracker, unbound()).1, None);
+    let second = step(&mut tracker, unbound()).1.unwrap();
+    assert_eq!((second.from, second.to), (HealthState::Down, HealthState::Down));
+    assert_eq!(second.reason, unbound().err());
+    assert_eq!(step(&mut tracker, unbound()).1, None);
+}
