@@ -9,4 +9,3 @@ mod room;
 mod transport;
 #[allow(unreachable_pub)] // Its items are for the modules above, as `pub(crate)` would say too.
 mod wire;
-mod worth;

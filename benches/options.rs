@@ -1,13 +1,18 @@
-//! What the options are worth on this machine, on veth in copy mode. Measured on request only:
+//! What the options of AF_XDP are worth on this machine, on veth in copy mode, in namespaces. For a minute or two, as root:
 //!
 //! ```text
-//! cargo test --release --test netns_af_xdp -- --ignored --nocapture worth
+//! cargo bench --bench options
 //! ```
 //!
 //! The variants of a table take turns, round by round. The least of the rounds is what is left when others had the machine
 //! least; ratios are to the first variant.
 
-use crate::wire::*;
+#[path = "../examples/lab/mod.rs"]
+mod lab;
+#[allow(dead_code, unreachable_pub)] // Shared with the tests, which use all of it.
+#[path = "../tests/netns_af_xdp/wire.rs"]
+mod wire;
+
 use dsrlb::dataplane::af_xdp::{XdpOptions, pin_thread};
 use dsrlb::dataplane::{MAX_BATCH, PacketIo, Polling, Port};
 use nix::time::{ClockId, clock_gettime};
@@ -15,6 +20,7 @@ use std::error::Error;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use wire::*;
 
 type Measured = Result<f64, Box<dyn Error>>;
 
@@ -133,13 +139,11 @@ fn at_full_load(wire: &Wire, options: &XdpOptions, cores: Option<(u32, u32)>) ->
     })
 }
 
-#[test]
-#[ignore = "measures, for a minute or two"]
-fn what_each_option_is_worth() -> TestResult {
+fn main() -> TestResult {
     let Some(_alone) = alone() else {
         return Ok(());
     };
-    let wire = Wire::build("afxdpworth", 1)?;
+    let wire = Wire::build("afxdpoptions", 1)?;
     let usual = XdpOptions::default;
     let named = |name: &str, options: XdpOptions| (name.to_owned(), options);
 
