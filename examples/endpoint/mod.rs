@@ -132,9 +132,9 @@ fn answer(path: &str, director: &Weak<Director>) -> Answer {
     }
 }
 
-/// Whether packets are taken, and with what in words: each service that is not served by all its
-/// backends, and each backend that takes no new flows. It is for a person, and for who sends packets here: 200 as long as they
-/// are taken, however backends are.
+/// Whether packets are taken, and in words what is less than it could be: each service that not all its
+/// backends serve, and each backend that takes no new flows. 200 as long as packets are taken, however
+/// backends are: whoever sends packets here goes by that.
 fn health(stats: &Stats) -> Answer {
     let idle = stats.backends.iter().filter_map(|backend| {
         let why = backend.idle.as_ref()?;

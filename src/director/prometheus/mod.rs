@@ -1,5 +1,7 @@
 //! [`Stats`] as Prometheus reads them: a pure function.
 
+mod series;
+
 use super::stats::{BackendStatus, ServiceStatus, Stats};
 use crate::dataplane::Counts;
 use crate::dataplane::af_xdp::{DeviceStats, RedirectStats};
@@ -7,10 +9,9 @@ use crate::dataplane::neighbour::NeighbourState;
 use crate::health::HealthState;
 use crate::verdict::{AnswerKind, DropReason};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
 use prometheus_client::registry::Registry;
+use series::{Out, each, numbers, one};
 use std::fmt;
 
 /// More backends, and more services, than these get no series of their own.
@@ -18,20 +19,19 @@ const MOST: usize = 1 << 16;
 /// A backend with a longer id gets none either, in bytes; configuration files have none.
 const LONGEST_ID: usize = 255;
 
-type Series<'a, const N: usize> = ([(&'static str, &'a str); N], u64);
-
 /// Writes statistics in the [Prometheus text format](https://prometheus.io/docs/instrumenting/exposition_formats/),
 /// version 0.0.4: `text/plain; version=0.0.4; charset=utf-8`.
 ///
 /// Every name begins with `dsrlb_`; counters end in `_total` and begin at zero with the director, those
-/// of a backend when it comes. Units are frames (also called packets where they are forwarded), flows and bytes
-/// (Ethernet header included). `worker` counts the queues from 0, `port` the interfaces. A state is a label
-/// of a series with the value 1: there is one series for each thing that has states. Reasons that are text are not here but in
-/// [`Stats`].
+/// of a backend when it comes. Units are frames (called packets where they are forwarded), flows, and
+/// bytes with the Ethernet header. `worker` counts the queues from 0, `port` the interfaces. A state is a
+/// label of a series with the value 1: there is one such series for each thing that has states. Reasons
+/// in words are not here but in [`Stats`].
 ///
-/// `dsrlb_frames_received_total` and `dsrlb_frames_judged_total`, the sum of all verdicts, are read at the same moment and
-/// equal, or a frame was lost in the director. Of the first 65,536 services and the first 65,536 backends with ids of
-/// up to 255 bytes there are series; how many are left out is one, too.
+/// `dsrlb_frames_received_total` and `dsrlb_frames_judged_total`, the sum of all verdicts, are read at
+/// the same moment: they are equal, or a frame was lost in the director. Of the first 65,536 services and
+/// the first 65,536 backends with ids of up to 255 bytes there are series; how many are left out is one,
+/// too.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,76 +69,6 @@ impl Collector for Exposed {
         services(&mut out, &stats.services)?;
         backends(&mut out, &stats.backends)
     }
-}
-
-/// Writes families of series.
-struct Out<'a>(DescriptorEncoder<'a>);
-
-impl Out<'_> {
-    fn counter<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, series)
-    }
-
-    fn gauge<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, series)
-    }
-
-    fn family<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        let name = format!("dsrlb_{name}");
-        let is_counter = matches!(kind, MetricType::Counter);
-        let mut family = self.0.encode_descriptor(&name, help, None, kind)?;
-        for (labels, value) in series {
-            let mut one = family.encode_family(&labels)?;
-            match is_counter {
-                true => one.encode_counter(&value, None::<&Exemplar<NoLabelSet, u64>>)?,
-                false => one.encode_gauge(&value)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One series for each worker and each of what it counts.
-fn each<'a>(
-    workers: &'a [Counts],
-    names: &'a [String],
-    label: &'static str,
-    counts: impl Fn(&'a Counts) -> Vec<(&'static str, u64)> + 'a,
-) -> impl Iterator<Item = Series<'a, 2>> {
-    workers.iter().zip(names).flat_map(move |(worker, name)| {
-        let series = |(of, count)| ([("worker", name.as_str()), (label, of)], count);
-        counts(worker).into_iter().map(series).collect::<Vec<_>>()
-    })
-}
-
-/// One series for each worker.
-fn one<'a>(
-    workers: &'a [Counts],
-    names: &'a [String],
-    count: impl Fn(&Counts) -> u64 + 'a,
-) -> impl Iterator<Item = Series<'a, 1>> {
-    let all = workers.iter().zip(names);
-    all.map(move |(worker, name)| ([("worker", name.as_str())], count(worker)))
-}
-
-fn numbers(count: usize) -> Vec<String> {
-    (0..count).map(|number| number.to_string()).collect()
 }
 
 fn frames(out: &mut Out<'_>, all: &[Counts]) -> fmt::Result {
@@ -306,5 +236,4 @@ fn backends(out: &mut Out<'_>, all: &[BackendStatus]) -> fmt::Result {
 }
 
 #[cfg(test)]
-#[path = "prometheus_tests.rs"]
 mod tests;
