@@ -4,11 +4,13 @@
 //! appliance --config FILE [--check | --preview NEW | --explain FLOW]
 //! ```
 //!
-//! It follows the file (whatever is changed but `[dataplane]` is in force a moment later), has a line on standard error
+//! It follows the file (whatever is changed but `[dataplane]` and `[metrics]` is in force a moment later), has a line on standard error
 //! for each transition, and ends on SIGTERM or SIGINT, giving the traffic back first. With `--check` it says whether the
 //! file is good, and does no more; with `--preview` what another file in its place would do to new flows, and with
 //! `--explain` where a flow goes that is not known, and why, both if all backends are well. None of that takes root.
-//! `docs/config.schema.json` tells editors of the keys.
+//! Where `[metrics]` says, it serves `/metrics` for Prometheus and `/health`. `docs/config.schema.json` tells editors of the keys.
+
+mod endpoint;
 
 use clap::Parser;
 use dsrlb::balancer::HashBalancer;
@@ -74,10 +76,15 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         println!("{}", explain(&read(&options.config)?, dataplane, &flow)?);
         return Ok(());
     }
+    let listen = source.metrics().map(|metrics| metrics.listen);
     // Before the start, so that none is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let director =
-        builder(dataplane).source(source).on_event(|event| eprintln!("{event}")).start()?;
+    let mut director =
+        Arc::new(builder(dataplane).source(source).on_event(|event| eprintln!("{event}")).start()?);
+    if let Some(listen) = listen {
+        endpoint::serve(listen, &director)?;
+        eprintln!("metrics: http://{listen}/metrics");
+    }
     let granted = director.granted();
     eprintln!("serving: {granted}");
     for remark in granted.fallbacks.iter().chain(&director.warnings()) {
@@ -89,6 +96,14 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             return Err(failure.into());
         }
     }
+    // Whoever asks for statistics just now has it for a moment.
+    let director = loop {
+        match Arc::try_unwrap(director) {
+            Ok(director) => break director,
+            Err(shared) => director = shared,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
     let counts = director.shutdown().counts;
     eprintln!("ended: {} frames received, {} forwarded", counts.io.received, counts.forwarded);
     Ok(())

@@ -52,6 +52,7 @@
 //!   `m4`, `pkg-config` and libelf's headers.
 //! * `http`: the HTTP and HTTPS monitor, with its client and TLS.
 //! * `pcap`: a driver that reads and writes capture files.
+//! * `prometheus`: statistics of a director in the text format of Prometheus.
 //! * `quic`: encrypted connection IDs, for [`balancer::QuicLb`]; plain ones need no feature.
 //! * `serde`: the types that configurations are made of are written and read with serde.
 //! * `file`: configuration files, see [`config`].

@@ -111,6 +111,22 @@ fn bad_content_is_reported_once_and_good_content_follows() {
 }
 
 #[test]
+fn where_metrics_are_served_is_not_changed_by_a_running_file() {
+    let (_directory, path, mut source) = followed();
+    assert!(source.metrics().is_none());
+    let with = |port| format!("[metrics]\nlisten = \"127.0.0.1:{port}\"\n{}", text(2));
+    replace(&path, &with(9100));
+    expect_error(&mut source, "metrics.listen: 127.0.0.1:9100: was \"not there\" at the start");
+    let mut source = FileSource::open(&path).unwrap();
+    assert_eq!(source.metrics().unwrap().listen.port(), 9100);
+    expect(&mut source, 2);
+    replace(&path, &with(9101));
+    expect_error(&mut source, "was \"127.0.0.1:9100\"");
+    replace(&path, &text(2));
+    expect_error(&mut source, "metrics.listen: not there");
+}
+
+#[test]
 fn a_touch_without_a_change_and_files_beside_it_are_no_news() {
     let (directory, path, mut source) = followed();
     fs::write(&path, text(1)).unwrap();

@@ -1,6 +1,7 @@
 //! From a packet to a backend.
 
 use super::built::Service;
+use super::flow_table::FlowCounts;
 use super::placement::{Decider, Placement};
 use super::sync::SyncCounts;
 use super::table::{Lookup, ServiceTable};
@@ -72,6 +73,11 @@ pub trait Balancer: Send {
         0
     }
 
+    /// How many flows it remembers in all, and did not; none if it remembers no flows.
+    fn flow_counts(&self) -> FlowCounts {
+        FlowCounts::default()
+    }
+
     /// What it has told others of flows, and heard of them; nothing if it shares none.
     fn sync_counts(&self) -> SyncCounts {
         SyncCounts::default()
@@ -117,6 +123,10 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
 
     fn flows(&self, backend: BackendIndex) -> u64 {
         (**self).flows(backend)
+    }
+
+    fn flow_counts(&self) -> FlowCounts {
+        (**self).flow_counts()
     }
 
     fn sync_counts(&self) -> SyncCounts {

@@ -290,6 +290,10 @@ impl Balancer for FlowBalancer {
         self.table.live(backend.slot()).into()
     }
 
+    fn flow_counts(&self) -> FlowCounts {
+        self.counts()
+    }
+
     fn sync_counts(&self) -> SyncCounts {
         self.exchange.as_ref().map(|exchange| exchange.counts()).unwrap_or_default()
     }

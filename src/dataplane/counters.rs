@@ -1,8 +1,9 @@
 //! Counters that one worker writes and anyone may read.
 
 use super::io::IoStats;
-use crate::balancer::SyncCounts;
+use crate::balancer::{FlowCounts, SyncCounts};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
+use std::ops::AddAssign;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,10 @@ impl Counter {
     fn add(&self, amount: u64) {
         let sum = self.0.load(Ordering::Relaxed).wrapping_add(amount);
         self.0.store(sum, Ordering::Relaxed);
+    }
+
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     fn read(&self) -> u64 {
@@ -42,10 +47,12 @@ pub struct WorkerCounters {
     doubtful_mtus: Counter,
     /// By slot of the backend's index.
     backends: Box<[Traffic]>,
-    /// The driver's own, copied here now and then; never touched for a packet.
-    io: Mutex<IoStats>,
+    /// How many flows there are, by slot of the backend's index.
+    flows: Box<[Counter]>,
+    /// The driver's own, copied here now and then, with the verdicts by then; never touched for a packet.
+    io: Mutex<(IoStats, u64)>,
     /// The balancer's own, likewise.
-    sync: Mutex<SyncCounts>,
+    balancer: Mutex<(FlowCounts, SyncCounts)>,
     /// Of backends that are being emptied, how many flows they have, and the snapshot that said which.
     leaving: Mutex<(u64, Vec<(BackendIndex, u64)>)>,
 }
@@ -62,8 +69,9 @@ impl WorkerCounters {
             dropped: std::array::from_fn(|_| Counter::default()),
             doubtful_mtus: Counter::default(),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
+            flows: (0..backends).map(|_| Counter::default()).collect(),
             io: Mutex::default(),
-            sync: Mutex::default(),
+            balancer: Mutex::default(),
             leaving: Mutex::default(),
         }
     }
@@ -122,30 +130,50 @@ impl WorkerCounters {
         (*counted >= generation).then_some(known.unwrap_or_default())
     }
 
+    /// Copies what the driver counted. Only the worker may call this, between two batches: then every
+    /// frame that was received has its verdict.
     pub(super) fn publish_io(&self, stats: IoStats) {
-        *lock(&self.io) = stats;
+        let verdicts = self.frames().verdicts();
+        *lock(&self.io) = (stats, verdicts);
     }
 
-    pub(super) fn publish_sync(&self, counts: SyncCounts) {
-        *lock(&self.sync) = counts;
+    pub(super) fn publish_balancer(&self, flows: FlowCounts, sync: SyncCounts) {
+        *lock(&self.balancer) = (flows, sync);
+    }
+
+    /// Notes how many flows the backend in a slot has.
+    pub(super) fn publish_flows(&self, slot: usize, flows: u64) {
+        if let Some(counter) = self.flows.get(slot) {
+            counter.set(flows);
+        }
     }
 
     /// Adds what has been counted so far to `sum`.
     pub fn add_to(&self, sum: &mut Counts) {
-        sum.forwarded += self.forwarded.packets.read();
-        sum.forwarded_bytes += self.forwarded.bytes.read();
-        for (sum, counter) in sum.answered.iter_mut().zip(&self.answered) {
-            *sum += counter.read();
+        let (io, judged) = *lock(&self.io);
+        let (flows, sync) = *lock(&self.balancer);
+        *sum += Counts { io, judged, flows, sync, ..self.frames() };
+    }
+
+    /// What is counted for each frame.
+    fn frames(&self) -> Counts {
+        let read = |counters: &[Counter], index| counters.get(index).map_or(0, Counter::read);
+        Counts {
+            forwarded: self.forwarded.packets.read(),
+            forwarded_bytes: self.forwarded.bytes.read(),
+            answered: std::array::from_fn(|kind| read(&self.answered, kind)),
+            held: self.held.read(),
+            probes: self.probes.read(),
+            passed: self.passed.read(),
+            dropped: std::array::from_fn(|reason| read(&self.dropped, reason)),
+            doubtful_mtus: self.doubtful_mtus.read(),
+            ..Counts::default()
         }
-        sum.held += self.held.read();
-        sum.probes += self.probes.read();
-        sum.passed += self.passed.read();
-        for (sum, counter) in sum.dropped.iter_mut().zip(&self.dropped) {
-            *sum += counter.read();
-        }
-        sum.doubtful_mtus += self.doubtful_mtus.read();
-        sum.io += *lock(&self.io);
-        sum.sync += *lock(&self.sync);
+    }
+
+    /// How many flows the backend in this slot had when they were counted last, whoever held it.
+    pub fn flows(&self, index: BackendIndex) -> u64 {
+        self.flows.get(index.slot()).map_or(0, Counter::read)
     }
 
     /// Packets and bytes forwarded to the backend in this slot, whoever held it.
@@ -182,8 +210,13 @@ pub struct Counts {
     /// ICMP errors about a VIP's flows that name an MTU below what every link takes. They are no
     /// verdict: such an error goes to its backend, which ignores it, like any other.
     pub doubtful_mtus: u64,
-    /// What the drivers counted.
+    /// What the drivers counted, up to a tenth of a second ago.
     pub io: IoStats,
+    /// The [sum over all verdicts](Self::verdicts) when that was read. It is what they received, or a frame
+    /// was lost.
+    pub judged: u64,
+    /// How many flows are remembered, up to a tenth of a second ago.
+    pub flows: FlowCounts,
     /// What balancers that share flows have told and heard, up to a tenth of a second ago.
     pub sync: SyncCounts,
 }
@@ -218,9 +251,56 @@ impl Counts {
     }
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let add = |sum: &mut [u64], more: &[u64]| {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        };
+        self.forwarded += other.forwarded;
+        self.forwarded_bytes += other.forwarded_bytes;
+        add(&mut self.answered, &other.answered);
+        self.held += other.held;
+        self.passed += other.passed;
+        self.probes += other.probes;
+        add(&mut self.dropped, &other.dropped);
+        self.doubtful_mtus += other.doubtful_mtus;
+        self.io += other.io;
+        self.judged += other.judged;
+        self.flows += other.flows;
+        self.sync += other.sync;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_judged_is_what_had_a_verdict_when_the_driver_was_asked() {
+        let worker = WorkerCounters::new(2);
+        let index = BackendIndex::new(1, 0);
+        for verdict in [
+            Verdict::Forward(index),
+            Verdict::Answer(AnswerKind::Echo),
+            Verdict::Probe,
+            Verdict::Pass,
+            Verdict::Drop(DropReason::NoService),
+        ] {
+            worker.record(verdict, 60);
+        }
+        worker.publish_io(IoStats { received: 5, ..IoStats::default() });
+        worker.record(Verdict::Hold, 60);
+        worker.publish_flows(1, 7);
+        worker.publish_flows(2, 8);
+        let mut sum = Counts::default();
+        worker.add_to(&mut sum);
+        assert_eq!((sum.judged, sum.verdicts()), (5, 6));
+        let same = sum;
+        sum += same;
+        assert_eq!((sum.judged, sum.verdicts(), sum.io.received), (10, 12, 10));
+        assert_eq!((sum.dropped(DropReason::NoService), sum.answered(AnswerKind::Echo)), (2, 2));
+        assert_eq!((worker.flows(index), worker.flows(BackendIndex::new(2, 0))), (7, 0));
+    }
 
     #[test]
     fn the_drivers_counts_are_summed_over_workers() {

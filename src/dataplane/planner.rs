@@ -114,6 +114,24 @@ pub enum Idle {
     },
 }
 
+impl Idle {
+    /// The kind's stable name, as used in metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoWeight => "no-weight",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+            Self::Standby => "standby",
+            Self::Unhealthy(_) => "unhealthy",
+            Self::ClaimsVip { .. } => "claims-vip",
+            Self::Unresolved(_) => "unresolved",
+            Self::RoutedVia(_) => "routed-via",
+            Self::WrongFamily => "wrong-family",
+            Self::BadMac { .. } => "bad-mac",
+        }
+    }
+}
+
 impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

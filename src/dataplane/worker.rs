@@ -20,6 +20,9 @@ const WAIT: Duration = Duration::from_millis(50);
 /// How often the driver's counters are copied to where others can read them.
 const STATS_EVERY: Duration = Duration::from_millis(100);
 
+/// How many backends have their flows counted each time: few enough that no packet waits for it.
+const BACKENDS_AT_ONCE: usize = 1024;
+
 /// How many batches are still moved at the end: more than any receive ring holds.
 const LAST_BATCHES: usize = 1 << 16;
 
@@ -39,6 +42,8 @@ pub struct Worker<I: PacketIo, B> {
     epoch: Instant,
     /// When there has been nothing to do for long enough to put things in order.
     idle_due: Duration,
+    /// The slot of the backend whose flows are counted next.
+    counted: usize,
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
@@ -52,7 +57,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
     ) -> Self {
         let (prober, idle_due): (Prober, _) = (Box::new(|_| ()), Duration::ZERO);
         let epoch = Instant::now();
-        Self { io, pipeline, snapshots, mailbox, prober, epoch, idle_due }
+        Self { io, pipeline, snapshots, mailbox, prober, epoch, idle_due, counted: 0 }
     }
 
     /// Sets when the time begins that its balancer gets to see, which is now unless told: whoever plans
@@ -98,6 +103,7 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
                 stats_due = started.elapsed() + STATS_EVERY;
                 self.publish_stats();
                 self.publish_leaving(snapshots.load());
+                self.publish_flows(snapshots.load());
             }
         }
         for _ in 0..LAST_BATCHES {
@@ -118,8 +124,21 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
     fn publish_leaving(&self, snapshot: &Snapshot) {
         let flows = |index: &BackendIndex| (*index, self.pipeline.balancer().flows(*index));
         let leaving = snapshot.leaving.iter().map(flows).collect();
-        self.pipeline.counters().publish_sync(self.pipeline.balancer().sync_counts());
         self.pipeline.counters().publish_leaving(snapshot.generation, leaving);
+    }
+
+    fn publish_flows(&mut self, snapshot: &Snapshot) {
+        let (balancer, counters) = (self.pipeline.balancer(), self.pipeline.counters());
+        counters.publish_balancer(balancer.flow_counts(), balancer.sync_counts());
+        let next_hops = snapshot.next_hops.iter().enumerate();
+        let mut last = None;
+        for (slot, hop) in next_hops.skip(self.counted).take(BACKENDS_AT_ONCE) {
+            let flows = hop.as_ref().map_or(0, |hop| balancer.flows(hop.index));
+            counters.publish_flows(slot, flows);
+            last = Some(slot);
+        }
+        let next = last.map_or(0, |last| last + 1);
+        self.counted = if next < snapshot.next_hops.len() { next } else { 0 };
     }
 
     /// One batch; returns its size.

@@ -36,8 +36,11 @@ mod explain;
 mod feedback;
 mod health;
 mod icmp_socket;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod sharing;
 mod source;
+mod stats;
 mod status;
 pub(crate) mod through;
 mod updater;
@@ -48,7 +51,10 @@ pub(crate) use builder::probe_sources;
 pub use drain::{Drain, DrainEnd};
 pub use error::{ExplainError, StartError, UpdateError};
 pub use explain::{Explained, OfQueue};
-pub use status::{Applied, BackendStatus, Event, Stats};
+#[cfg(feature = "prometheus")]
+pub use prometheus::prometheus_text;
+pub use stats::{BackendStatus, ServiceState, ServiceStatus, Stats};
+pub use status::{Applied, Event};
 
 use crate::balancer::{AdminState, Backend, VipKey, VirtualService};
 use crate::config::{Config, Preview};
@@ -86,7 +92,9 @@ impl Director {
         DirectorBuilder::new(interface.into())
     }
 
-    /// What has been counted, and how each backend is.
+    /// What has been counted, and how each service and backend is. No worker is stopped or waited for;
+    /// what they count is read as it is, and what the drivers and flow tables count as of a tenth of a
+    /// second ago.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }

@@ -1,30 +1,11 @@
-//! What a director tells about itself.
+//! What a director tells of its own accord.
 
-use crate::balancer::{AdminState, VipKey};
+use crate::balancer::VipKey;
 use crate::config::Changes;
-use crate::dataplane::af_xdp::{DeviceStats, RedirectStats};
-use crate::dataplane::{Counts, Idle};
-use crate::health::HealthState;
+use crate::dataplane::Idle;
 use crate::packet::MacAddress;
 use std::fmt;
 use std::net::IpAddr;
-
-/// Counters and states at one moment.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Stats {
-    /// The number of snapshots published so far.
-    pub generation: u64,
-    /// Frames by verdict, and what the drivers counted, over all workers.
-    pub counts: Counts,
-    /// What the XDP program redirected and left to the kernel, if it could be read.
-    pub redirect: Option<RedirectStats>,
-    /// What the interfaces have counted themselves, the one that packets come in by first; none if they
-    /// could not be asked.
-    pub devices: Vec<DeviceStats>,
-    /// Every backend of every service, in the order of the configuration.
-    pub backends: Vec<BackendStatus>,
-}
 
 /// What a change of the configuration came to.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,33 +29,6 @@ impl fmt::Display for Applied {
         };
         self.moved.iter().try_for_each(each)
     }
-}
-
-/// How one backend of one service is.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct BackendStatus {
-    /// The service.
-    pub service: VipKey,
-    /// The backend's name.
-    pub id: String,
-    /// The backend's own address.
-    pub address: IpAddr,
-    /// Its configured share of new flows.
-    pub weight: u16,
-    /// What the operator wants of it.
-    pub admin: AdminState,
-    /// What its monitor observes; none if it has no monitor.
-    pub health: Option<HealthState>,
-    /// Why it takes no new flows; none if it does.
-    pub idle: Option<Idle>,
-    /// Whether it takes new flows all the same, because no backend of its service should
-    /// ([`WhenAllDown`](crate::balancer::WhenAllDown)).
-    pub last_resort: bool,
-    /// Packets forwarded to it.
-    pub packets: u64,
-    /// Bytes forwarded to it, Ethernet headers included.
-    pub bytes: u64,
 }
 
 /// Something that happened while a director runs.

@@ -70,6 +70,8 @@ fn every_key_has_its_effect() {
     assert_eq!(dataplane.probe_sources().ipv6.unwrap().to_string(), "fd00::1");
     assert_eq!(dataplane.limits(), Limits { services: 2_000, backends: 20_000 });
 
+    assert_eq!(file.metrics.as_ref().unwrap().listen.to_string(), "127.0.0.1:9100");
+
     let service = file.services[0].to_service();
     assert_eq!(service.hash_key, HashKey::new(std::array::from_fn(|i| i as u8)));
     assert_eq!(service.policy.fingerprint().unwrap(), "dsrlb maglev 4093");

@@ -2,6 +2,7 @@
 
 use super::state::State;
 use crate::verdict::BackendIndex;
+use std::ops::AddAssign;
 
 /// What a table has counted since it was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -16,6 +17,15 @@ pub struct FlowCounts {
     pub refused: u64,
     /// Unproven flows that had to give their place to another one.
     pub displaced: u64,
+}
+
+impl AddAssign for FlowCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.proven += other.proven;
+        self.unproven += other.unproven;
+        self.refused += other.refused;
+        self.displaced += other.displaced;
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use crate::forwarding::{Dscp, GueVariant};
 use crate::health::{HealthState, Through};
 use ipnet::IpNet;
 use schemars::{Schema, SchemaGenerator, json_schema};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -57,6 +57,9 @@ texts! {
     IpAddr: "an IPv4 or IPv6 address, as in \"10.0.0.11\" or \"2001:db8::11\"",
         |text| text.parse().ok(),
         { "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] };
+    SocketAddr: "an address with a port, as in \"127.0.0.1:9100\" or \"[::1]:9100\"",
+        |text| text.parse().ok(),
+        { "type": "string", "examples": ["127.0.0.1:9100", "[::1]:9100"] };
     IpNet: "an address or a prefix, as in \"192.0.2.1\" or \"192.0.2.0/24\"",
         |text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)),
         { "type": "string", "examples": ["192.0.2.1", "192.0.2.0/24", "2001:db8::/64"] };

@@ -1,6 +1,6 @@
 //! Configuration files: TOML, read with every problem found in one pass.
 //!
-//! The tables are declared once, in `dataplane.rs`, `service.rs`, `probing.rs`, `quic.rs` and `forward.rs`. Of each
+//! The tables are declared once, in `dataplane.rs`, `service.rs`, `probing.rs`, `quic.rs`, `forward.rs` and `metrics.rs`. Of each
 //! declaration are made what reads it and its part of the JSON Schema ([`ConfigFile::json_schema`]).
 //! The parser of TOML alone would stop at the first value that is wrong.
 //!
@@ -27,6 +27,7 @@ mod dataplane;
 mod forward;
 mod item;
 mod leaves;
+mod metrics;
 mod monitor;
 mod place;
 mod probing;
@@ -40,6 +41,7 @@ mod xdp_options;
 pub use dataplane::{Dataplane, Mode};
 pub use forward::{ForwardTable, Gue, Ipip, L3dsr};
 pub use leaves::{BackendId, InterfaceName, Payload};
+pub use metrics::Metrics;
 pub use probing::{Monitor, MonitorKind};
 pub use quic::{QuicKey, QuicLbConfig, ServerIds};
 pub use service::{AllDown, Backend, PolicyName, Service};
@@ -57,6 +59,8 @@ table! {
     ConfigFile {
         /// What is set once, at start; a change takes a restart.
         "dataplane" dataplane: Option<Dataplane>,
+        /// Where the appliance tells how it does; nowhere unless told. A change takes a restart.
+        "metrics" metrics: Option<Metrics>,
         /// The virtual services, which may change while the director runs. Of services that overlap
         /// the most specific one gets the packet.
         "service" services: Vec<Service>,

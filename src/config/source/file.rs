@@ -3,7 +3,7 @@
 use super::glance::{self, Glance};
 use super::watch::{Touch, Watch};
 use super::{Config, ConfigSource, SourceError};
-use crate::config::file::{ConfigFile, Dataplane};
+use crate::config::file::{ConfigFile, Dataplane, Metrics};
 use crate::error::{ConfigError, ConfigProblem};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,12 @@ const PATROL: Duration = Duration::from_millis(500);
 /// nothing new. A file that is gone is reported after a second, and empty ones are refused, as they
 /// are met while a file is written; the configuration in force stays.
 ///
-/// What `[dataplane]` says is set at start: a change of it is refused.
+/// What `[dataplane]` and `[metrics]` say is set at start: a change of it is refused.
 pub struct FileSource {
     path: PathBuf,
     watch: Watch,
     dataplane: Option<Dataplane>,
+    metrics: Option<Metrics>,
     /// Read when it was opened, and not given yet.
     first: Option<Config>,
     /// What has been looked into last, good or bad.
@@ -64,14 +65,19 @@ impl FileSource {
         let content = read(&path)?;
         let file = parse(&content)?;
         let first = Some(file.to_config()?);
-        let (since, dataplane) = (Instant::now(), file.dataplane);
+        let (since, dataplane, metrics) = (Instant::now(), file.dataplane, file.metrics);
         let (settled, is_open) = (true, false);
-        Ok(Self { path, watch, dataplane, first, content, seen, since, settled, is_open })
+        Ok(Self { path, watch, dataplane, metrics, first, content, seen, since, settled, is_open })
     }
 
     /// What the file said of the data plane when it was opened.
     pub fn dataplane(&self) -> Option<&Dataplane> {
         self.dataplane.as_ref()
+    }
+
+    /// What the file said of metrics when it was opened.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.metrics.as_ref()
     }
 
     /// Looks whether the file has changed, without reading it.
@@ -103,7 +109,7 @@ impl FileSource {
         }
         self.content = content;
         let file = parse(&self.content)?;
-        unchanged(file.dataplane.as_ref(), self.dataplane.as_ref())?;
+        unchanged(&file, self)?;
         Ok(Some(file.to_config()?))
     }
 }
@@ -166,20 +172,31 @@ fn parse(content: &[u8]) -> Result<ConfigFile, ConfigError> {
 }
 
 /// That what is set once, at start, is as it was.
-fn unchanged(is: Option<&Dataplane>, was: Option<&Dataplane>) -> Result<(), ConfigError> {
-    let differences = match (is, was) {
-        (Some(is), Some(was)) => is.differences(was),
-        (None, None) => Vec::new(),
-        (Some(_), None) => vec![("", "there".to_owned(), "not there".to_owned())],
-        (None, Some(_)) => vec![("", "not there".to_owned(), "there".to_owned())],
-    };
-    let problem = |(key, value, was): (&str, String, String)| ConfigProblem {
-        path: if key.is_empty() { "dataplane".to_owned() } else { format!("dataplane.{key}") },
+fn unchanged(file: &ConfigFile, source: &FileSource) -> Result<(), ConfigError> {
+    let of = |path: String, value: String, was: String| ConfigProblem {
+        path,
         value,
         expected: format!("was \"{was}\" at the start; a change takes a restart"),
     };
-    match differences.into_iter().map(problem).collect::<Vec<_>>() {
-        problems if problems.is_empty() => Ok(()),
-        problems => Err(ConfigError::new(problems)),
+    let there = |is: bool| if is { "there" } else { "not there" }.to_owned();
+    let mut problems = Vec::new();
+    match (&file.dataplane, &source.dataplane) {
+        (Some(is), Some(was)) => {
+            let differences = is.differences(was).into_iter();
+            problems
+                .extend(differences.map(|(key, is, was)| of(format!("dataplane.{key}"), is, was)));
+        }
+        (None, None) => {}
+        (is, was) => {
+            problems.push(of("dataplane".to_owned(), there(is.is_some()), there(was.is_some())));
+        }
     }
+    let listen = |metrics: &Option<Metrics>| {
+        metrics.as_ref().map_or("not there".to_owned(), |metrics| metrics.listen.to_string())
+    };
+    if file.metrics != source.metrics {
+        let (is, was) = (listen(&file.metrics), listen(&source.metrics));
+        problems.push(of("metrics.listen".to_owned(), is, was));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(problems)) }
 }

@@ -3,18 +3,19 @@
 mod hearing;
 mod observing;
 mod operating;
+mod reporting;
 
 use super::board::{AdminBoard, HealthBoard};
 use super::claims::ClaimBoard;
 use super::difference::{all_down_changes, changes};
 use super::error::UpdateError;
-use super::status::{Applied, BackendStatus, Event, Stats};
+use super::status::{Applied, Event};
 use crate::balancer::{Backend, VipKey};
 use crate::config::{Changes, Config, Host, Limits, check, moves};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
 use crate::dataplane::neighbour::{LinkState, NeighbourState};
 use crate::dataplane::{
-    Counts, Idle, MailSender, Member, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
+    Idle, MailSender, Member, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
 };
 use crate::error::ConfigError;
 use crate::forwarding::ProbeSources;
@@ -221,49 +222,6 @@ impl Shared {
     fn traffic(&self, index: BackendIndex) -> (u64, u64) {
         let each = self.counters.iter().map(|counters| counters.backend(index));
         each.fold((0, 0), |(packets, bytes), (p, b)| (packets + p, bytes + b))
-    }
-
-    pub(super) fn worker_counts(&self) -> Vec<Counts> {
-        let counts = |counters: &Arc<WorkerCounters>| {
-            let mut counts = Counts::default();
-            counters.add_to(&mut counts);
-            counts
-        };
-        self.counters.iter().map(counts).collect()
-    }
-
-    pub(super) fn stats(&self) -> Stats {
-        let control = self.lock();
-        let mut counts = Counts::default();
-        for counters in &self.counters {
-            counters.add_to(&mut counts);
-        }
-        let status = |member: &Member| {
-            let (packets, bytes) = self.traffic(member.index);
-            let base = control.baselines.get(&member.index).copied().unwrap_or((0, 0));
-            BackendStatus {
-                service: member.service,
-                id: member.backend.id().to_owned(),
-                address: member.backend.address(),
-                weight: member.backend.weight(),
-                admin: control.admin.of(member.service, member.backend.as_ref()),
-                health: control
-                    .health
-                    .of(member.service, member.backend.id())
-                    .map(|known| known.state),
-                idle: member.idle.clone(),
-                last_resort: member.last_resort,
-                packets: packets.wrapping_sub(base.0),
-                bytes: bytes.wrapping_sub(base.1),
-            }
-        };
-        Stats {
-            generation: self.snapshots.load().generation,
-            counts,
-            redirect: control.interface.stats().ok(),
-            devices: control.interface.device_stats().unwrap_or_default(),
-            backends: control.members.iter().map(status).collect(),
-        }
     }
 }
 

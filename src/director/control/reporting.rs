@@ -1,0 +1,59 @@
+//! What there is to tell when somebody asks.
+
+use super::{Control, Shared};
+use crate::dataplane::{Counts, Member, WorkerCounters};
+use crate::director::stats::{BackendStatus, Stats, services};
+use std::sync::Arc;
+
+impl Shared {
+    pub(in crate::director) fn worker_counts(&self) -> Vec<Counts> {
+        let counts = |counters: &Arc<WorkerCounters>| {
+            let mut counts = Counts::default();
+            counters.add_to(&mut counts);
+            counts
+        };
+        self.counters.iter().map(counts).collect()
+    }
+
+    pub(in crate::director) fn stats(&self) -> Stats {
+        let control = self.lock();
+        let workers = self.worker_counts();
+        let mut counts = Counts::default();
+        workers.iter().for_each(|worker| counts += *worker);
+        let backends: Vec<_> =
+            control.members.iter().map(|member| self.status(&control, member)).collect();
+        let keys = control.config.services.iter().map(|bound| bound.service.key);
+        Stats {
+            generation: self.snapshots.load().generation,
+            counts,
+            workers,
+            redirect: control.interface.stats().ok(),
+            devices: control.interface.device_stats().unwrap_or_default(),
+            services: services(keys, &backends),
+            backends,
+            failure: control.failure(),
+        }
+    }
+
+    fn status(&self, control: &Control, member: &Member) -> BackendStatus {
+        let (service, backend) = (member.service, member.backend.as_ref());
+        let (packets, bytes) = self.traffic(member.index);
+        let base = control.baselines.get(&member.index).copied().unwrap_or((0, 0));
+        let known = control.health.of(service, backend.id());
+        BackendStatus {
+            service,
+            id: backend.id().to_owned(),
+            address: backend.address(),
+            weight: backend.weight(),
+            admin: control.admin.of(service, backend),
+            health: known.map(|known| known.state),
+            health_reason: known.and_then(|known| known.reason.clone()),
+            neighbour: control.neighbours.get(&backend.address()).copied(),
+            idle: member.idle.clone(),
+            last_resort: member.last_resort,
+            flows: self.counters.iter().map(|counters| counters.flows(member.index)).sum(),
+            packets: packets.wrapping_sub(base.0),
+            bytes: bytes.wrapping_sub(base.1),
+        }
+    }
+}

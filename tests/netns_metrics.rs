@@ -1,0 +1,230 @@
+//! The appliance is scraped while it serves real clients: what it says of itself adds up.
+
+#[path = "../examples/lab/mod.rs"]
+mod lab;
+#[path = "support/process.rs"]
+#[allow(dead_code)]
+mod process;
+
+use lab::{HttpConnection, Lab, LabOptions, http_get};
+use process::Example;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const LISTEN: &str = "127.0.0.1:9100";
+
+fn text(lab: &Lab, admin_of_b1: &str) -> String {
+    let (interface, vip) = (&lab.director.interface, lab.vip4_port(80));
+    let mut text = format!(
+        "[dataplane]\ninterface = \"{interface}\"\n[metrics]\nlisten = \"{LISTEN}\"\n[[service]]\n\
+         vip = \"{vip}/tcp\"\nmonitor = {{ kind = \"tcp\", interval = \"200ms\", timeout = \"200ms\" }}\n"
+    );
+    for host in &lab.backends {
+        let admin = if host.name == "b1" { admin_of_b1 } else { "enabled" };
+        text += &format!(
+            "[[service.backend]]\nid = \"{}\"\naddress = \"{}\"\nadmin = \"{admin}\"\n",
+            host.name, host.v4
+        );
+    }
+    text
+}
+
+/// Asks the appliance, by TCP, in its namespace; status line and body.
+fn ask(lab: &Lab, request: &str) -> Option<(String, String)> {
+    let mut answer = String::new();
+    let asked = lab.director.enter(|| {
+        let address: SocketAddr = LISTEN.parse().unwrap();
+        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(request.as_bytes())?;
+        stream.read_to_string(&mut answer)
+    });
+    asked.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.lines().next()?.to_owned(), body.to_owned()))
+}
+
+fn get(lab: &Lab, path: &str) -> (String, String) {
+    ask(lab, &format!("GET {path} HTTP/1.1\r\nHost: appliance\r\n\r\n")).expect("an answer")
+}
+
+/// What was scraped, by name and labels.
+struct Scrape(HashMap<String, u64>);
+
+impl Scrape {
+    fn of(lab: &Lab) -> Self {
+        let (status, body) = get(lab, "/metrics");
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        let samples = body.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.map(|line| line.rsplit_once(' ').unwrap());
+        Self(samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect())
+    }
+
+    /// The sum over all series of a name with this among their labels; all have to be there.
+    fn sum(&self, name: &str, label: &str) -> u64 {
+        let is_it = |series: &str| series.split('{').next() == Some(name) && series.contains(label);
+        let of: Vec<_> = self.0.iter().filter(|(series, _)| is_it(series)).collect();
+        assert!(!of.is_empty(), "{name} with {label} is not there");
+        of.into_iter().map(|(_, value)| value).sum()
+    }
+
+    fn has(&self, name: &str, label: &str) -> bool {
+        self.0.keys().any(|series| series.starts_with(name) && series.contains(label))
+    }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sets a flag when it is dropped.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Scrapes while clients ask: at each moment every frame received has its verdict.
+fn add_up_under_load(lab: &Lab, vip: SocketAddr) {
+    let stop = AtomicBool::new(false);
+    let client = || {
+        let mut requests = 0_u64;
+        while !stop.load(Ordering::Relaxed) {
+            http_get(vip, "/", TIMEOUT).unwrap();
+            requests += 1;
+        }
+        requests
+    };
+    std::thread::scope(|scope| {
+        let _end = Stops(&stop);
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| lab.client.enter(client))).collect();
+        let (mut last, mut rises) = (0, 0);
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(60));
+            let scrape = Scrape::of(lab);
+            let received = scrape.sum("dsrlb_frames_received_total", "worker");
+            assert_eq!(scrape.sum("dsrlb_frames_judged_total", "worker"), received);
+            rises += u32::from(received > last);
+            last = received;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let requests: u64 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        println!("{requests} requests, {last} frames received by the last scrape");
+        assert!(rises >= 5 && last > requests, "{rises} rises to {last}");
+    });
+}
+
+#[test]
+fn what_the_appliance_says_of_itself_adds_up() {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("metrics")) else { return };
+    let mut http = lab.start_http(80).unwrap();
+    let vip = lab.vip4_port(80);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("dsrlb.toml");
+    std::fs::write(&file, text(&lab, "enabled")).unwrap();
+    lab.director.namespace.run("ip", &["link", "set", "lo", "up"]).unwrap();
+    let _appliance = Example::start(&lab, "appliance", &["--config", file.to_str().unwrap()]);
+    until("an answer", || ask(&lab, "GET /health HTTP/1.1\r\n\r\n").is_some());
+    let serves = |count| Scrape::of(&lab).sum("dsrlb_service_active_backends", "") == count;
+    until("all three", || serves(3));
+
+    add_up_under_load(&lab, vip);
+
+    // Backends have what was forwarded, once it is quiet; the verdicts are all there is.
+    let settled = || {
+        let scrape = Scrape::of(&lab);
+        let sum = |name: &str| scrape.sum(name, "");
+        let verdicts = sum("dsrlb_forwarded_packets_total")
+            + sum("dsrlb_answered_frames_total")
+            + sum("dsrlb_probe_frames_total")
+            + sum("dsrlb_passed_frames_total")
+            + sum("dsrlb_dropped_frames_total")
+            + sum("dsrlb_held_frames");
+        let same = |name: &str, of: &str| sum(name) == sum(of);
+        verdicts == sum("dsrlb_frames_received_total")
+            && same("dsrlb_backend_packets_total", "dsrlb_forwarded_packets_total")
+            && same("dsrlb_backend_bytes_total", "dsrlb_forwarded_bytes_total")
+            && same("dsrlb_backend_flows", "dsrlb_flows")
+    };
+    until("the verdicts and the flows add up", settled);
+
+    // A drop has its reason.
+    let dropped = |reason: &str| {
+        Scrape::of(&lab).sum("dsrlb_dropped_frames_total", &format!("reason=\"{reason}\""))
+    };
+    assert_eq!(dropped("no-service"), 0);
+    let other = lab.vip4_port(81);
+    lab.client
+        .enter(|| TcpStream::connect_timeout(&other, Duration::from_millis(300)))
+        .unwrap_err();
+    assert!(dropped("no-service") > 0);
+
+    // A drain shows, and so do the flows that it waits for.
+    let mut connections: Vec<_> =
+        lab.client.enter(|| (0..20).map(|_| HttpConnection::open(vip, TIMEOUT).unwrap()).collect());
+    let of_b1 = connections
+        .iter_mut()
+        .filter_map(|connection| (connection.get("/").unwrap().backend() == "b1").then_some(()));
+    assert!(of_b1.count() > 0);
+    std::fs::write(&file, text(&lab, "draining")).unwrap();
+    until("draining", || {
+        Scrape::of(&lab).has("dsrlb_backend_state", "backend=\"b1\",state=\"draining\"")
+    });
+    let scrape = Scrape::of(&lab);
+    assert_eq!(scrape.sum("dsrlb_backend_active", "backend=\"b1\""), 0);
+    assert!(scrape.sum("dsrlb_backend_flows", "backend=\"b1\"") > 0);
+    assert!(scrape.has("dsrlb_service_state", "state=\"serving\""));
+
+    // So does who is ill, with the reason where there is room for one.
+    http.remove(1).stop();
+    until("ill", || Scrape::of(&lab).has("dsrlb_backend_health", "backend=\"b2\",health=\"down\""));
+    let (status, health) = get(&lab, "/health");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let health: serde_json::Value = serde_json::from_str(&health).unwrap();
+    let idle = health["idle"].as_array().unwrap();
+    assert_eq!((health["status"].as_str(), idle.len()), (Some("serving"), 2), "{health:#}");
+    assert!(idle[1]["why"].as_str().unwrap().contains("refused"), "{health:#}");
+}
+
+/// Neither who asks for nothing nor who says nothing keeps anybody else from being answered.
+#[test]
+fn bad_clients_are_refused_and_the_others_served() {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("badasks")) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("dsrlb.toml");
+    std::fs::write(&file, text(&lab, "enabled")).unwrap();
+    lab.director.namespace.run("ip", &["link", "set", "lo", "up"]).unwrap();
+    let _appliance = Example::start(&lab, "appliance", &["--config", file.to_str().unwrap()]);
+    until("an answer", || ask(&lab, "GET /health HTTP/1.1\r\n\r\n").is_some());
+    assert_eq!(get(&lab, "/nothing").0, "HTTP/1.1 404 Not Found");
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(8300));
+    for (request, status) in [
+        ("POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"),
+        ("\u{1}\u{2}\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("HEAD /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"),
+    ] {
+        let (said, body) = ask(&lab, request).unwrap();
+        assert_eq!((said.as_str(), body.is_empty()), (status, request.starts_with("HEAD")));
+    }
+    // The rest of it is not read, so the answer may be lost when the connection is reset.
+    if let Some((said, _)) = ask(&lab, &long) {
+        assert_eq!(said, "HTTP/1.1 400 Bad Request");
+    }
+    // As many as are served at a time, and more: all are let go of when their time is over.
+    let silent: Vec<_> =
+        lab.director.enter(|| (0..6).map(|_| TcpStream::connect(LISTEN).unwrap()).collect());
+    until("those who are silent are let go", || {
+        ask(&lab, "GET /health HTTP/1.1\r\n\r\n").is_some_and(|(status, _)| status.contains("200"))
+    });
+    drop(silent);
+}
