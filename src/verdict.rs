@@ -59,6 +59,29 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+impl Verdict {
+    /// The verdict in a few words, such as `drop: no-service`; `name` tells what a backend is called.
+    pub fn in_words(self, name: impl FnOnce(BackendIndex) -> String) -> String {
+        match self {
+            Self::Forward(index) => format!("forward to {}", name(index)),
+            Self::Answer(kind) => format!("answer: {}", kind.as_str()),
+            Self::Hold => "hold".to_owned(),
+            Self::Probe => "probe: the answer to one of ours".to_owned(),
+            Self::Pass => "pass: not for us".to_owned(),
+            Self::Drop(reason) => format!("drop: {reason}"),
+        }
+    }
+
+    /// The same, and behind it what the [reason](DropReason::meaning) of a drop means.
+    pub fn in_full(self, name: impl FnOnce(BackendIndex) -> String) -> String {
+        let text = self.in_words(name);
+        match self {
+            Self::Drop(reason) => format!("{text}. {}", reason.meaning()),
+            _ => text,
+        }
+    }
+}
+
 /// What a frame was turned into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum AnswerKind {
@@ -89,7 +112,7 @@ impl AnswerKind {
 }
 
 macro_rules! drop_reasons {
-    ($( $(#[$doc:meta])* $variant:ident => $name:literal, )*) => {
+    ($( $(#[doc = $doc:literal])+ $variant:ident => $name:literal, )*) => {
         /// Why a packet that came for a VIP was not forwarded.
         ///
         /// Exhaustive on purpose: each reason has a stable name and a counter of its own, and
@@ -97,7 +120,7 @@ macro_rules! drop_reasons {
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum DropReason {
-            $( $(#[$doc])* $variant, )*
+            $( $(#[doc = $doc])+ $variant, )*
         }
 
         impl DropReason {
@@ -107,6 +130,11 @@ macro_rules! drop_reasons {
             /// The reason's stable name, as used in metrics and logs.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What the reason means, in a sentence or two: the documentation of the variant.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)* }
             }
         }
     };
@@ -188,6 +216,11 @@ impl DropReason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// The inverse of [`DropReason::as_str`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
+
     /// The position of this reason in [`DropReason::ALL`].
     pub const fn index(self) -> usize {
         self as usize
@@ -214,11 +247,28 @@ mod tests {
     }
 
     #[test]
+    fn a_drop_in_full_is_its_name_and_its_documentation_on_one_line() {
+        assert_eq!(
+            Verdict::Drop(DropReason::Ipv4HeaderLength).in_full(|_| String::new()),
+            "drop: ipv4-header-length. The IPv4 header length is below 20 bytes or beyond the packet (RFC 791 \
+             section 3.1)."
+        );
+        for reason in DropReason::ALL {
+            let meaning = reason.meaning();
+            // Links and code would show as such in a text that nobody renders.
+            assert!(!meaning.contains(['\n', '`', '[']) && !meaning.contains("  "), "{meaning}");
+            assert!(meaning.ends_with('.'), "{meaning}");
+        }
+        assert_eq!(DropReason::from_name("other"), None);
+    }
+
+    #[test]
     fn drop_reasons_are_numbered_in_order_and_named_apart() {
         let names: HashSet<_> = DropReason::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(names.len(), DropReason::COUNT);
         for (position, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), position);
+            assert_eq!(DropReason::from_name(reason.as_str()), Some(*reason));
         }
     }
 }

@@ -31,6 +31,8 @@ mod planner;
 mod probe;
 mod refusal;
 mod snapshot;
+#[cfg(feature = "pcap")]
+mod tap;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 mod waker;
 mod worker;
@@ -51,6 +53,8 @@ pub use pipeline::{Pipeline, PipelineOptions};
 pub use planner::{Idle, Member, Observed, Plan, Planner, Site};
 pub use probe::ProbeFramer;
 pub use snapshot::{Delivery, ErrorPolicy, NextHop, Snapshot};
+#[cfg(feature = "pcap")]
+pub use tap::{Bounds, Chosen, Sample, Taken, Tap, TapCounts};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use waker::Waker;
 pub use worker::Worker;

@@ -109,7 +109,7 @@ impl<R: Read + Send, W: Write + Send> PacketIo for PcapIo<R, W> {
     }
 }
 
-fn to_io(error: pcap_file::PcapError) -> io::Error {
+pub(super) fn to_io(error: pcap_file::PcapError) -> io::Error {
     match error {
         pcap_file::PcapError::IoError(error) => error,
         other => io::Error::new(io::ErrorKind::InvalidData, other),

@@ -4,6 +4,7 @@
 
 pub mod beyond;
 pub mod changes_model;
+pub mod example;
 pub mod flow_model;
 pub mod frames;
 pub mod harness;

@@ -1,9 +1,13 @@
 //! The examples as processes of their own.
 
+#[path = "example.rs"]
+mod example;
+
+pub use example::example;
+
 use super::lab::Lab;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// The example as a process of its own in the director's namespace, killed when dropped.
@@ -37,14 +41,4 @@ impl Drop for Example {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Examples are built along with the tests, into the directory above theirs.
-pub fn example(name: &str) -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let path = path.join("examples").join(name);
-    assert!(path.exists(), "{} is not built; run `cargo test` without --test", path.display());
-    path
 }

@@ -132,15 +132,15 @@ impl Explanation {
     fn verdict_line(&self) -> String {
         match self.verdict {
             None => "up to the balancer, which does not explain itself".to_owned(),
-            Some(Verdict::Forward(index)) if self.frames > 1 => {
-                format!("forward to {}, in {} frames", self.name(index), self.frames)
+            Some(verdict) => {
+                let text = verdict.in_words(|index| self.name(index));
+                match verdict {
+                    Verdict::Forward(_) if self.frames > 1 => {
+                        format!("{text}, in {} frames", self.frames)
+                    }
+                    _ => text,
+                }
             }
-            Some(Verdict::Forward(index)) => format!("forward to {}", self.name(index)),
-            Some(Verdict::Answer(kind)) => format!("answer: {}", kind.as_str()),
-            Some(Verdict::Hold) => "hold".to_owned(),
-            Some(Verdict::Probe) => "probe: the answer to one of ours".to_owned(),
-            Some(Verdict::Pass) => "pass: not for us".to_owned(),
-            Some(Verdict::Drop(reason)) => format!("drop: {reason}"),
         }
     }
 }
