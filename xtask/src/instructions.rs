@@ -65,7 +65,8 @@ fn count() -> Result<Vec<(&'static str, f64)>> {
     let built = built.map_err(|error| format!("cargo bench --no-run: {error}"))?;
     let text = String::from_utf8_lossy(&built.stdout);
     let key = "\"executable\":\"";
-    let program = text.lines().filter_map(|line| line.split_once(key)?.1.split('"').next()).last();
+    let program =
+        text.lines().filter_map(|line| line.split_once(key)?.1.split('"').next()).next_back();
     let program = program.ok_or("cargo bench --no-run built no `pipeline`; run it to see why")?;
     let one = |name| {
         let run = |rounds| instructions(Path::new(program), name, rounds);
