@@ -131,6 +131,8 @@ fn a_panic_gives_the_traffic_back_to_the_kernel_and_is_reported() {
     assert!(!serves(&lab, vip), "the director takes the VIP's packets");
     armed.store(true, Ordering::Relaxed);
     until("the kernel answers", || serves(&lab, vip));
+    // The queue's socket goes first, and with it what is redirected; then it is told.
+    until("the failure is known", || director.failure().is_some());
     assert!(director.failure().unwrap().contains("a bug in the balancer"));
     assert!(heard.try_iter().any(|event| matches!(event, Event::WorkerFailed { queue: 0, .. })));
     assert_eq!(program(&lab.director), None);
