@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const LISTEN: &str = "127.0.0.1:9100";
+const FILE: &str = "dsrlb.toml";
 
 fn text(lab: &Lab, admin_of_b1: &str) -> String {
     let (interface, vip) = (&lab.director.interface, lab.vip4_port(80));
@@ -124,17 +125,23 @@ fn add_up_under_load(lab: &Lab, vip: SocketAddr) {
     });
 }
 
+/// An appliance that answers, and where its configuration is.
+fn answering(lab: &Lab) -> (tempfile::TempDir, Example) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(FILE);
+    std::fs::write(&file, text(lab, "enabled")).unwrap();
+    lab.director.namespace.run("ip", &["link", "set", "lo", "up"]).unwrap();
+    let appliance = Example::start(lab, "appliance", &["--config", file.to_str().unwrap()]);
+    until("an answer", || ask(lab, "GET /health HTTP/1.1\r\n\r\n").is_some());
+    (directory, appliance)
+}
+
 #[test]
 fn what_the_appliance_says_of_itself_adds_up() {
     let Some(lab) = Lab::build_or_skip(&LabOptions::named("metrics")) else { return };
     let mut http = lab.start_http(80).unwrap();
     let vip = lab.vip4_port(80);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("dsrlb.toml");
-    std::fs::write(&file, text(&lab, "enabled")).unwrap();
-    lab.director.namespace.run("ip", &["link", "set", "lo", "up"]).unwrap();
-    let _appliance = Example::start(&lab, "appliance", &["--config", file.to_str().unwrap()]);
-    until("an answer", || ask(&lab, "GET /health HTTP/1.1\r\n\r\n").is_some());
+    let (directory, _appliance) = answering(&lab);
     let serves = |count| Scrape::of(&lab).sum("dsrlb_service_active_backends", "") == count;
     until("all three", || serves(3));
 
@@ -176,7 +183,7 @@ fn what_the_appliance_says_of_itself_adds_up() {
         .iter_mut()
         .filter_map(|connection| (connection.get("/").unwrap().backend() == "b1").then_some(()));
     assert!(of_b1.count() > 0);
-    std::fs::write(&file, text(&lab, "draining")).unwrap();
+    std::fs::write(directory.path().join(FILE), text(&lab, "draining")).unwrap();
     until("draining", || {
         Scrape::of(&lab).has("dsrlb_backend_state", "backend=\"b1\",state=\"draining\"")
     });
@@ -200,12 +207,7 @@ fn what_the_appliance_says_of_itself_adds_up() {
 #[test]
 fn bad_clients_are_refused_and_the_others_served() {
     let Some(lab) = Lab::build_or_skip(&LabOptions::named("badasks")) else { return };
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("dsrlb.toml");
-    std::fs::write(&file, text(&lab, "enabled")).unwrap();
-    lab.director.namespace.run("ip", &["link", "set", "lo", "up"]).unwrap();
-    let _appliance = Example::start(&lab, "appliance", &["--config", file.to_str().unwrap()]);
-    until("an answer", || ask(&lab, "GET /health HTTP/1.1\r\n\r\n").is_some());
+    let (_directory, _appliance) = answering(&lab);
     assert_eq!(get(&lab, "/nothing").0, "HTTP/1.1 404 Not Found");
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(8300));
     for (request, status) in [
