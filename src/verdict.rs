@@ -41,6 +41,9 @@ impl fmt::Debug for BackendIndex {
 }
 
 /// The end of a packet's journey.
+///
+/// What the variants carry is of one size, that of [`BackendIndex`]: so a verdict is passed on in two registers,
+/// and is not put together and taken apart again for every packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Verdict {
     /// Rewritten in place for this backend; to be transmitted.
@@ -84,6 +87,7 @@ impl Verdict {
 
 /// What a frame was turned into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u32)]
 pub enum AnswerKind {
     /// An ARP reply or neighbour advertisement for a VIP.
     Neighbour,
@@ -118,7 +122,7 @@ macro_rules! drop_reasons {
         /// Exhaustive on purpose: each reason has a stable name and a counter of its own, and
         /// none means "other".
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
+        #[repr(u32)]
         pub enum DropReason {
             $( $(#[doc = $doc])+ $variant, )*
         }

@@ -149,7 +149,8 @@ fn services(key: u8, count: u8) -> ServiceTable {
         (Arc::new(RealServer::new([10, 0, 1, number].into())), BackendIndex::new(number.into(), 0))
     };
     let members: Vec<_> = (1..=count).map(member).collect();
-    let keeping: Vec<_> = members.iter().map(|(_, index)| (*index, Keeping::Everything)).collect();
+    let keeping: Vec<_> =
+        members.iter().map(|(_, index)| (*index, Keeping::Everything, 0)).collect();
     ServiceTable::new(vec![Arc::new(Service::build(&service, members))]).keeping(&keeping)
 }
 

@@ -26,6 +26,7 @@ mod connection;
 mod elder;
 mod exact;
 mod flow_table;
+mod keepers;
 mod placement;
 mod policy;
 mod registry;
@@ -45,8 +46,9 @@ pub use flow_table::{CapacityError, FlowCounts, FlowTimes, State as FlowState};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]
 pub use flow_table::{
-    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Signal, State,
+    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Signal, State, Steady,
 };
+pub use keepers::Keeping;
 pub use placement::{Decider, FlowMemory, Placement, Recall};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};
 pub use registry::IndexRegistry;
@@ -54,4 +56,4 @@ pub use remember::{FlowBalancer, Record};
 pub use selection::{Rule, Selection};
 pub use service::{Echo, Persistence, Scope, VipKey, VirtualService, WhenAllDown};
 pub use sync::{BackendNames, FlowSync, SharedFlow, SharedFlowError, SyncCounts};
-pub use table::{Keeping, Lookup, ServiceTable};
+pub use table::{Lookup, ServiceTable};

@@ -3,7 +3,8 @@
 use super::assign::{Assignment, Balancer, find};
 use super::built::Service;
 use super::flow_table::{
-    CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, Signal,
+    CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, SetNumber, Signal,
+    Tick,
 };
 use super::placement::{Decider, FlowMemory, Placement, Recall};
 use super::sync::{Exchange, FlowSync, SyncCounts};
@@ -95,7 +96,44 @@ impl FlowBalancer {
         self.table.counts()
     }
 
-    /// The one place where the order of questions stands. Always inline: what it returns is of two parts,
+    /// The backend of a flow that goes on as it was: nearly every packet's, so it is asked first, and of the flow
+    /// alone. Nothing else has to be looked at. A packet that may not be forwarded begins no flow; the backend
+    /// says itself whether its service is there, and remembers flows.
+    #[inline(always)]
+    fn known(
+        &mut self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        key: FlowKey,
+        number: SetNumber,
+        now: Tick,
+    ) -> Option<BackendIndex> {
+        if self.record != Record::All
+            || packet.fragment == Fragment::Later
+            || packet.routed.backend().is_some()
+        {
+            return None;
+        }
+        let signal = Signal::of(packet);
+        self.table.renew(key, number, signal, now, |index| services.steady(index))
+    }
+
+    /// What becomes of a packet whose flow is not [known](Self::known) to go on as it was.
+    #[inline(never)]
+    fn decide(
+        &mut self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        key: FlowKey,
+        now: Timestamp,
+    ) -> Assignment {
+        match find(services, packet) {
+            Ok(service) => self.place(services, service, packet, key, now).0,
+            Err(assignment) => assignment,
+        }
+    }
+
+    /// The one place where the order of the other questions stands. Always inline: what it returns is of two parts,
     /// and to pass those through memory costs a fifth of what it does.
     #[inline(always)]
     fn place(
@@ -210,12 +248,11 @@ impl Balancer for FlowBalancer {
         packet: &PacketInfo,
         now: Timestamp,
     ) -> Assignment {
-        match find(services, packet) {
-            Ok(service) => {
-                let key = self.table.key(&packet.flow);
-                self.place(services, service, packet, key, now).0
-            }
-            Err(assignment) => assignment,
+        let key = self.table.key(&packet.flow);
+        let (number, tick) = (self.table.locate_one(key), self.table.tick(now));
+        match self.known(services, packet, key, number, tick) {
+            Some(index) => Assignment::Backend(index),
+            None => self.decide(services, packet, key, now),
         }
     }
 
@@ -227,18 +264,18 @@ impl Balancer for FlowBalancer {
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {
+        let tick = self.table.tick(now);
         for (packets, assigned) in packets.chunks(BATCH).zip(assigned.chunks_mut(BATCH)) {
             let mut keys = [FlowKey(0); BATCH];
             for (key, packet) in keys.iter_mut().zip(packets) {
                 *key = self.table.key(&packet.flow);
             }
-            if self.has_flows() {
-                self.table.touch(keys.get(..packets.len()).unwrap_or_default());
-            }
-            for ((packet, key), assigned) in packets.iter().zip(keys).zip(assigned) {
-                *assigned = match find(services, packet) {
-                    Ok(service) => self.place(services, service, packet, key, now).0,
-                    Err(assignment) => assignment,
+            let numbers = self.table.locate(keys.get(..packets.len()).unwrap_or_default());
+            let packets = packets.iter().zip(keys).zip(numbers);
+            for (((packet, key), number), assigned) in packets.zip(assigned) {
+                *assigned = match self.known(services, packet, key, number, tick) {
+                    Some(index) => Assignment::Backend(index),
+                    None => self.decide(services, packet, key, now),
                 };
             }
         }
@@ -251,18 +288,25 @@ impl Balancer for FlowBalancer {
         packet: &PacketInfo,
         now: Timestamp,
     ) -> Option<Placement> {
-        let service = match find(services, packet) {
-            Ok(service) => service,
-            Err(assignment) => return Some(Placement::new(assignment, Decider::Lookup)),
-        };
         let key = self.table.key(&packet.flow);
         let mut trial =
             Self { table: self.table.excerpt(key), record: self.record, exchange: None };
         let before = trial.table.record(key, now);
-        let (assignment, decider) = trial.place(services, service, packet, key, now);
+        let (number, tick) = (trial.table.locate_one(key), trial.table.tick(now));
+        let (assignment, decider, is_asked) =
+            match (trial.known(services, packet, key, number, tick), find(services, packet)) {
+                (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
+                (None, Ok(service)) => {
+                    let (assignment, decider) = trial.place(services, service, packet, key, now);
+                    let remembers = service.lives().is_some();
+                    (assignment, decider, remembers && packet.fragment != Fragment::Later)
+                }
+                (None, Err(assignment)) => {
+                    return Some(Placement::new(assignment, Decider::Lookup));
+                }
+            };
         let after = trial.table.record(key, now);
-        let asked = service.lives().filter(|_| packet.fragment != Fragment::Later);
-        let recall = asked.map(|_| Recall {
+        let recall = is_asked.then(|| Recall {
             before: before.map(FlowMemory::from),
             after: after.map(FlowMemory::from),
         });

@@ -19,7 +19,8 @@ fn table(taking: &[usize], keeping: &[usize]) -> ServiceTable {
         (Arc::new(server), index(*slot))
     };
     let built = Service::build(&service, taking.iter().map(backend));
-    let keeping: Vec<_> = keeping.iter().map(|slot| (index(*slot), Keeping::Everything)).collect();
+    let keeping: Vec<_> =
+        keeping.iter().map(|slot| (index(*slot), Keeping::Everything, 0)).collect();
     ServiceTable::new(vec![Arc::new(built)]).keeping(&keeping)
 }
 
@@ -78,7 +79,8 @@ fn flows_stay_through_every_change_that_leaves_their_backend() {
 fn a_backend_that_keeps_connections_alone_loses_other_flows() {
     let mut balancer = balancer();
     let (before, after) = (table(&[1], &[1, 2]), table(&[2], &[2]));
-    let after = after.keeping(&[(index(1), Keeping::Connections), (index(2), Keeping::Everything)]);
+    let after =
+        after.keeping(&[(index(1), Keeping::Connections, 0), (index(2), Keeping::Everything, 0)]);
     for (protocol, expected) in [(Protocol::TCP, 1), (Protocol::UDP, 2)] {
         let mut packet = packet(7, ACK);
         packet.flow.protocol = protocol;
@@ -97,7 +99,7 @@ fn a_sessionless_service_is_hashed_and_not_remembered() {
         let service = VirtualService::new("10.0.0.100".parse().unwrap()).sessionless();
         let backend: Arc<dyn Backend> = Arc::new(RealServer::new([10, 0, 0, 1].into()));
         let built = Service::build(&service, [(backend, index(slot))]);
-        let keeping = [1, 2].map(|slot| (index(slot), Keeping::Everything));
+        let keeping = [1, 2].map(|slot| (index(slot), Keeping::Everything, 0));
         ServiceTable::new(vec![Arc::new(built)]).keeping(&keeping)
     };
     for slot in [1, 2] {
@@ -150,7 +152,7 @@ fn without_a_change_it_agrees_with_hashing_alone() {
 fn changed(before: &ServiceTable, taking: &[usize], now: u64) -> ServiceTable {
     let new = table(taking, &[]);
     let [old, new] = [before, &new].map(|table| Service::clone(&table.services()[0]));
-    let keeping = [1, 2, 3].map(|slot| (index(slot), Keeping::Everything));
+    let keeping = [1, 2, 3].map(|slot| (index(slot), Keeping::Everything, 0));
     ServiceTable::new(vec![Arc::new(new.after(&old, Timestamp(now)))]).keeping(&keeping)
 }
 
@@ -183,7 +185,7 @@ fn only_contested_flows_are_recorded_and_those_only_while_they_are() {
     assert!(end.0 > 900 * SECOND && service.settled(Timestamp(end.0 - 1)).is_none());
     let settled = service.settled(end).unwrap();
     let settled = ServiceTable::new(vec![Arc::new(settled)])
-        .keeping(&[1, 2, 3].map(|slot| (index(slot), Keeping::Everything)));
+        .keeping(&[1, 2, 3].map(|slot| (index(slot), Keeping::Everything, 0)));
     assert_eq!(decide(&mut balancer, &settled, ACK, 850 * SECOND), old);
     balancer.tend(&settled, Timestamp(850 * SECOND), true);
     assert_eq!(balancer.counts().proven, 0);

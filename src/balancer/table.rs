@@ -2,6 +2,8 @@
 
 use super::built::Service;
 use super::exact::ExactServices;
+use super::flow_table::Steady;
+use super::keepers::{Keepers, Keeping};
 use super::service::{Echo, Scope};
 use super::sync::BackendNames;
 use crate::flow::{ConnectionId, Fragment, PacketInfo, PacketKind, Protocol};
@@ -11,17 +13,6 @@ use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Which of the flows it has a backend keeps, where flows are remembered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Keeping {
-    /// None.
-    Nothing,
-    /// Connections: TCP and SCTP.
-    Connections,
-    /// All of them.
-    Everything,
-}
 
 /// What the look-up of a packet's destination found.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +47,7 @@ pub struct ServiceTable {
     by_port: HashSet<(u32, Protocol), FixedState>,
     /// By VIP's number, what becomes of echo requests, and the service to forward them to.
     echo: Vec<(Echo, u32)>,
-    /// By slot, the backends that keep flows they have.
-    keeping: Box<[(BackendIndex, Keeping)]>,
+    keepers: Keepers,
     names: Arc<BackendNames>,
     /// Whether any service routes by connection ID.
     routes: bool,
@@ -111,18 +101,14 @@ impl ServiceTable {
     }
 
     /// Sets which backends keep flows they have, whether or not they take new ones: for balancers that
-    /// remember flows. One that is not named keeps nothing; of one that is named twice the last counts.
+    /// remember flows. Each is named with the position of its service; one that is not named keeps nothing, and of one
+    /// that is named twice the last counts.
     #[must_use]
-    pub fn keeping(mut self, backends: &[(BackendIndex, Keeping)]) -> Self {
-        let slots = backends.iter().map(|(index, _)| index.slot() + 1).max().unwrap_or_default();
-        let nobody = (BackendIndex::new(0, 0), Keeping::Nothing);
-        let mut keeping = vec![nobody; slots].into_boxed_slice();
-        for backend in backends {
-            if let Some(slot) = keeping.get_mut(backend.0.slot()) {
-                *slot = *backend;
-            }
-        }
-        self.keeping = keeping;
+    pub fn keeping(mut self, backends: &[(BackendIndex, Keeping, usize)]) -> Self {
+        let lives = |position: usize| self.services.get(position)?.lives();
+        let backends = backends.iter();
+        self.keepers =
+            Keepers::new(backends.map(|&(index, keeping, of)| (index, keeping, lives(of))));
         self
     }
 
@@ -139,29 +125,23 @@ impl ServiceTable {
         &self.names
     }
 
-    /// Which flows a backend keeps. An index that is out of date keeps nothing.
-    #[inline]
-    fn kept(&self, index: BackendIndex) -> Keeping {
-        match self.keeping.get(index.slot()) {
-            Some((current, keeping)) if *current == index => *keeping,
-            _ => Keeping::Nothing,
-        }
-    }
-
-    /// Whether a backend keeps the flows of this protocol that it has.
+    /// Whether a backend keeps the flows of this protocol that it has. One whose index is out of date keeps
+    /// nothing.
     #[inline]
     pub fn keeps(&self, index: BackendIndex, protocol: Protocol) -> bool {
-        match self.kept(index) {
-            Keeping::Nothing => false,
-            Keeping::Connections => matches!(protocol, Protocol::TCP | Protocol::SCTP),
-            Keeping::Everything => true,
-        }
+        self.keepers.keeps(index, protocol)
     }
 
     /// Whether a backend keeps any flows.
     #[inline]
     pub fn keeps_any(&self, index: BackendIndex) -> bool {
-        self.kept(index) != Keeping::Nothing
+        self.keepers.keeps_any(index)
+    }
+
+    /// How long the flows of a backend live on by a packet that says nothing new.
+    #[inline]
+    pub(super) fn steady(&self, index: BackendIndex) -> &Steady {
+        self.keepers.steady(index)
     }
 
     /// Whether connection IDs decide about anything here, so that they have to be read.

@@ -76,6 +76,22 @@ impl WorkerCounters {
         }
     }
 
+    /// Counts a frame of `length` bytes to this backend, but for the sum of all: that is for
+    /// [`WorkerCounters::record_forwarded`] to say, once for a batch.
+    #[inline]
+    pub(super) fn record_sent(&self, index: BackendIndex, length: u64) {
+        if let Some(backend) = self.backends.get(index.slot()) {
+            backend.packets.add(1);
+            backend.bytes.add(length);
+        }
+    }
+
+    #[inline]
+    pub(super) fn record_forwarded(&self, packets: u64, bytes: u64) {
+        self.forwarded.packets.add(packets);
+        self.forwarded.bytes.add(bytes);
+    }
+
     /// Counts one frame of `length` bytes. Only the worker that owns the counters may call this;
     /// counts of two writers would get lost.
     #[inline]

@@ -11,6 +11,7 @@ mod cores;
 mod counters;
 mod delivery;
 mod explanation;
+mod express;
 mod fragments;
 mod hop;
 mod hub;

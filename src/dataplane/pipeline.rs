@@ -4,6 +4,7 @@ use super::answer::{answer, answer_echo};
 use super::counters::WorkerCounters;
 use super::delivery::{Means, deliver};
 use super::explanation::{Explanation, FragmentTrace};
+use super::express;
 use super::fragments::{Decision, Fate, FragmentKey, FragmentLimits, FragmentTracker};
 use super::io::{Action, Frame, HEADROOM, MAX_BATCH, Port};
 use super::minimal::{MixedFamilies, frame_of};
@@ -111,33 +112,43 @@ impl<B: Balancer> Pipeline<B> {
     ) -> &[Verdict] {
         self.expire(now);
         let mut parsed = [Parsed::EMPTY; MAX_BATCH];
-        let mut reads: ArrayVec<Read, MAX_BATCH> = ArrayVec::new();
-        for (frame, parsed) in frames.iter_mut().zip(&mut parsed) {
-            reads.push(read(snapshot, frame, parsed, &mut self.means.outbox));
-        }
-
+        let mut reads = [Read::Assign; MAX_BATCH];
         let mut packets: ArrayVec<&PacketInfo, MAX_BATCH> = ArrayVec::new();
-        for (read, parsed) in reads.iter().zip(&parsed) {
-            if let Read::Assign = read {
-                packets.push(&parsed.info);
+        for ((frame, parsed), place) in frames.iter_mut().zip(&mut parsed).zip(&mut reads) {
+            match read(snapshot, frame, parsed, &mut self.means.outbox) {
+                Read::Assign => packets.push(&parsed.info),
+                read => *place = read,
             }
         }
+
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
         let assigned = &mut assigned[..packets.len()];
         self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
+        drop(packets);
         self.balancer.tend(&snapshot.services, now, false);
 
         let mut verdicts = std::mem::take(&mut self.verdicts);
         verdicts.clear();
         let mut assigned = assigned.iter();
+        let (mut packets, mut bytes) = (0, 0);
         for ((read, parsed), frame) in reads.iter().zip(&parsed).zip(frames) {
             let assignment = match read {
                 Read::Assign => assigned.next().copied(),
                 _ => None,
             };
+            if let Some(Assignment::Backend(index)) = assignment
+                && let Some(length) = express::forward(snapshot, frame, parsed, index)
+            {
+                self.counters.record_sent(index, length);
+                packets += 1;
+                bytes += length;
+                verdicts.push(Verdict::Forward(index));
+                continue;
+            }
             let lot = lot(*read, assignment);
             verdicts.push(self.settle(snapshot, now, frame, parsed, lot));
         }
+        self.counters.record_forwarded(packets, bytes);
         self.verdicts = verdicts;
         &self.verdicts
     }
@@ -237,7 +248,7 @@ impl<B: Balancer> Pipeline<B> {
 
 impl<B> Pipeline<B> {
     /// Carries out what was found and decided, and counts it.
-    #[inline]
+    #[inline(never)]
     fn settle(
         &mut self,
         snapshot: &Snapshot,
@@ -466,6 +477,9 @@ fn place(snapshot: &Snapshot, info: &PacketInfo) -> Read {
         true => Read::Decided(Verdict::Drop(reason)),
         false => Read::Decided(Verdict::Pass),
     };
+    if info.kind == PacketKind::Ordinary {
+        return Read::Assign;
+    }
     match info.kind {
         PacketKind::Ordinary | PacketKind::IcmpError => Read::Assign,
         PacketKind::TruncatedError => stray(DropReason::IcmpQuoteTruncated),

@@ -267,7 +267,7 @@ impl Planner {
                 let is_fallback = number >= service.backends.len();
                 illness.push((observed.ill_for, observed.detection));
                 if hop.is_ok() {
-                    keeping.push((index, kept(service.persistence, &observed)));
+                    keeping.push((index, kept(service.persistence, &observed), table.len()));
                 }
                 members.push(Member {
                     service: service.key,
@@ -282,7 +282,7 @@ impl Planner {
                 last_resort(&service.when_all_down, of_service, &illness);
             }
             let last = of_service.iter().filter(|member| member.last_resort);
-            keeping.extend(last.map(|member| (member.index, Keeping::Everything)));
+            keeping.extend(last.map(|member| (member.index, Keeping::Everything, table.len())));
             table.push(self.build(service, of_service));
         }
 

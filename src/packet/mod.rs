@@ -15,6 +15,7 @@
 pub mod arp;
 pub mod checksum;
 mod claim;
+mod common;
 mod cut;
 mod ethernet;
 mod hop_limit;

@@ -1,5 +1,6 @@
 //! From a frame to what the balancer needs to know of it.
 
+use super::common;
 use super::ethernet::{self, EtherType};
 use super::icmp;
 use super::ipv4::Ipv4Header;
@@ -148,10 +149,19 @@ pub(crate) enum Content {
 
 /// Parses a frame into `parsed`, which says something only if the frame is IP.
 ///
-/// Each field is written once, where it stays. Addresses are of one of two lengths, so to move one means to read
+/// Each field is written where it stays. Addresses are of one of two lengths, so to move one means to read
 /// sixteen bytes of which a few have just been written: the processor has to wait for those.
 #[inline]
 pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Content {
+    match common::parse(frame, parsed) {
+        true => Content::Ip,
+        false => parse_any(frame, parsed),
+    }
+}
+
+/// The same, header by header, of any frame.
+#[inline(never)]
+pub(super) fn parse_any(frame: &[u8], parsed: &mut Parsed) -> Content {
     let (ether_type, network) = match ethernet::payload(frame) {
         Ok(found) => found,
         Err(reason) => return Content::Malformed(reason),

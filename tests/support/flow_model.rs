@@ -319,8 +319,24 @@ pub fn check_flow_table(data: &[u8]) {
             // A packet, as a balancer would have it: most of them.
             0..=9 => {
                 let lives = Lifetimes::from(&times);
-                table.touch(&[FlowKey(key)]);
-                let found = table.lookup(FlowKey(key), signal, &lives, now, usable);
+                let key_number = table.locate_one(FlowKey(key));
+                let [number, ..] = table.locate(&[FlowKey(key)]);
+                assert_eq!(number, key_number);
+                let (steady, never) = (lives.steady(|_| true), lives.steady(|_| false));
+                let terms = |index| if usable(index) { &steady } else { &never };
+                let renewed = table.renew(FlowKey(key), number, signal, table.tick(now), terms);
+                let found = match renewed {
+                    // What goes on as it was.
+                    Some(index) => {
+                        match table.lookup(FlowKey(key), Signal::Stray, &lives, now, usable) {
+                            Found::Known(same, state) if same == index => {
+                                Found::Known(index, state)
+                            }
+                            other => panic!("renewed for {index:?}, but {other:?}"),
+                        }
+                    }
+                    None => table.lookup(FlowKey(key), signal, &lives, now, usable),
+                };
                 assert_eq!(found, model.lookup(key, signal, &times));
                 if !matches!(found, Found::Known(..)) {
                     let inserted = table.insert(FlowKey(key), backend, signal, &lives, now, usable);

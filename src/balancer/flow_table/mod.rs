@@ -56,7 +56,7 @@ pub use import::Imported;
 pub use state::{Signal, State};
 pub use tally::FlowCounts;
 pub(super) use times::TICK;
-pub use times::{FlowTimes, Lifetimes};
+pub use times::{FlowTimes, Lifetimes, Steady};
 pub use upkeep::FlowRecord;
 
 use crate::flow::{FiveTuple, FlowHash, HashInput, HashKey, Timestamp};
@@ -68,8 +68,16 @@ use state::Step;
 use tally::Tally;
 use times::Clock;
 
-/// How many flows are touched at a time; a driver lends no more packets at once.
-const TOUCHED: usize = 64;
+/// How many flows are located at a time; a driver lends no more packets at once.
+const LOCATED: usize = 64;
+
+/// Where a flow is. No table has more sets than its [most entries](FlowTable::MAX_ENTRIES) are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SetNumber(u32);
+
+/// A time as the table counts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick(u32);
 
 /// The hash of a flow under the table's key. The VIP and its port are part of it, so it tells
 /// services apart, too.
@@ -219,29 +227,82 @@ impl FlowTable {
         FlowHash(key.0).slot(self.sets.len())
     }
 
-    /// Reads a word of the first set that each of these flows may be in, and then of the second one
-    /// of those that are not in the first, where three of four are. Nothing comes of it but that the cache
-    /// misses of a batch overlap, where [`FlowTable::lookup`] would wait for one after the other.
+    /// For each of at most 64 flows the set that it is in, or one that it is not in if it is in none.
+    ///
+    /// A word of the first set that each may be in is read before any is looked at, and then of the second one of
+    /// those that are not in the first, where three of four are: so the cache misses of a batch overlap, where
+    /// [`FlowTable::lookup`] would wait for one after the other.
     #[inline]
-    pub fn touch(&self, keys: &[FlowKey]) {
+    pub fn locate(&self, keys: &[FlowKey]) -> [SetNumber; LOCATED] {
         let word = |number: usize| self.sets.get(number).map_or(0, Set::word);
-        let mut read = 0;
-        for keys in keys.chunks(TOUCHED) {
-            read = keys.iter().fold(read, |read, key| read | word(self.first_set(*key)));
-            // Noted and not branched to: whether it is in the first cannot be predicted. And not read at
-            // once: the fewer instructions lie between two reads, the more of them overlap.
-            let (mut second, mut count) = ([0; TOUCHED + 1], 0);
-            for key in keys {
-                let [first, other] = self.sets_of(*key);
-                if let Some(place) = second.get_mut(count) {
-                    *place = other;
-                }
-                let held = self.sets.get(first).is_some_and(|set| set.holding(key.0).any());
-                count += usize::from(!held);
+        let (mut numbers, mut read) = ([SetNumber(0); LOCATED], 0);
+        for (number, key) in numbers.iter_mut().zip(keys) {
+            let first = self.first_set(*key);
+            *number = SetNumber(first as u32);
+            read |= word(first);
+        }
+        // Noted and not branched to: whether it is in the first cannot be predicted. And not read at
+        // once: the fewer instructions lie between two reads, the more of them overlap.
+        let (mut elsewhere, mut count) = ([0u8; LOCATED + 1], 0);
+        for (position, (number, key)) in (0u8..).zip(numbers.iter().zip(keys)) {
+            if let Some(place) = elsewhere.get_mut(count) {
+                *place = position;
             }
-            read = second.iter().take(count).fold(read, |read, number| read | word(*number));
+            let held = self.sets.get(number.0 as usize).is_some_and(|set| set.holding(key.0).any());
+            count += usize::from(!held);
+        }
+        for position in elsewhere.iter().take(count) {
+            let position = usize::from(*position);
+            if let (Some(number), Some(key)) = (numbers.get_mut(position), keys.get(position)) {
+                let [_, second] = self.sets_of(*key);
+                *number = SetNumber(second as u32);
+                read |= word(second);
+            }
         }
         std::hint::black_box(read);
+        numbers
+    }
+
+    /// The same for a single flow.
+    #[inline]
+    pub fn locate_one(&self, key: FlowKey) -> SetNumber {
+        let [first, second] = self.sets_of(key);
+        let held = self.sets.get(first).is_some_and(|set| set.holding(key.0).any());
+        SetNumber(if held { first } else { second } as u32)
+    }
+
+    /// The tick it is, for [`FlowTable::renew`].
+    #[inline]
+    pub fn tick(&self, now: Timestamp) -> Tick {
+        Tick(self.clock.ticks(now))
+    }
+
+    /// What [`FlowTable::lookup`] does and returns for a packet that says nothing new of a proven flow, which is most
+    /// packets by far; none says nothing. `number` is where [`FlowTable::locate`] found it; anything may have happened to
+    /// the table since then. `steady` says for how long the flow lives on if it has this backend.
+    #[inline(always)]
+    pub fn renew<'a>(
+        &mut self,
+        key: FlowKey,
+        number: SetNumber,
+        signal: Signal,
+        now: Tick,
+        steady: impl FnOnce(BackendIndex) -> &'a Steady,
+    ) -> Option<BackendIndex> {
+        let set = self.sets.get_mut(number.0 as usize)?;
+        let held = set.holding(key.0);
+        if !held.any() {
+            return None;
+        }
+        let way = held.first();
+        let (backend, life) = (set.backend(way), set.life(way));
+        let ticks = steady(backend).ticks(signal);
+        let state = signal.steady()?;
+        if ticks == 0 || life.rank() != state as u32 || life.end() <= now.0 {
+            return None;
+        }
+        set.set_life(way, Life::new(state, now.0.saturating_add(ticks)));
+        Some(backend)
     }
 
     /// Finds the backend of a packet's flow, and notes the packet. `usable` says whether an index may be
@@ -268,11 +329,6 @@ impl FlowTable {
             return Found::Missing;
         };
         let alive = end > now && usable(backend);
-        // Most packets by far, and for them all that follows comes to this.
-        if alive && (state, signal) == (State::Established, Signal::Data) {
-            set.set_life(way, Life::new(state, now.saturating_add(lives.established)));
-            return Found::Known(backend, state);
-        }
         // Heard of so lately that more is left than its whole life without that time.
         let recent = end.saturating_add(lives.copy) > now.saturating_add(lives.of(state, signal));
         let (next, end) = match state::step(state, signal, recent) {

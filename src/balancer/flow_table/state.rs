@@ -27,6 +27,18 @@ pub enum Signal {
 }
 
 impl Signal {
+    pub(super) const COUNT: usize = Self::Stray as usize + 1;
+
+    /// The state of a flow of which this is the usual packet: it goes on as it was. See [`step`].
+    #[inline]
+    pub(super) const fn steady(self) -> Option<State> {
+        match self {
+            Self::Data => Some(State::Established),
+            Self::Udp | Self::Sctp | Self::Other => Some(State::Active),
+            Self::Syn | Self::Fin | Self::Reset | Self::Stray => None,
+        }
+    }
+
     /// What this packet says. Later fragments say nothing that could be told here: they have no
     /// ports, so their flow is not known.
     #[inline]
@@ -270,6 +282,31 @@ mod tests {
         ] {
             assert_eq!(Signal::of(&packet(protocol, kind)), signal, "{protocol} {kind:?}");
         }
+    }
+
+    #[test]
+    fn a_steady_packet_renews_a_flow_and_changes_nothing() {
+        let all = [
+            Signal::Syn,
+            Signal::Data,
+            Signal::Fin,
+            Signal::Reset,
+            Signal::Udp,
+            Signal::Sctp,
+            Signal::Other,
+            Signal::Stray,
+        ];
+        assert_eq!(all.len(), Signal::COUNT);
+        let steady = all.into_iter().filter_map(|signal| Some((signal.steady()?, signal)));
+        let mut count = 0;
+        for (state, signal) in steady {
+            for recent in [false, true] {
+                assert_eq!(step(state, signal, recent), Step::Renew(state), "{signal:?}");
+            }
+            assert!(state.is_proven());
+            count += 1;
+        }
+        assert_eq!(count, 4);
     }
 
     #[test]

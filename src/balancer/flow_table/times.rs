@@ -174,6 +174,24 @@ impl Lifetimes {
         protocols.map(|protocol| self.idle(protocol)).into_iter().max().unwrap_or_default()
     }
 
+    /// How long proven flows live on by packets that say nothing new, of the protocols that this is true of.
+    pub fn steady(&self, is_kept: impl Fn(Protocol) -> bool) -> Steady {
+        let mut steady = Steady::NEVER;
+        for (signal, protocol) in [
+            (Signal::Data, Protocol::TCP),
+            (Signal::Udp, Protocol::UDP),
+            (Signal::Sctp, Protocol::SCTP),
+            (Signal::Other, Protocol::ESP),
+        ] {
+            if let (Some(state), Some(ticks)) =
+                (signal.steady(), steady.0.get_mut(signal as usize).filter(|_| is_kept(protocol)))
+            {
+                *ticks = self.of(state, signal);
+            }
+        }
+        steady
+    }
+
     /// How long a flow in this state lives after this packet.
     #[inline]
     pub(super) const fn of(&self, state: State, signal: Signal) -> u32 {
@@ -185,6 +203,20 @@ impl Lifetimes {
             (State::Established, _) => self.established,
             _ => self.syn,
         }
+    }
+}
+
+/// What a proven flow lives for after a packet that says nothing new of it, in ticks by [`Signal`]: zero where a
+/// packet says more than that, or such flows are not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Steady([u32; Signal::COUNT]);
+
+impl Steady {
+    pub(in crate::balancer) const NEVER: Self = Self([0; Signal::COUNT]);
+
+    #[inline]
+    pub(super) fn ticks(&self, signal: Signal) -> u32 {
+        self.0.get(signal as usize).copied().unwrap_or_default()
     }
 }
 
