@@ -45,6 +45,7 @@
 
 mod entry;
 mod import;
+mod keying;
 mod place;
 mod set;
 mod state;
@@ -59,9 +60,10 @@ pub(super) use times::TICK;
 pub use times::{FlowTimes, Lifetimes, Steady};
 pub use upkeep::FlowRecord;
 
-use crate::flow::{FiveTuple, FlowHash, HashInput, HashKey, Timestamp};
+use crate::flow::{FiveTuple, FlowHash, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
+use keying::Keying;
 use place::{Place, Survey};
 use set::{Set, WAYS};
 use state::Step;
@@ -121,7 +123,7 @@ pub struct CapacityError {
 /// The flows of one worker and where they go, by the rules at the head of this module.
 #[derive(Debug)]
 pub struct FlowTable {
-    hash_key: HashKey,
+    keying: Keying,
     /// Whether newcomers may take the places of unproven flows.
     displaces: bool,
     sets: Box<[Set]>,
@@ -161,7 +163,7 @@ impl FlowTable {
         sets.try_reserve_exact(count).map_err(|_| refuse("there is not enough memory"))?;
         sets.resize(count, Set::FREE);
         Ok(Self {
-            hash_key,
+            keying: Keying::new(&hash_key),
             displaces: true,
             sets: sets.into_boxed_slice(),
             swept: 0,
@@ -207,7 +209,7 @@ impl FlowTable {
     /// The key of a flow.
     #[inline]
     pub fn key(&self, flow: &FiveTuple) -> FlowKey {
-        FlowKey(self.hash_key.hash_flow(HashInput::FiveTuple, flow).0)
+        self.keying.key(flow)
     }
 
     /// The two sets that a flow may be in; the same twice if there is only one.

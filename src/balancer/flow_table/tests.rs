@@ -19,7 +19,8 @@ fn the_key_is_that_of_the_process_and_covers_the_whole_flow() {
         destination_port: port,
         protocol: Protocol::TCP,
     };
-    let (table, other) = (table(4), FlowTable { hash_key: HashKey::default(), ..table(4) });
+    let (table, other) =
+        (table(4), FlowTable { keying: Keying::new(&HashKey::default()), ..table(4) });
     let keys = [flow("192.0.2.1", 80), flow("192.0.2.1", 443), flow("192.0.2.2", 80)];
     let mut seen: HashSet<_> = keys.iter().map(|flow| table.key(flow)).collect();
     seen.extend(keys.iter().map(|flow| other.key(flow)));
