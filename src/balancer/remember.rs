@@ -3,8 +3,7 @@
 use super::assign::{Assignment, Balancer, find};
 use super::built::Service;
 use super::flow_table::{
-    CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, SetNumber, Signal,
-    Tick,
+    CapacityError, FlowCounts, FlowKey, FlowTable, Found, Inserted, Lifetimes, Signal, Spot, Tick,
 };
 use super::placement::{Decider, FlowMemory, Placement, Recall};
 use super::sync::{Exchange, FlowSync, SyncCounts};
@@ -16,7 +15,7 @@ use crate::verdict::{BackendIndex, DropReason};
 const BATCH: usize = 64;
 /// How many sets of the flow table are looked after with each batch, and while there is nothing else
 /// to do. A table of a million entries is gone through in a second of idleness.
-const SETS_A_BATCH: usize = 16;
+const SETS_A_BATCH: usize = 8;
 const SETS_WHEN_IDLE: usize = 16_384;
 
 /// Which flows are recorded.
@@ -105,7 +104,7 @@ impl FlowBalancer {
         services: &ServiceTable,
         packet: &PacketInfo,
         key: FlowKey,
-        number: SetNumber,
+        spot: Spot,
         now: Tick,
     ) -> Option<BackendIndex> {
         if self.record != Record::All
@@ -115,7 +114,7 @@ impl FlowBalancer {
             return None;
         }
         let signal = Signal::of(packet);
-        self.table.renew(key, number, signal, now, |index| services.steady(index))
+        self.table.renew(key, spot, signal, now, |index| services.steady(index))
     }
 
     /// What becomes of a packet whose flow is not [known](Self::known) to go on as it was.
@@ -249,8 +248,8 @@ impl Balancer for FlowBalancer {
         now: Timestamp,
     ) -> Assignment {
         let key = self.table.key(&packet.flow);
-        let (number, tick) = (self.table.locate_one(key), self.table.tick(now));
-        match self.known(services, packet, key, number, tick) {
+        let (spot, tick) = (self.table.locate_one(key), self.table.tick(now));
+        match self.known(services, packet, key, spot, tick) {
             Some(index) => Assignment::Backend(index),
             None => self.decide(services, packet, key, now),
         }
@@ -270,10 +269,10 @@ impl Balancer for FlowBalancer {
             for (key, packet) in keys.iter_mut().zip(packets) {
                 *key = self.table.key(&packet.flow);
             }
-            let numbers = self.table.locate(keys.get(..packets.len()).unwrap_or_default());
-            let packets = packets.iter().zip(keys).zip(numbers);
-            for (((packet, key), number), assigned) in packets.zip(assigned) {
-                *assigned = match self.known(services, packet, key, number, tick) {
+            let spots = self.table.locate(keys.get(..packets.len()).unwrap_or_default());
+            let packets = packets.iter().zip(keys).zip(spots);
+            for (((packet, key), spot), assigned) in packets.zip(assigned) {
+                *assigned = match self.known(services, packet, key, spot, tick) {
                     Some(index) => Assignment::Backend(index),
                     None => self.decide(services, packet, key, now),
                 };
@@ -292,9 +291,9 @@ impl Balancer for FlowBalancer {
         let mut trial =
             Self { table: self.table.excerpt(key), record: self.record, exchange: None };
         let before = trial.table.record(key, now);
-        let (number, tick) = (trial.table.locate_one(key), trial.table.tick(now));
+        let (spot, tick) = (trial.table.locate_one(key), trial.table.tick(now));
         let (assignment, decider, is_asked) =
-            match (trial.known(services, packet, key, number, tick), find(services, packet)) {
+            match (trial.known(services, packet, key, spot, tick), find(services, packet)) {
                 (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
                 (None, Ok(service)) => {
                     let (assignment, decider) = trial.place(services, service, packet, key, now);

@@ -14,7 +14,7 @@ use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
 use crate::flow::{FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
 use crate::packet::icmp::{TokenBucket, claims_too_little};
-use crate::packet::{self, Content, Parse, Parsed, parse_into};
+use crate::packet::{self, Content, MacAddress, Parse, Parsed, parse_common, parse_into};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use arrayvec::ArrayVec;
 use std::fmt;
@@ -69,7 +69,7 @@ pub struct Pipeline<B> {
     /// Whether later fragments follow the first one also where addresses decide.
     remembers_flows: bool,
     means: Means,
-    verdicts: ArrayVec<Verdict, MAX_BATCH>,
+    verdicts: [Verdict; MAX_BATCH],
 }
 
 impl<B: Balancer> Pipeline<B> {
@@ -97,7 +97,7 @@ impl<B: Balancer> Pipeline<B> {
                 // Not from zero in every worker: two must not soon use the same.
                 identification: u32::from_ne_bytes(secret),
             },
-            verdicts: ArrayVec::new(),
+            verdicts: [Verdict::Pass; MAX_BATCH],
         }
     }
 
@@ -127,30 +127,33 @@ impl<B: Balancer> Pipeline<B> {
         drop(packets);
         self.balancer.tend(&snapshot.services, now, false);
 
-        let mut verdicts = std::mem::take(&mut self.verdicts);
-        verdicts.clear();
+        let mut verdicts = [Verdict::Pass; MAX_BATCH];
         let mut assigned = assigned.iter();
-        let (mut packets, mut bytes) = (0, 0);
-        for ((read, parsed), frame) in reads.iter().zip(&parsed).zip(frames) {
+        let (mut packets, mut bytes, mut count) = (0, 0, 0);
+        for (((read, parsed), frame), verdict) in
+            reads.iter().zip(&parsed).zip(frames).zip(&mut verdicts)
+        {
+            count += 1;
             let assignment = match read {
                 Read::Assign => assigned.next().copied(),
                 _ => None,
             };
             if let Some(Assignment::Backend(index)) = assignment
-                && let Some(length) = express::forward(snapshot, frame, parsed, index)
+                && let Some(length) =
+                    express::forward(snapshot, &mut self.means, frame, parsed, index)
             {
                 self.counters.record_sent(index, length);
                 packets += 1;
                 bytes += length;
-                verdicts.push(Verdict::Forward(index));
+                *verdict = Verdict::Forward(index);
                 continue;
             }
             let lot = lot(*read, assignment);
-            verdicts.push(self.settle(snapshot, now, frame, parsed, lot));
+            *verdict = self.settle(snapshot, now, frame, parsed, lot);
         }
         self.counters.record_forwarded(packets, bytes);
         self.verdicts = verdicts;
-        &self.verdicts
+        self.verdicts.get(..count).unwrap_or_default()
     }
 
     /// Decides one frame.
@@ -421,8 +424,25 @@ enum Read {
 }
 
 /// Whose frame is it, and what is in it? `parsed` tells what, unless its verdict is known.
-#[inline]
+#[inline(always)]
 fn read(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    parsed: &mut Parsed,
+    outbox: &mut Outbox,
+) -> Read {
+    let bytes = frame.bytes();
+    // A segment or datagram for us, as nearly all are.
+    if is_for(bytes, snapshot.station) && parse_common(bytes, parsed) && !snapshot.services.routes()
+    {
+        return Read::Assign;
+    }
+    read_any(snapshot, frame, parsed, outbox)
+}
+
+/// The same of any frame, step by step.
+#[inline(never)]
+fn read_any(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     parsed: &mut Parsed,
@@ -458,6 +478,22 @@ fn read(
     }
 }
 
+/// Whether a frame is for this station, and from another one.
+#[inline]
+fn is_for(frame: &[u8], station: MacAddress) -> bool {
+    let MacAddress([a, b, c, d, e, f]) = station;
+    let station = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+    match frame.first_chunk::<14>() {
+        // Both are read as words of eight bytes, of which the last two are others.
+        Some(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n]) => {
+            let to = u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ station;
+            let from = u64::from_be_bytes([g, h, i, j, k, l, m, n]) ^ station;
+            to >> 16 == 0 && from >> 16 != 0
+        }
+        None => false,
+    }
+}
+
 #[inline]
 fn is_multicast(address: &[u8]) -> bool {
     address.first().is_some_and(|first| first & 1 != 0)
@@ -477,9 +513,6 @@ fn place(snapshot: &Snapshot, info: &PacketInfo) -> Read {
         true => Read::Decided(Verdict::Drop(reason)),
         false => Read::Decided(Verdict::Pass),
     };
-    if info.kind == PacketKind::Ordinary {
-        return Read::Assign;
-    }
     match info.kind {
         PacketKind::Ordinary | PacketKind::IcmpError => Read::Assign,
         PacketKind::TruncatedError => stray(DropReason::IcmpQuoteTruncated),

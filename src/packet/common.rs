@@ -17,7 +17,7 @@ const TRANSPORT: usize = 14;
 
 /// Parses `frame` into `parsed`, if it is such a frame; says whether it is.
 #[inline(always)]
-pub(super) fn parse(frame: &[u8], parsed: &mut Parsed) -> bool {
+pub(crate) fn parse_common(frame: &[u8], parsed: &mut Parsed) -> bool {
     match frame {
         [_, _, _, _, _, _, _, _, _, _, _, _, 0x08, 0x00, 0x45, ..] => parse_ipv4(frame, parsed),
         [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, 0x60..=0x6f, ..] => {
@@ -132,5 +132,79 @@ impl Segment {
             end: (ETHERNET + length) as u32,
         };
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::{Content, parse_any};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What both say, if this one says anything.
+    fn compare(frame: &[u8]) -> bool {
+        let (mut quick, mut thorough) = (Parsed::EMPTY, Parsed::EMPTY);
+        let is_common = parse_common(frame, &mut quick);
+        if is_common {
+            assert!(matches!(parse_any(frame, &mut thorough), Content::Ip), "{frame:02x?}");
+            assert_eq!(quick, thorough, "{frame:02x?}");
+        }
+        is_common
+    }
+
+    fn frame(ipv6: bool, protocol: u8, payload: usize) -> Vec<u8> {
+        let mut frame = vec![0x11; 12];
+        if ipv6 {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, payload as u8, protocol, 64]);
+            frame.resize(ETHERNET + IPV6, 0x22);
+        } else {
+            frame.extend([8, 0, 0x45, 0, 0, (IPV4 + payload) as u8, 0, 0, 0x40, 0, 64, protocol]);
+            frame.resize(ETHERNET + IPV4, 0x22);
+        }
+        frame.extend((0..payload as u8).map(|byte| byte ^ 0x5a));
+        frame
+    }
+
+    #[test]
+    fn segments_and_datagrams_are_common_and_what_is_around_them_is_not() {
+        for ipv6 in [false, true] {
+            for (protocol, header) in [(6, 20), (17, 8)] {
+                assert!(compare(&frame(ipv6, protocol, 60)), "{protocol}");
+                // Padding is not part of it, and without it a short datagram is too short for this.
+                let short = frame(ipv6, protocol, header);
+                assert!(compare(&[&short[..], &[0; 18]].concat()));
+                assert_eq!(compare(&short), header >= TRANSPORT);
+                assert!(!compare(&[&frame(ipv6, protocol, header - 1)[..], &[0; 18]].concat()));
+                assert!(!compare(&frame(ipv6, protocol, 60)[..80]));
+            }
+            assert!(!compare(&frame(ipv6, 132, 60)));
+            assert!(!compare(&frame(ipv6, 1, 60)));
+        }
+        let mut fragment = frame(false, 6, 60);
+        fragment[20] = 0x20;
+        assert!(!compare(&fragment));
+        let mut options = frame(false, 6, 60);
+        options[14] = 0x46;
+        assert!(!compare(&options));
+    }
+
+    proptest! {
+        #[test]
+        fn says_what_the_parser_says(
+            ipv6: bool,
+            protocol in prop::sample::select(vec![6u8, 17, 1, 58, 44, 132]),
+            payload in 0usize..80,
+            length in 0usize..200,
+            changes in prop::collection::vec((0usize..70, any::<u8>()), 0..4),
+        ) {
+            let mut bytes = frame(ipv6, protocol, payload);
+            for (at, byte) in changes {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            bytes.resize(length, 0);
+            compare(&bytes);
+        }
     }
 }

@@ -24,25 +24,31 @@ pub fn hop_limit(packet: &[u8]) -> u8 {
 /// If none is left afterwards; nothing has changed then.
 #[inline]
 pub fn decrement_hop_limit(packet: &mut [u8]) -> Result<(), DropReason> {
-    let left = hop_limit(packet).saturating_sub(1);
-    if left == 0 {
-        return Err(DropReason::HopLimitExceeded);
-    }
-    match packet {
-        [first, _, _, _, _, _, _, _, ttl, protocol, c0, c1, ..] if *first >> 4 == 4 => {
-            let old = u16::from_be_bytes([*ttl, *protocol]);
-            *ttl = left;
-            let new = u16::from_be_bytes([*ttl, *protocol]);
-            let updated = checksum::update(u16::from_be_bytes([*c0, *c1]), old, new);
-            [*c0, *c1] = updated.to_be_bytes();
-            Ok(())
+    let is_done = match packet {
+        [first, _, _, _, _, _, _, _, ttl @ ..] if *first >> 4 == 4 => {
+            ttl.first_chunk_mut().is_some_and(decrement_ttl)
         }
-        [first, _, _, _, _, _, _, hops, ..] if *first >> 4 == 6 => {
-            *hops = left;
-            Ok(())
+        [first, _, _, _, _, _, _, hops, ..] if *first >> 4 == 6 && *hops > 1 => {
+            *hops -= 1;
+            true
         }
-        _ => Err(DropReason::HopLimitExceeded),
+        _ => false,
+    };
+    if is_done { Ok(()) } else { Err(DropReason::HopLimitExceeded) }
+}
+
+/// The same for the word of an IPv4 header that has time to live, protocol and checksum; says whether any is left.
+#[inline(always)]
+pub(crate) fn decrement_ttl(word: &mut [u8; 4]) -> bool {
+    let [ttl, protocol, c0, c1] = *word;
+    if ttl <= 1 {
+        return false;
     }
+    let old = u16::from_be_bytes([ttl, protocol]);
+    let new = u16::from_be_bytes([ttl - 1, protocol]);
+    let [c0, c1] = checksum::update(u16::from_be_bytes([c0, c1]), old, new).to_be_bytes();
+    *word = [ttl - 1, protocol, c0, c1];
+    true
 }
 
 #[cfg(test)]

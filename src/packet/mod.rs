@@ -31,8 +31,10 @@ mod transport;
 mod tunnel;
 
 pub use claim::{Claim, MAX_QUESTION, claim, question};
+pub(crate) use common::parse_common;
 pub use cut::Cut;
 pub use ethernet::{EtherType, EthernetHeader, MAX_ETHERNET_HEADER, MAX_VLAN_TAGS, Tags};
+pub(crate) use hop_limit::decrement_ttl;
 pub use hop_limit::{decrement_hop_limit, hop_limit};
 pub use ipv4::Ipv4Header;
 pub use ipv6::{Ipv6Header, MAX_EXTENSION_HEADERS};
@@ -42,4 +44,5 @@ pub(crate) use parse::{Content, parse_into};
 pub use parse::{Parse, Parsed, parse};
 pub use quic::connection_id;
 pub use transport::Transport;
+pub(crate) use tunnel::encapsulate_plain;
 pub use tunnel::{OuterFragmentation, TunnelPath, encapsulate};

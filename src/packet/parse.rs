@@ -1,6 +1,6 @@
 //! From a frame to what the balancer needs to know of it.
 
-use super::common;
+use super::common::parse_common;
 use super::ethernet::{self, EtherType};
 use super::icmp;
 use super::ipv4::Ipv4Header;
@@ -153,7 +153,7 @@ pub(crate) enum Content {
 /// sixteen bytes of which a few have just been written: the processor has to wait for those.
 #[inline]
 pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Content {
-    match common::parse(frame, parsed) {
+    match parse_common(frame, parsed) {
         true => Content::Ip,
         false => parse_any(frame, parsed),
     }

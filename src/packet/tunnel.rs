@@ -63,6 +63,18 @@ impl TunnelPath {
         }
     }
 
+    /// The ends of a tunnel that is IP-in-IP over IPv4 and whose outer headers do not depend on the flow, as those of
+    /// most are.
+    #[inline(always)]
+    fn plain(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        match (self.ends, self.tunnel.encapsulation) {
+            (Ends::V4 { source, host_bits: 0, destination }, Encapsulation::IpIp) => {
+                Some((source, destination))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the outer headers depend on the flow.
     #[inline]
     pub fn uses_entropy(&self) -> bool {
@@ -140,22 +152,8 @@ pub fn encapsulate(
     let length = packet.len();
     let (outer, inner) = packet.split_at_mut_checked(path.overhead()).ok_or(DropReason::NoRoom)?;
     let of_inner = Inner::read(inner).ok_or(DropReason::IpVersionMismatch)?;
-    // RFC 6040 section 4.1, normal mode: the ECN field goes outside as it is, "not ECT" above all.
-    let dscp = match path.tunnel.dscp {
-        TunnelDscp::Uniform => of_inner.traffic_class & !ECN,
-        TunnelDscp::Pipe(dscp) => dscp.value() << 2,
-    };
-    let header = Header {
-        length: u16::try_from(length).map_err(|_| DropReason::PacketTooBig)?,
-        traffic_class: dscp | of_inner.traffic_class & ECN,
-        protocol: match path.tunnel.encapsulation {
-            Encapsulation::IpIp => of_inner.protocol,
-            Encapsulation::Gue { .. } => UDP,
-        },
-        hop_limit: path.tunnel.hop_limit,
-        dont_fragment: of_inner.dont_fragment && fragmentation == OuterFragmentation::Inherit,
-        entropy,
-    };
+    let length = u16::try_from(length).map_err(|_| DropReason::PacketTooBig)?;
+    let header = Header::new(path, &of_inner, length, fragmentation, entropy);
     let pseudo_header = match path.ends {
         Ends::V4 { source, host_bits, destination } => {
             let source = fill_v4(source, host_bits, entropy);
@@ -181,6 +179,24 @@ pub fn encapsulate(
     Ok(())
 }
 
+/// What [`encapsulate`] does, where a plain tunnel takes an IPv4 packet whose header is `inner`, and which with its outer
+/// header has `length` bytes; says whether it is one. The two headers need not be in one place.
+#[inline(always)]
+pub(crate) fn encapsulate_plain(
+    outer: &mut [u8; 20],
+    inner: &[u8; 20],
+    path: &TunnelPath,
+    length: u16,
+    identification: u16,
+) -> bool {
+    let (Some((source, destination)), Some(of_inner)) = (path.plain(), Inner::read(inner)) else {
+        return false;
+    };
+    let header = Header::new(path, &of_inner, length, OuterFragmentation::Inherit, 0);
+    header.write_v4(outer, source, destination, identification);
+    true
+}
+
 /// What both versions of the outer header have.
 struct Header {
     length: u16,
@@ -193,6 +209,32 @@ struct Header {
 
 impl Header {
     #[inline]
+    fn new(
+        path: &TunnelPath,
+        inner: &Inner,
+        length: u16,
+        fragmentation: OuterFragmentation,
+        entropy: u32,
+    ) -> Self {
+        // RFC 6040 section 4.1, normal mode: the ECN field goes outside as it is, "not ECT" above all.
+        let dscp = match path.tunnel.dscp {
+            TunnelDscp::Uniform => inner.traffic_class & !ECN,
+            TunnelDscp::Pipe(dscp) => dscp.value() << 2,
+        };
+        Self {
+            length,
+            traffic_class: dscp | inner.traffic_class & ECN,
+            protocol: match path.tunnel.encapsulation {
+                Encapsulation::IpIp => inner.protocol,
+                Encapsulation::Gue { .. } => UDP,
+            },
+            hop_limit: path.tunnel.hop_limit,
+            dont_fragment: inner.dont_fragment && fragmentation == OuterFragmentation::Inherit,
+            entropy,
+        }
+    }
+
+    #[inline(always)]
     fn write_v4(
         &self,
         out: &mut [u8; 20],

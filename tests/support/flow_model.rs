@@ -319,12 +319,12 @@ pub fn check_flow_table(data: &[u8]) {
             // A packet, as a balancer would have it: most of them.
             0..=9 => {
                 let lives = Lifetimes::from(&times);
-                let key_number = table.locate_one(FlowKey(key));
-                let [number, ..] = table.locate(&[FlowKey(key)]);
-                assert_eq!(number, key_number);
+                let alone = table.locate_one(FlowKey(key));
+                let [spot, ..] = table.locate(&[FlowKey(key)]);
+                assert_eq!(spot, alone);
                 let (steady, never) = (lives.steady(|_| true), lives.steady(|_| false));
                 let terms = |index| if usable(index) { &steady } else { &never };
-                let renewed = table.renew(FlowKey(key), number, signal, table.tick(now), terms);
+                let renewed = table.renew(FlowKey(key), spot, signal, table.tick(now), terms);
                 let found = match renewed {
                     // What goes on as it was.
                     Some(index) => {

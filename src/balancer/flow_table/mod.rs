@@ -65,7 +65,7 @@ use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
 use keying::Keying;
 use place::{Place, Survey};
-use set::{Set, WAYS};
+use set::{Mask, Set, WAYS};
 use state::Step;
 use tally::Tally;
 use times::Clock;
@@ -73,9 +73,22 @@ use times::Clock;
 /// How many flows are located at a time; a driver lends no more packets at once.
 const LOCATED: usize = 64;
 
-/// Where a flow is. No table has more sets than its [most entries](FlowTable::MAX_ENTRIES) are.
+/// Where a flow is in the table, or that it was not found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SetNumber(u32);
+pub struct Spot {
+    set: u32,
+    /// [`WAYS`] if it was not found.
+    way: u32,
+}
+
+impl Spot {
+    const NONE: Self = Self { set: 0, way: WAYS as u32 };
+
+    #[inline]
+    const fn is_none(self) -> bool {
+        self.way == WAYS as u32
+    }
+}
 
 /// A time as the table counts it.
 #[derive(Clone, Copy, Debug)]
@@ -229,48 +242,62 @@ impl FlowTable {
         FlowHash(key.0).slot(self.sets.len())
     }
 
-    /// For each of at most 64 flows the set that it is in, or one that it is not in if it is in none.
+    /// Where each of at most 64 flows is, if it is anywhere.
     ///
     /// A word of the first set that each may be in is read before any is looked at, and then of the second one of
     /// those that are not in the first, where three of four are: so the cache misses of a batch overlap, where
     /// [`FlowTable::lookup`] would wait for one after the other.
     #[inline]
-    pub fn locate(&self, keys: &[FlowKey]) -> [SetNumber; LOCATED] {
-        let word = |number: usize| self.sets.get(number).map_or(0, Set::word);
-        let (mut numbers, mut read) = ([SetNumber(0); LOCATED], 0);
-        for (number, key) in numbers.iter_mut().zip(keys) {
-            let first = self.first_set(*key);
-            *number = SetNumber(first as u32);
-            read |= word(first);
+    pub fn locate(&self, keys: &[FlowKey]) -> [Spot; LOCATED] {
+        let mut spots = [Spot::NONE; LOCATED];
+        let mut read = 0;
+        let mut ask = |number: usize| {
+            read |= self.sets.get(number).map_or(0, Set::word);
+            number as u32
+        };
+        for (spot, key) in spots.iter_mut().zip(keys) {
+            spot.set = ask(self.first_set(*key));
         }
         // Noted and not branched to: whether it is in the first cannot be predicted. And not read at
         // once: the fewer instructions lie between two reads, the more of them overlap.
         let (mut elsewhere, mut count) = ([0u8; LOCATED + 1], 0);
-        for (position, (number, key)) in (0u8..).zip(numbers.iter().zip(keys)) {
+        for (position, (spot, key)) in (0u8..).zip(spots.iter_mut().zip(keys)) {
             if let Some(place) = elsewhere.get_mut(count) {
                 *place = position;
             }
-            let held = self.sets.get(number.0 as usize).is_some_and(|set| set.holding(key.0).any());
-            count += usize::from(!held);
+            *spot = self.look(spot.set, *key);
+            count += usize::from(spot.is_none());
         }
         for position in elsewhere.iter().take(count) {
             let position = usize::from(*position);
-            if let (Some(number), Some(key)) = (numbers.get_mut(position), keys.get(position)) {
+            if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
                 let [_, second] = self.sets_of(*key);
-                *number = SetNumber(second as u32);
-                read |= word(second);
+                spot.set = ask(second);
+            }
+        }
+        for position in elsewhere.iter().take(count) {
+            let position = usize::from(*position);
+            if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
+                *spot = self.look(spot.set, *key);
             }
         }
         std::hint::black_box(read);
-        numbers
+        spots
     }
 
     /// The same for a single flow.
     #[inline]
-    pub fn locate_one(&self, key: FlowKey) -> SetNumber {
+    pub fn locate_one(&self, key: FlowKey) -> Spot {
         let [first, second] = self.sets_of(key);
-        let held = self.sets.get(first).is_some_and(|set| set.holding(key.0).any());
-        SetNumber(if held { first } else { second } as u32)
+        let spot = self.look(first as u32, key);
+        if spot.is_none() { self.look(second as u32, key) } else { spot }
+    }
+
+    /// Where a flow is in a set.
+    #[inline]
+    fn look(&self, set: u32, key: FlowKey) -> Spot {
+        let held = self.sets.get(set as usize).map_or(Mask::NONE, |set| set.holding(key.0));
+        Spot { set, way: held.first_or_none() }
     }
 
     /// The tick it is, for [`FlowTable::renew`].
@@ -280,30 +307,29 @@ impl FlowTable {
     }
 
     /// What [`FlowTable::lookup`] does and returns for a packet that says nothing new of a proven flow, which is most
-    /// packets by far; none says nothing. `number` is where [`FlowTable::locate`] found it; anything may have happened to
+    /// packets by far; none says nothing. `spot` is where [`FlowTable::locate`] found it; anything may have happened to
     /// the table since then. `steady` says for how long the flow lives on if it has this backend.
     #[inline(always)]
     pub fn renew<'a>(
         &mut self,
         key: FlowKey,
-        number: SetNumber,
+        spot: Spot,
         signal: Signal,
         now: Tick,
         steady: impl FnOnce(BackendIndex) -> &'a Steady,
     ) -> Option<BackendIndex> {
-        let set = self.sets.get_mut(number.0 as usize)?;
-        let held = set.holding(key.0);
-        if !held.any() {
-            return None;
-        }
-        let way = held.first();
-        let (backend, life) = (set.backend(way), set.life(way));
-        let ticks = steady(backend).ticks(signal);
+        let set = self.sets.get_mut(spot.set as usize).filter(|_| !spot.is_none())?;
+        let Entry { key: there, backend, life } = set.entry(spot.way as usize);
         let state = signal.steady()?;
-        if ticks == 0 || life.rank() != state as u32 || life.end() <= now.0 {
+        if there != key.0 || life.rank() != state as u32 || life.end() <= now.0 {
             return None;
         }
-        set.set_life(way, Life::new(state, now.0.saturating_add(ticks)));
+        let ticks = steady(backend).ticks(signal);
+        if ticks == 0 {
+            return None;
+        }
+        // Neither has more than 28 bits.
+        set.set_life(spot.way as usize, Life::new(state, now.0.wrapping_add(ticks)));
         Some(backend)
     }
 

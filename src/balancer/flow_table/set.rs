@@ -17,6 +17,8 @@ pub(super) const WAYS: usize = 4;
 pub(super) struct Mask(u32);
 
 impl Mask {
+    pub(super) const NONE: Self = Self(0);
+
     #[inline]
     pub(super) const fn any(self) -> bool {
         self.0 != 0
@@ -33,6 +35,12 @@ impl Mask {
     #[inline]
     pub(super) const fn first(self) -> usize {
         self.0.trailing_zeros() as usize % WAYS
+    }
+
+    /// The number of the first one; [`WAYS`] if there is none.
+    #[inline]
+    pub(super) const fn first_or_none(self) -> u32 {
+        (self.0 | 1 << WAYS).trailing_zeros()
     }
 
     #[inline]
@@ -117,6 +125,19 @@ impl Set {
             backend,
             life,
         })
+    }
+
+    #[inline]
+    pub(super) fn entry(&self, way: usize) -> Entry {
+        let way = way % WAYS;
+        match (self.low.get(way), self.high.get(way), self.lives.get(way), self.backends.get(way)) {
+            (Some(low), Some(high), Some(life), Some(backend)) => Entry {
+                key: u64::from(*high) << 32 | u64::from(*low),
+                backend: *backend,
+                life: *life,
+            },
+            _ => Entry::FREE,
+        }
     }
 
     #[inline]
