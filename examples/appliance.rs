@@ -8,7 +8,8 @@
 //! for each transition, and ends on SIGTERM or SIGINT, giving the traffic back first. With `--check` it says whether the
 //! file is good, and does no more; with `--preview` what another file in its place would do to new flows, and with
 //! `--explain` where a flow goes that is not known, and why, both if all backends are well. None of that takes root.
-//! Where `[metrics]` says, it serves `/metrics` for Prometheus and `/health`. `docs/config.schema.json` tells editors of the keys.
+//! Where `[metrics]` says, it serves `/metrics` for Prometheus and `/health`, and takes commands if that is wanted
+//! (`docs/metrics.md`); the example `top` shows what is there. `docs/config.schema.json` tells editors of the keys.
 
 mod endpoint;
 
@@ -76,14 +77,14 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         println!("{}", explain(&read(&options.config)?, dataplane, &flow)?);
         return Ok(());
     }
-    let listen = source.metrics().map(|metrics| metrics.listen);
+    let metrics = source.metrics().cloned();
     // Before the start, so that none is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let mut director =
         Arc::new(builder(dataplane).source(source).on_event(|event| eprintln!("{event}")).start()?);
-    if let Some(listen) = listen {
-        endpoint::serve(listen, &director)?;
-        eprintln!("metrics: http://{listen}/metrics");
+    if let Some(metrics) = metrics {
+        endpoint::serve(&metrics, &director)?;
+        eprintln!("metrics: http://{}/metrics", metrics.listen);
     }
     let granted = director.granted();
     eprintln!("serving: {granted}");

@@ -1,13 +1,20 @@
-//! What the appliance tells over HTTP: `/metrics` for Prometheus, `/health` for whoever watches it.
+//! What the appliance tells over HTTP: `/metrics` for Prometheus, `/health` for whoever watches it. And, if it is
+//! told so, what an operator on the same host may tell it: `POST /drain` and `POST /undrain`.
 //!
 //! A few threads answer one request each at a time and close the connection, so there are never more
 //! connections than threads, beside those that the kernel lets wait. Each has a time by which it is over,
 //! whatever the client does.
 
+mod command;
+mod request;
+
+use command::Command;
+use dsrlb::config::file::Metrics;
 use dsrlb::director::{Director, Stats, prometheus_text};
+use request::{Bad, Request, left};
 use serde_json::json;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,19 +22,16 @@ use std::time::{Duration, Instant};
 const THREADS: usize = 4;
 /// How long a client may take for its request, and again for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest request that is read, in bytes.
-const LONGEST: usize = 8 << 10;
 /// How much of an answer is written before the time is looked at again, in bytes.
 const PIECE: usize = 64 << 10;
-/// How many headers of a request are understood.
-const HEADERS: usize = 64;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers on this address until the process ends. Once the director is gone it says so.
-pub fn serve(listen: SocketAddr, director: &Arc<Director>) -> io::Result<()> {
+/// Answers until the process ends. Once the director is gone it says so.
+pub fn serve(metrics: &Metrics, director: &Arc<Director>) -> io::Result<()> {
+    let (listen, commands) = (metrics.listen, metrics.commands.unwrap_or(false));
     let listener = TcpListener::bind(listen)
         .map_err(|error| io::Error::new(error.kind(), format!("metrics on {listen}: {error}")))?;
     for number in 0..THREADS {
@@ -36,7 +40,7 @@ pub fn serve(listen: SocketAddr, director: &Arc<Director>) -> io::Result<()> {
             loop {
                 match listener.accept() {
                     // A client that goes away, or is too slow, has only itself to blame.
-                    Ok((stream, _)) => drop(converse(stream, &director)),
+                    Ok((stream, peer)) => drop(converse(stream, peer.ip(), commands, &director)),
                     // Out of file descriptors, most likely: that may pass.
                     Err(_) => std::thread::sleep(Duration::from_millis(100)),
                 }
@@ -53,13 +57,20 @@ struct Answer {
     body: String,
 }
 
-fn converse(mut stream: TcpStream, director: &Weak<Director>) -> io::Result<()> {
-    let (answer, with_body) = match read_request(&mut stream)? {
-        Some((method, path)) if matches!(method.as_str(), "GET" | "HEAD") => {
-            (answer(&path, director), method == "GET")
-        }
-        Some(_) => (plain("405 Method Not Allowed", "GET or HEAD\n"), true),
-        None => (plain("400 Bad Request", "not a request\n"), true),
+fn converse(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    commands: bool,
+    director: &Weak<Director>,
+) -> io::Result<()> {
+    let (answer, with_body) = match request::read(&mut stream, Instant::now() + PATIENCE)? {
+        Ok(request) => match request.method.as_str() {
+            "GET" | "HEAD" => (tell(&request.path, director), request.method == "GET"),
+            "POST" => (obey(&request, peer, commands, director), true),
+            _ => (plain("405 Method Not Allowed", "GET, HEAD or POST\n"), true),
+        },
+        Err(Bad::NoRequest) => (plain("400 Bad Request", "not a request\n"), true),
+        Err(Bad::TooLong) => (plain("413 Content Too Large", "too long for a command\n"), true),
     };
     let Answer { status, kind, body } = answer;
     let head = format!(
@@ -69,30 +80,6 @@ fn converse(mut stream: TcpStream, director: &Weak<Director>) -> io::Result<()> 
     let end = Instant::now() + PATIENCE;
     write_until(&mut stream, head.as_bytes(), end)?;
     if with_body { write_until(&mut stream, body.as_bytes(), end) } else { Ok(()) }
-}
-
-/// Method and path; none of what is no request or too long for one.
-fn read_request(stream: &mut TcpStream) -> io::Result<Option<(String, String)>> {
-    let end = Instant::now() + PATIENCE;
-    let (mut buffer, mut length) = (vec![0; LONGEST], 0);
-    loop {
-        stream.set_read_timeout(Some(left(end)?))?;
-        let count = match buffer.get_mut(length..) {
-            None | Some([]) => return Ok(None),
-            Some(room) => stream.read(room)?,
-        };
-        length += count;
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(buffer.get(..length).unwrap_or_default()) {
-            Ok(httparse::Status::Complete(_)) => {
-                let of = |text: Option<&str>| text.unwrap_or_default().to_owned();
-                return Ok(Some((of(request.method), of(request.path))));
-            }
-            Ok(httparse::Status::Partial) if count > 0 => {}
-            _ => return Ok(None),
-        }
-    }
 }
 
 fn write_until(stream: &mut TcpStream, bytes: &[u8], end: Instant) -> io::Result<()> {
@@ -109,22 +96,42 @@ fn write_until(stream: &mut TcpStream, bytes: &[u8], end: Instant) -> io::Result
     Ok(())
 }
 
-fn left(end: Instant) -> io::Result<Duration> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
 fn plain(status: &'static str, body: &str) -> Answer {
     Answer { status, kind: TEXT, body: body.to_owned() }
 }
 
-fn answer(path: &str, director: &Weak<Director>) -> Answer {
-    let path = path.split('?').next().unwrap_or_default();
+const ENDED: &str = "the director has ended\n";
+
+/// What a command comes to: how the backend is then.
+fn obey(request: &Request, peer: IpAddr, commands: bool, director: &Weak<Director>) -> Answer {
+    let command = match Command::of(request, peer, commands) {
+        Ok(command) => command,
+        Err(refusal) => return plain(refusal.status, &refusal.why),
+    };
+    let Some(director) = director.upgrade() else {
+        return plain("503 Service Unavailable", ENDED);
+    };
+    let Command { service, backend, admin } = command;
+    if let Err(error) = director.set_admin(service, &backend, admin) {
+        return plain("404 Not Found", &format!("{error}\n"));
+    }
+    let all = director.stats().backends;
+    // It may have been removed just now.
+    let is_it = all.iter().find(|of| of.service == service && of.id == backend);
+    let state = is_it.map(|of| of.idle.as_ref().map_or("active", |idle| idle.name()));
+    let body = json!({ "service": service.to_string(), "backend": backend, "state": state });
+    Answer { status: "200 OK", kind: JSON, body: format!("{body:#}\n") }
+}
+
+fn tell(path: &str, director: &Weak<Director>) -> Answer {
     if !matches!(path, "/metrics" | "/health") {
-        return plain("404 Not Found", "there are /metrics and /health\n");
+        return plain(
+            "404 Not Found",
+            "there are /metrics and /health; by POST /drain and /undrain\n",
+        );
     }
     let Some(stats) = director.upgrade().map(|director| director.stats()) else {
-        return plain("503 Service Unavailable", "the director has ended\n");
+        return plain("503 Service Unavailable", ENDED);
     };
     match path {
         "/metrics" => Answer { status: "200 OK", kind: PROMETHEUS, body: prometheus_text(stats) },

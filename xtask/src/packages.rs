@@ -81,6 +81,16 @@ const PACKAGES: &[Package] = &[
         ["nftables", "nftables", "nftables"],
         "stands for the map from DSCP values to VIPs on the backends of tests",
     ),
+    package(
+        Program("curl"),
+        ["curl", "curl", "curl"],
+        "gives the commands of docs/metrics.md to the appliance",
+    ),
+    package(
+        Program("tmux"),
+        ["tmux", "tmux", "tmux"],
+        "is the terminal that the example `top` is tested in",
+    ),
 ];
 
 pub(crate) fn missing(present: impl Fn(Sign) -> bool) -> Vec<&'static Package> {

@@ -1,0 +1,105 @@
+//! A live view of an appliance: services, backends, rates, drops and health, each with its reason.
+//!
+//! ```text
+//! top [ADDRESS:PORT] [--every SECONDS]
+//! ```
+//!
+//! Numbers and states are those of the appliance's `/metrics`, words those of its `/health`; 80 columns and 24 lines are
+//! enough. Keys choose a backend, drain it and undrain it, if the appliance takes commands (`docs/metrics.md`).
+
+mod client;
+mod draw;
+mod exposition;
+mod model;
+mod sample;
+mod trace;
+
+use clap::Parser;
+use client::Client;
+use model::{Intent, Model, News, Order};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// How soon what is new is shown.
+const TICK: Duration = Duration::from_millis(100);
+/// How many orders, and how much news, may wait.
+const WAITING: usize = 8;
+
+#[derive(Parser)]
+#[command(about = "A live view of an appliance, with keys to drain and undrain backends")]
+struct Options {
+    /// Where the appliance listens: `listen` in its [metrics]
+    #[arg(default_value = "127.0.0.1:9100")]
+    endpoint: SocketAddr,
+    /// How often it is asked, in seconds
+    #[arg(long, default_value_t = 1, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=60))]
+    every: u64,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // The terminal is given back as it was, whatever ends this.
+    let shown = ratatui::try_init().and_then(|terminal| run(terminal, &options));
+    ratatui::restore();
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("top: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(terminal: DefaultTerminal, options: &Options) -> io::Result<()> {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+    }
+    let (orders, to_do) = sync_channel(WAITING);
+    let (found, news) = sync_channel(WAITING);
+    let (client, every) = (Client::new(options.endpoint), Duration::from_secs(options.every));
+    std::thread::Builder::new()
+        .name("client".to_owned())
+        .spawn(move || client.work(every, &to_do, &found))?;
+    watch(terminal, &options.endpoint.to_string(), &ended, &orders, &news)
+}
+
+/// Shows what is new and does what keys ask, until that is to end.
+fn watch(
+    mut terminal: DefaultTerminal,
+    endpoint: &str,
+    ended: &AtomicBool,
+    orders: &SyncSender<Order>,
+    news: &Receiver<News>,
+) -> io::Result<()> {
+    let mut model = Model::default();
+    while !ended.load(Ordering::Relaxed) {
+        news.try_iter().for_each(|news| model.take(news));
+        terminal.draw(|frame| draw::draw(frame, &model, endpoint))?;
+        if !event::poll(TICK)? {
+            continue;
+        }
+        let Event::Key(key) = event::read()? else { continue };
+        if key.kind == KeyEventKind::Release {
+            continue;
+        }
+        match model.key(key) {
+            Some(Intent::Quit) => break,
+            Some(Intent::Command(order)) => {
+                if orders.try_send(order).is_err() {
+                    model.take(News::Done(Err("the appliance has yet to answer".to_owned())));
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
