@@ -30,7 +30,7 @@ fn text(lab: &Lab, commands: bool) -> String {
          monitor = {{ kind = \"tcp\", interval = \"200ms\", timeout = \"200ms\" }}\n"
     );
     for host in &lab.backends {
-        let (name, address) = (host.name, host.v4);
+        let (name, address) = (&host.name, host.v4);
         text += &format!("[[service.backend]]\nid = \"{name}\"\naddress = \"{address}\"\n");
     }
     text
@@ -81,7 +81,8 @@ fn rate(word: Option<&&str>) -> f64 {
 fn ask(stop: &AtomicBool, vip: SocketAddr, nobody: SocketAddr) {
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..20 {
-            http_get(vip, "/", TIMEOUT).unwrap();
+            // Those that go to a backend whose server has just ended are refused.
+            let _ = http_get(vip, "/", TIMEOUT);
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = TcpStream::connect_timeout(&nobody, Duration::from_millis(1));
@@ -147,6 +148,8 @@ fn top_shows_what_is_and_drains_and_undrains() {
 /// Writes what is in the terminal as a picture, if that is wanted.
 fn picture(screen: &Screen) {
     if std::env::var_os("DSRLB_PICTURE").is_some_and(|what| what == "write") {
+        // So that there is some history.
+        std::thread::sleep(Duration::from_secs(15));
         let svg = anstyle_svg::Term::new().render_svg(&screen.coloured());
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/top.svg");
         std::fs::write(path, svg).unwrap();

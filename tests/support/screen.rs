@@ -46,7 +46,8 @@ impl Screen {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        tmux(self.directory.path()).args(arguments).stdin(Stdio::null()).output().unwrap()
+        // Not a server of its own, outside of the namespace.
+        tmux(self.directory.path()).arg("-N").args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// What is there, line by line; nothing once the program has ended.
