@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How much of it a picture shows.
+const HISTORY: Duration = Duration::from_secs(25);
 const LISTEN: &str = "127.0.0.1:9100";
 
 fn text(lab: &Lab, commands: bool) -> String {
@@ -121,39 +123,45 @@ fn top_shows_what_is_and_drains_and_undrains() {
 
         // One is ill, with the reason.
         drop(http.remove(2));
-        screen.press("End");
+        screen.press(&["End"]);
         let text = screen.until("the reason", |text| text.contains("unhealthy: "));
         assert_eq!(words(&text, "b3")[1..3], ["unhealthy", "down"], "{text}");
         assert!(text.contains("refused"), "{text}");
 
         // One is drained, and comes back.
-        screen.press("Home");
-        screen.press("Down");
-        screen.press("d");
+        screen.press(&["Home", "Down"]);
+        if drawing() {
+            std::thread::sleep(HISTORY);
+        }
+        screen.press(&["d"]);
         let text = screen.until("draining", |text| {
             state(text, "b1") == "draining" && text.contains("b1: draining")
         });
         assert_eq!((state(&text, "b2"), state(&text, "b3")), ("active", "unhealthy"), "{text}");
         screen.until("no packets for b1", |text| rate(words(text, "b1").get(4)) == 0.0);
-        picture(&screen);
-        screen.press("u");
+        screen.press(&["Down", "Down"]);
+        screen.until("b3 is chosen", |text| text.contains("b3: weight 1"));
+        if drawing() {
+            draw(&screen);
+        }
+        screen.press(&["Up", "Up"]);
+        screen.press(&["u"]);
         screen.until("active again", |text| state(text, "b1") == "active");
         screen.until("packets again", |text| rate(words(text, "b1").get(4)) > 0.0);
         stop.store(true, Ordering::Relaxed);
     });
-    screen.press("q");
+    screen.press(&["q"]);
     screen.until("the end", str::is_empty);
 }
 
-/// Writes what is in the terminal as a picture, if that is wanted.
-fn picture(screen: &Screen) {
-    if std::env::var_os("DSRLB_PICTURE").is_some_and(|what| what == "write") {
-        // So that there is some history.
-        std::thread::sleep(Duration::from_secs(15));
-        let svg = anstyle_svg::Term::new().render_svg(&screen.coloured());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/top.svg");
-        std::fs::write(path, svg).unwrap();
-    }
+/// Whether what is in the terminal is to become a picture.
+fn drawing() -> bool {
+    std::env::var_os("DSRLB_PICTURE").is_some_and(|what| what == "write")
+}
+
+fn draw(screen: &Screen) {
+    let svg = anstyle_svg::Term::new().render_svg(&screen.coloured());
+    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/top.svg"), svg).unwrap();
 }
 
 #[test]
@@ -161,8 +169,7 @@ fn commands_are_taken_where_they_are_switched_on_and_from_operators_alone() {
     let Some(lab) = Lab::build_or_skip(&LabOptions::named("topno")) else { return };
     let (_directory, mut appliance, screen) = watched(&lab, false);
     screen.until("the backends", |text| !state(text, "b1").is_empty());
-    screen.press("Down");
-    screen.press("d");
+    screen.press(&["Down", "d"]);
     screen.until("the refusal", |text| text.contains("commands = true"));
     assert_ne!(state(&screen.text(), "b1"), "draining");
 

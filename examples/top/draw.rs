@@ -115,6 +115,8 @@ fn draw_list(frame: &mut Frame<'_>, model: &Model, area: Rect) {
             draw_spark(frame, trace, Color::Cyan, areas[6]);
         }
         if first + place == model.cursor() {
+            // But for the sparkline, which would be its own opposite.
+            let line = Rect { width: areas[6].x - line.x, ..line };
             frame.buffer_mut().set_style(line, Style::new().add_modifier(Modifier::REVERSED));
         } else if row.backend.is_none() {
             frame.buffer_mut().set_style(line, Style::new().add_modifier(Modifier::BOLD));

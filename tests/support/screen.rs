@@ -55,14 +55,14 @@ impl Screen {
         String::from_utf8(self.run(&["capture-pane", "-p"]).stdout).unwrap()
     }
 
-    /// The same with its colours, as escape sequences.
+    /// The same with its colours, as escape sequences, and to the end of each line.
     pub fn coloured(&self) -> String {
-        String::from_utf8(self.run(&["capture-pane", "-p", "-e"]).stdout).unwrap()
+        String::from_utf8(self.run(&["capture-pane", "-p", "-e", "-N"]).stdout).unwrap()
     }
 
-    /// Presses a key, by tmux's name for it.
-    pub fn press(&self, key: &str) {
-        assert!(self.run(&["send-keys", key]).status.success(), "{key}");
+    /// Presses keys, by tmux's names for them.
+    pub fn press(&self, keys: &[&str]) {
+        assert!(self.run(&[&["send-keys"], keys].concat()).status.success(), "{keys:?}");
     }
 
     /// Waits until what is there is as it should be, and returns it.
