@@ -13,6 +13,7 @@ mod screen;
 use lab::{Lab, LabOptions, http_get};
 use process::{Example, example};
 use screen::Screen;
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -178,18 +179,18 @@ fn commands_are_taken_where_they_are_switched_on_and_from_operators_alone() {
     screen.until("silence", |text| text.lines().next().unwrap().contains("no answer"));
     assert!(!state(&screen.text(), "b1").is_empty(), "what was known stays");
     drop(appliance);
-    let (directory, _appliance, _) = watched(&lab, true);
+    let (directory, mut appliance, _) = watched(&lab, true);
     screen.until("an answer", |text| text.lines().next().unwrap().contains("serving"));
 
     // Whoever types it, as docs/metrics.md has it.
     let vip = lab.vip4_port(80);
-    let curl = |backend: &str, more: &[&str]| {
+    let curl = |path: &str, backend: &str, more: &[&str]| {
         let body = format!(r#"{{"service": "{vip}/tcp", "backend": "{backend}"}}"#);
         let said = Command::new("ip")
             .args(["netns", "exec", lab.director.namespace.name()])
             .args(["curl", "-s", "-i", "--max-time", "3", "--json", &body])
             .args(more)
-            .arg(format!("http://{LISTEN}/drain"))
+            .arg(format!("http://{LISTEN}/{path}"))
             .output()
             .unwrap();
         String::from_utf8(said.stdout).unwrap()
@@ -200,16 +201,26 @@ fn commands_are_taken_where_they_are_switched_on_and_from_operators_alone() {
         ("Content-Type: text/plain", "HTTP/1.1 415 "),
         ("Transfer-Encoding: chunked", "HTTP/1.1 400 "),
     ] {
-        let said = curl("b2", &["-H", page]);
+        let said = curl("drain", "b2", &["-H", page]);
         assert!(said.starts_with(status), "{page}: {said}");
     }
-    let long = curl(&"b".repeat(9000), &[]);
+    let long = curl("drain", &"b".repeat(9000), &[]);
     assert!(long.starts_with("HTTP/1.1 413 "), "{long}");
-    let absent = curl("b9", &[]);
+    let absent = curl("drain", "b9", &[]);
     assert!(absent.starts_with("HTTP/1.1 404 ") && absent.contains("b9"), "{absent}");
     assert_ne!(state(&screen.text(), "b2"), "draining");
-    let said = curl("b2", &[]);
+    let said = curl("drain", "b2", &[]);
     assert!(said.starts_with("HTTP/1.1 200 ") && said.contains(r#""draining""#), "{said}");
     screen.until("draining", |text| state(text, "b2") == "draining");
+    let said = curl("undrain", "b2", &[]);
+    assert!(said.starts_with("HTTP/1.1 200 ") && !said.contains("draining"), "{said}");
+    screen.until("no longer", |text| state(text, "b2") != "draining");
+
+    appliance.0.kill().unwrap();
+    let mut log = String::new();
+    appliance.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let commands: Vec<_> = log.lines().filter(|line| line.starts_with("command: ")).collect();
+    let taken = |command| format!("command: {command} \"b2\" of {vip}/tcp");
+    assert_eq!(commands, ["drain", "undrain"].map(taken), "{log}");
     drop(directory);
 }

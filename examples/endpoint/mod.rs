@@ -115,6 +115,7 @@ fn obey(request: &Request, peer: IpAddr, commands: bool, director: &Weak<Directo
     if let Err(error) = director.set_admin(service, &backend, admin) {
         return plain("404 Not Found", &format!("{error}\n"));
     }
+    eprintln!("command: {} {backend:?} of {service}", request.path.trim_start_matches('/'));
     let all = director.stats().backends;
     // It may have been removed just now.
     let is_it = all.iter().find(|of| of.service == service && of.id == backend);

@@ -236,4 +236,6 @@ fn backends(out: &mut Out<'_>, all: &[BackendStatus]) -> fmt::Result {
 }
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;

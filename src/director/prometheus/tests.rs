@@ -4,7 +4,7 @@ use crate::dataplane::Idle;
 use crate::director::stats;
 use std::collections::HashSet;
 
-fn empty() -> Stats {
+pub(super) fn empty() -> Stats {
     Stats {
         generation: 3,
         counts: Counts::default(),
@@ -17,12 +17,12 @@ fn empty() -> Stats {
     }
 }
 
-fn with(backends: Vec<BackendStatus>, keys: impl Iterator<Item = VipKey>) -> Stats {
+pub(super) fn with(backends: Vec<BackendStatus>, keys: impl Iterator<Item = VipKey>) -> Stats {
     let services = stats::services(keys, &backends);
     Stats { services, backends, ..empty() }
 }
 
-fn key(number: u32) -> VipKey {
+pub(super) fn key(number: u32) -> VipKey {
     let [_, a, b, c] = number.to_be_bytes();
     format!("10.{a}.{b}.{c}:80/tcp").parse().unwrap()
 }
