@@ -7,7 +7,7 @@ use crate::balancer::VipKey;
 use crate::config::Config;
 use crate::dataplane::neighbour::join;
 use crate::health::{
-    HealthEvent, HealthState, Monitor, MonitorBinding, ProbeTarget, Runner, Through,
+    HealthEvent, HealthState, Monitor, MonitorBinding, ProbeCounts, ProbeTarget, Runner, Through,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +15,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// How probes went, by service and backend.
+pub(super) type Probes = BTreeMap<(String, String), ProbeCounts>;
 
 /// What a first probe may take beyond its timeout before the start goes on without it.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -69,6 +72,11 @@ impl Health {
     /// Sees to it that there can be probes through VIPs.
     pub(super) fn prepare(&self) -> io::Result<()> {
         self.prober.prepare()
+    }
+
+    /// How the probes of each backend went, by service and identifier.
+    pub(super) fn probes(&self) -> Probes {
+        self.runner.as_ref().map(Runner::probes).unwrap_or_default()
     }
 
     /// Has the listener look when the next drain is over.

@@ -96,7 +96,7 @@ impl Director {
     /// what they count is read as it is, and what the drivers and flow tables count as of a tenth of a
     /// second ago.
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.shared.stats(self.updater.probes())
     }
 
     /// What each worker has counted, in the order of the queues.
@@ -271,8 +271,10 @@ impl Director {
     pub fn shutdown(self) -> Stats {
         let Self { workers, source, feedback, claims, updater, shared } = self;
         drop(workers);
+        // While there is somebody to ask.
+        let probes = updater.probes();
         drop((source, feedback, claims, updater));
-        shared.stats()
+        shared.stats(probes)
     }
 }
 

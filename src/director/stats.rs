@@ -4,7 +4,7 @@ use crate::balancer::{AdminState, VipKey};
 use crate::dataplane::af_xdp::{DeviceStats, RedirectStats};
 use crate::dataplane::neighbour::NeighbourState;
 use crate::dataplane::{Counts, Idle};
-use crate::health::HealthState;
+use crate::health::{HealthState, ProbeCounts};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -116,6 +116,8 @@ pub struct BackendStatus {
     pub health: Option<HealthState>,
     /// What its monitor said last of why it is down; none if it is not, or nothing was said.
     pub health_reason: Option<String>,
+    /// How its probes went; none if it has no monitor.
+    pub probes: Option<ProbeCounts>,
     /// The way to it, or why there is none; none while nobody has looked yet.
     pub neighbour: Option<NeighbourState>,
     /// Why it takes no new flows; none if it does.
@@ -148,6 +150,7 @@ pub(super) mod tests {
             admin: AdminState::Enabled,
             health: None,
             health_reason: None,
+            probes: None,
             neighbour: None,
             idle: None,
             last_resort: false,

@@ -2,7 +2,7 @@
 
 use super::control::{Shared, addresses};
 use super::error::UpdateError;
-use super::health::Health;
+use super::health::{Health, Probes};
 use super::status::Applied;
 use crate::config::Config;
 use crate::dataplane::neighbour::ResolverThread;
@@ -26,6 +26,11 @@ impl Updater {
     /// Has drains that are new ended in time.
     pub(super) fn watch_deadlines(&self) {
         self.health.look_at_deadlines();
+    }
+
+    /// How the probes of each backend went, by service and identifier.
+    pub(super) fn probes(&self) -> Probes {
+        self.health.probes()
     }
 
     /// Changes the configuration as a whole, or not at all.

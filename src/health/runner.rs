@@ -4,7 +4,7 @@ use super::guard::subscribe_caught;
 use super::news::Listener;
 use super::pool::Pool;
 use super::threads::Shared;
-use super::{HealthEvent, HealthState, Monitor, News, ProbeTarget};
+use super::{HealthEvent, HealthState, Monitor, News, ProbeCounts, ProbeTarget};
 use crate::error::ConfigError;
 use std::collections::BTreeMap;
 use std::io;
@@ -99,6 +99,11 @@ impl Runner {
     /// What each target counts as now, by service and identifier.
     pub fn states(&self) -> BTreeMap<(String, String), HealthState> {
         self.shared.lock().tracker.states().collect()
+    }
+
+    /// How the probes of each target went, by service and identifier.
+    pub fn probes(&self) -> BTreeMap<(String, String), ProbeCounts> {
+        self.shared.lock().tracker.probes().collect()
     }
 
     /// How many threads there are for probes now, idle ones included.

@@ -1,6 +1,7 @@
 //! The targets, when each is to be probed and what its results amount to: no threads, no clock.
 
 use super::job::{Key, event};
+use super::probes::ProbeCounts;
 use super::reason::Reason;
 use super::{
     HealthEvent, HealthPolicy, HealthState, Hysteresis, Job, Monitor, ProbeFailure, ProbeTarget,
@@ -26,6 +27,7 @@ struct Slot {
     hysteresis: Hysteresis,
     /// Why it is down, if it is.
     reason: Reason,
+    probes: ProbeCounts,
     running: Option<Running>,
     /// No longer a target, but kept while its last probe is running: so it is not probed twice at
     /// once should it come back.
@@ -38,6 +40,7 @@ impl Slot {
         &mut self,
         failure: Option<ProbeFailure>,
     ) -> Option<(Transition, Option<ProbeFailure>)> {
+        self.probes.note(failure.is_none());
         let before = self.hysteresis.state();
         let transition = self.hysteresis.observe(failure.is_none());
         if transition.is_some() {
@@ -110,6 +113,7 @@ impl Tracker {
                         slot.retired = false;
                         slot.hysteresis = Hysteresis::new(&target.policy);
                         slot.reason = Reason::default();
+                        slot.probes = ProbeCounts::default();
                         // What is still running was begun for the one that was removed.
                         if let Some(running) = &mut slot.running {
                             running.given_up = true;
@@ -125,6 +129,7 @@ impl Tracker {
                         policy: target.policy,
                         hysteresis: Hysteresis::new(&target.policy),
                         reason: Reason::default(),
+                        probes: ProbeCounts::default(),
                         running: None,
                         retired: false,
                     };
@@ -158,11 +163,18 @@ impl Tracker {
 
     /// What each target counts as, by service and identifier.
     pub fn states(&self) -> impl Iterator<Item = (Name, HealthState)> + '_ {
+        self.targets().map(|(name, slot)| (name, slot.hysteresis.state()))
+    }
+
+    /// How the probes of each target went, by service and identifier.
+    pub fn probes(&self) -> impl Iterator<Item = (Name, ProbeCounts)> + '_ {
+        self.targets().map(|(name, slot)| (name, slot.probes))
+    }
+
+    fn targets(&self) -> impl Iterator<Item = (Name, &Slot)> {
         let name = |key: &Key| (key.service.as_ref().to_owned(), key.id.as_ref().to_owned());
-        self.slots
-            .iter()
-            .filter(|(_, slot)| !slot.retired)
-            .map(move |(key, slot)| (name(key), slot.hysteresis.state()))
+        let all = self.slots.iter().filter(|(_, slot)| !slot.retired);
+        all.map(move |(key, slot)| (name(key), slot))
     }
 
     /// The probe that is due longest, if any is due; it counts as running from now on.
@@ -204,6 +216,7 @@ impl Tracker {
         if matches!(result, Err(ProbeFailure::NotProbed(_))) {
             return None;
         }
+        slot.probes.last = Some(now.saturating_duration_since(running.since));
         slot.note(result.err()).map(|(transition, reason)| event(&job.key, transition, reason))
     }
 

@@ -94,6 +94,45 @@ fn a_hanging_probe_fails_again_and_again_and_is_never_doubled() {
 }
 
 #[test]
+fn probes_are_counted_and_timed() {
+    let start = Instant::now();
+    let mut tracker = Tracker::new(start);
+    tracker.set_targets(vec![target("a", 1)], start).unwrap();
+    let counts = |tracker: &Tracker| {
+        let (_, counts) = tracker.probes().next().unwrap();
+        (counts.succeeded, counts.failed, counts.last)
+    };
+    assert_eq!(counts(&tracker), (0, 0, None));
+    let probe = |tracker: &mut Tracker, result, takes| {
+        let begun = tracker.next_due().unwrap();
+        let job = tracker.start_next(begun).unwrap();
+        tracker.finish(&job, result, begun + takes);
+    };
+    let [fast, slow] = [3, 40].map(Duration::from_millis);
+    probe(&mut tracker, Ok(()), fast);
+    probe(&mut tracker, FAILED, slow);
+    assert_eq!(counts(&tracker), (1, 1, Some(slow)));
+    // One that did not take place is none.
+    probe(&mut tracker, Err(ProbeFailure::NotProbed("no way".to_owned())), fast);
+    assert_eq!(counts(&tracker), (1, 1, Some(slow)));
+
+    // One that hangs has failed, and again at the next interval, and has taken no time that it ended in.
+    let begun = tracker.next_due().unwrap();
+    let job = tracker.start_next(begun).unwrap();
+    for failed in [2, 3] {
+        let overdue = tracker.next_overdue().unwrap();
+        tracker.overdue(overdue);
+        assert_eq!(counts(&tracker), (1, failed, Some(slow)));
+    }
+    tracker.finish(&job, Ok(()), begun + Duration::from_secs(60));
+    assert_eq!(counts(&tracker), (1, 3, Some(slow)));
+
+    // Another machine has its own.
+    tracker.set_targets(vec![target("a", 9)], start).unwrap();
+    assert_eq!(counts(&tracker), (0, 0, None));
+}
+
+#[test]
 fn replacing_targets_keeps_those_that_stay() {
     let start = Instant::now();
     let mut tracker = Tracker::new(start);

@@ -392,7 +392,10 @@ impl FlowTable {
             return Inserted::NotKept;
         };
         let end = self.clock.ticks(now).saturating_add(lives.of(state, signal));
-        self.put(Entry { key: key.0, backend, life: Life::new(state, end) }, now, usable)
+        let new = Entry { key: key.0, backend, life: Life::new(state, end) };
+        let inserted = self.put(new, now, usable);
+        self.tally.counts.begun += u64::from(matches!(inserted, Inserted::New(_)));
+        inserted
     }
 
     /// Forgets a flow; says where it went, if it was there.

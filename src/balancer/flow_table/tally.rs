@@ -12,6 +12,8 @@ pub struct FlowCounts {
     pub proven: u64,
     /// Unproven flows in the table now.
     pub unproven: u64,
+    /// Flows that began to be remembered, by a packet of their own: not those heard of from others.
+    pub begun: u64,
     /// Flows that were not remembered since only flows of a higher rank have their places. Each of
     /// their packets asks again and counts again.
     pub refused: u64,
@@ -23,6 +25,7 @@ impl AddAssign for FlowCounts {
     fn add_assign(&mut self, other: Self) {
         self.proven += other.proven;
         self.unproven += other.unproven;
+        self.begun += other.begun;
         self.refused += other.refused;
         self.displaced += other.displaced;
     }

@@ -2,6 +2,7 @@
 
 use super::{Control, Shared};
 use crate::dataplane::{Counts, Member, WorkerCounters};
+use crate::director::health::Probes;
 use crate::director::stats::{BackendStatus, Stats, services};
 use std::sync::Arc;
 
@@ -15,13 +16,16 @@ impl Shared {
         self.counters.iter().map(counts).collect()
     }
 
-    pub(in crate::director) fn stats(&self) -> Stats {
+    pub(in crate::director) fn stats(&self, mut probes: Probes) -> Stats {
         let control = self.lock();
         let workers = self.worker_counts();
         let mut counts = Counts::default();
         workers.iter().for_each(|worker| counts += *worker);
-        let backends: Vec<_> =
-            control.members.iter().map(|member| self.status(&control, member)).collect();
+        let status = |member: &Member| BackendStatus {
+            probes: probes.remove(&(member.service.to_string(), member.backend.id().to_owned())),
+            ..self.status(&control, member)
+        };
+        let backends: Vec<_> = control.members.iter().map(status).collect();
         let keys = control.config.services.iter().map(|bound| bound.service.key);
         Stats {
             generation: self.snapshots.load().generation,
@@ -48,6 +52,7 @@ impl Shared {
             admin: control.admin.of(service, backend),
             health: known.map(|known| known.state),
             health_reason: known.and_then(|known| known.reason.clone()),
+            probes: None,
             neighbour: control.neighbours.get(&backend.address()).copied(),
             idle: member.idle.clone(),
             last_resort: member.last_resort,

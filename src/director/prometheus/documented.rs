@@ -4,14 +4,17 @@ use super::tests::{empty, key, with};
 use super::*;
 use crate::dataplane::Idle;
 use crate::director::stats;
+use crate::health::ProbeCounts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 /// By name, what it is and the labels of its series.
 type Families = BTreeMap<String, (String, BTreeSet<String>)>;
 
 fn text() -> String {
-    let well = stats::tests::backend(key(1), "b1");
+    let probes = Some(ProbeCounts { last: Some(Duration::from_millis(1)), ..Default::default() });
+    let well = BackendStatus { probes, ..stats::tests::backend(key(1), "b1") };
     let idle = Some(Idle::Unhealthy("refused".to_owned()));
     let ill = BackendStatus { idle, ..stats::tests::backend(key(2), "b1") };
     let full = with(vec![well, ill], [key(1), key(2)].into_iter());

@@ -122,6 +122,8 @@ fn flows(out: &mut Out<'_>, all: &[Counts]) -> fmt::Result {
     let names = numbers(all.len());
     let states = |c: &Counts| vec![("proven", c.flows.proven), ("unproven", c.flows.unproven)];
     out.gauge("flows", "Flows remembered now", each(all, &names, "state", states))?;
+    let help = "Flows that began to be remembered, by a packet of their own";
+    out.counter("flows_begun", help, one(all, &names, |c| c.flows.begun))?;
     let help = "Flows not remembered, for want of a place; each of their packets counts";
     out.counter("flows_refused", help, one(all, &names, |c| c.flows.refused))?;
     let help = "Unproven flows that gave their place to others";
@@ -225,6 +227,19 @@ fn backends(out: &mut Out<'_>, all: &[BackendStatus]) -> fmt::Result {
         Some(HealthState::Down) => "down",
     };
     out.gauge("backend_health", "What a backend's monitor observes", state("health", health))?;
+    let probed = || named.iter().filter_map(|(service, b)| Some((service, b, b.probes?)));
+    let results = probed().flat_map(|(service, b, probes)| {
+        [("succeeded", probes.succeeded), ("failed", probes.failed)].map(|(result, count)| {
+            ([("service", service.as_str()), ("backend", &*b.id), ("result", result)], count)
+        })
+    });
+    out.counter("backend_probes", "Probes of a backend by its monitor", results)?;
+    let times = probed().filter_map(|(service, b, probes)| {
+        let labels = [("service", service.as_str()), ("backend", &*b.id)];
+        Some((labels, probes.last?.as_secs_f64()))
+    });
+    let help = "How long the last probe took that ended in time, in seconds";
+    out.gauge("backend_probe_duration_seconds", help, times)?;
     let neighbour = |b: &BackendStatus| match b.neighbour {
         None => "unknown",
         Some(NeighbourState::Resolved(_)) => "resolved",

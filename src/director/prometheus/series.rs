@@ -1,13 +1,13 @@
 //! Series and families of them, by the encoder of `prometheus-client`.
 
 use crate::dataplane::Counts;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use std::fmt;
 
 /// Labels and value.
-pub(super) type Series<'a, const N: usize> = ([(&'static str, &'a str); N], u64);
+pub(super) type Series<'a, const N: usize, V = u64> = ([(&'static str, &'a str); N], V);
 
 /// Writes families of series.
 pub(super) struct Out<'a>(pub(super) DescriptorEncoder<'a>);
@@ -19,34 +19,25 @@ impl Out<'_> {
         help: &str,
         series: impl IntoIterator<Item = Series<'s, N>>,
     ) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, series)
-    }
-
-    pub(super) fn gauge<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, series)
-    }
-
-    fn family<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
         let name = format!("dsrlb_{name}");
-        let is_counter = matches!(kind, MetricType::Counter);
-        let mut family = self.0.encode_descriptor(&name, help, None, kind)?;
+        let mut family = self.0.encode_descriptor(&name, help, None, MetricType::Counter)?;
         for (labels, value) in series {
             let mut one = family.encode_family(&labels)?;
-            match is_counter {
-                true => one.encode_counter(&value, None::<&Exemplar<NoLabelSet, u64>>)?,
-                false => one.encode_gauge(&value)?,
-            }
+            one.encode_counter(&value, None::<&Exemplar<NoLabelSet, u64>>)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn gauge<'s, const N: usize, V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = Series<'s, N, V>>,
+    ) -> fmt::Result {
+        let name = format!("dsrlb_{name}");
+        let mut family = self.0.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
     }

@@ -2,7 +2,9 @@ use super::*;
 use crate::balancer::VipKey;
 use crate::dataplane::Idle;
 use crate::director::stats;
+use crate::health::ProbeCounts;
 use std::collections::HashSet;
+use std::time::Duration;
 
 pub(super) fn empty() -> Stats {
     Stats {
@@ -40,7 +42,7 @@ fn check(text: &str) {
         }
         let (series, value) = line.rsplit_once(' ').unwrap();
         assert!(series.starts_with("dsrlb_"), "{line}");
-        value.parse::<u64>().unwrap();
+        assert!(value.parse::<f64>().is_ok_and(|value| value >= 0.0), "{line}");
         assert!(seen.insert(series), "twice: {line}");
     }
     assert!(text.ends_with('\n'));
@@ -80,6 +82,12 @@ fn what_backends_are_called_is_escaped_and_why_they_are_idle_has_a_word() {
         idle: Some(Idle::Unhealthy("connection refused".to_owned())),
         health: Some(HealthState::Down),
         flows: 7,
+        probes: Some(ProbeCounts {
+            succeeded: 5,
+            failed: 2,
+            last: Some(Duration::from_micros(1500)),
+            ..ProbeCounts::default()
+        }),
         ..stats::tests::backend(key(1), "")
     };
     let text = prometheus_text(with(vec![ill], [key(1), key(2)].into_iter()));
@@ -88,6 +96,9 @@ fn what_backends_are_called_is_escaped_and_why_they_are_idle_has_a_word() {
     for line in [
         format!("dsrlb_backend_flows{of}}} 7"),
         format!("dsrlb_backend_active{of}}} 0"),
+        format!("dsrlb_backend_probes_total{of},result=\"succeeded\"}} 5"),
+        format!("dsrlb_backend_probes_total{of},result=\"failed\"}} 2"),
+        format!("dsrlb_backend_probe_duration_seconds{of}}} 0.0015"),
         format!("dsrlb_backend_state{of},state=\"unhealthy\"}} 1"),
         format!("dsrlb_backend_health{of},health=\"down\"}} 1"),
         format!("dsrlb_backend_neighbour{of},neighbour=\"unknown\"}} 1"),
