@@ -71,6 +71,7 @@ fn a_flood_leaves_every_proven_flow_where_it_is() {
         let mut table = table();
         let count = ENTRIES / 2;
         assert!((0..count).all(|number| connect(&mut table, number, START)));
+        assert_eq!(table.counts().begun, count as u64);
         for number in 0..10 * ENTRIES {
             let (key, signal) = (key(1 << 32 | number), flood);
             assert_eq!(table.lookup(key, signal, &lives, START, |_| true), Found::Missing);

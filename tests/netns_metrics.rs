@@ -62,7 +62,11 @@ impl Scrape {
         assert_eq!(status, "HTTP/1.1 200 OK");
         let samples = body.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.map(|line| line.rsplit_once(' ').unwrap());
-        Self(samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect())
+        Self(
+            samples
+                .map(|(series, value)| (series.to_owned(), value.parse::<f64>().unwrap() as u64))
+                .collect(),
+        )
     }
 
     /// The sum over all series of a name with this among their labels; all have to be there.
@@ -165,6 +169,11 @@ fn what_the_appliance_says_of_itself_adds_up() {
     };
     until("the verdicts and the flows add up", settled);
 
+    // Each connection began one flow.
+    let scrape = Scrape::of(&lab);
+    let begun = scrape.sum("dsrlb_flows_begun_total", "worker");
+    assert!(begun > 0 && begun >= scrape.sum("dsrlb_flows", ""), "{begun}");
+
     // A drop has its reason.
     let dropped = |reason: &str| {
         Scrape::of(&lab).sum("dsrlb_dropped_frames_total", &format!("reason=\"{reason}\""))
@@ -199,6 +208,13 @@ fn what_the_appliance_says_of_itself_adds_up() {
     assert_eq!(status, "HTTP/1.1 200 OK");
     let health: serde_json::Value = serde_json::from_str(&health).unwrap();
     let idle = health["idle"].as_array().unwrap();
+    let probes = |backend: &str, result: &str| {
+        let labels = format!("backend=\"{backend}\",result=\"{result}\"");
+        Scrape::of(&lab).sum("dsrlb_backend_probes_total", &labels)
+    };
+    assert!(probes("b2", "failed") > 0 && probes("b2", "succeeded") > 0);
+    assert_eq!(probes("b3", "failed"), 0);
+    assert!(Scrape::of(&lab).has("dsrlb_backend_probe_duration_seconds", "backend=\"b3\""));
     assert_eq!((health["status"].as_str(), idle.len()), (Some("serving"), 2), "{health:#}");
     assert!(idle[1]["why"].as_str().unwrap().contains("refused"), "{health:#}");
 }

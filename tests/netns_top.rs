@@ -129,6 +129,8 @@ fn top_shows_what_is_and_drains_and_undrains() {
         assert_eq!(words(&text, "b3")[1..3], ["unhealthy", "down"], "{text}");
         assert!(text.contains("refused"), "{text}");
 
+        assert!(text.contains("probes: ") && text.contains(" failed"), "{text}");
+
         // One is drained, and comes back.
         screen.press(&["Home", "Down"]);
         if drawing() {

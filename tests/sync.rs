@@ -199,6 +199,8 @@ fn within_one_interval_and_a_moment_the_other_knows() {
     (300..600).for_each(|flow| drop(one.packet(flow, SYN, now)));
     let now = pass([&mut one, &mut other], now, SECOND + 5 * TICK);
     assert_eq!((one.flows(), other.flows()), (300, 300));
+    // What is heard of did not begin here.
+    assert_eq!((one.balancer.counts().begun, other.balancer.counts().begun), (600, 0));
     let counts = other.counts();
     assert_eq!((counts.new, counts.received - counts.known - counts.updated), (300, 300));
     pass([&mut one, &mut other], now, 10 * SECOND);

@@ -11,7 +11,7 @@ use ureq::{Agent, Body};
 
 /// How long the appliance may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest answer that is read, in bytes: of 65,536 services with a backend each it is shorter.
+/// The longest answer that is read, in bytes.
 const LONGEST: u64 = 128 << 20;
 /// How much of a refusal is shown, in bytes.
 const SHOWN: u64 = 4 << 10;

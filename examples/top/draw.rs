@@ -17,7 +17,7 @@ const KEYS: &str = " ↑↓ choose   d drain   u undrain   q quit";
 pub fn draw(frame: &mut Frame<'_>, model: &Model, endpoint: &str) {
     let parts = [1, 4, 1].map(Constraint::Length);
     let parts =
-        parts.into_iter().chain([Constraint::Min(1)]).chain([2, 2, 1].map(Constraint::Length));
+        parts.into_iter().chain([Constraint::Min(1)]).chain([3, 2, 1].map(Constraint::Length));
     let [title, overall, headings, list, details, reasons, foot] =
         Layout::vertical(parts).areas(frame.area());
     frame.render_widget(headline(model, endpoint), title);
@@ -167,18 +167,21 @@ fn describe(model: &Model) -> Text<'static> {
         let words = format!(" {}: {active} of {all} backends take new flows", service.name);
         return Text::raw(words);
     };
-    let who = format!(
-        " {} {}: weight {}, neighbour {}",
-        service.name,
-        printable(&of.id),
-        of.weight,
-        of.neighbour
-    );
+    let (service_name, id) = (&service.name, printable(&of.id));
+    let (weight, neighbour) = (of.weight, &of.neighbour);
+    let who = format!(" {service_name} {id}: weight {weight}, neighbour {neighbour}");
     let why = of.why.as_ref().map_or_else(
         || Line::raw(" takes new flows"),
         |why| Line::raw(format!(" {}", printable(why))).style(colour(&Row { service, backend })),
     );
-    Text::from_iter([Line::raw(who), why])
+    let probes = (of.probes > 0).then(|| {
+        let took = of
+            .probe
+            .map_or(String::new(), |took| format!("the last took {:.1} ms, ", took * 1000.0));
+        let [all, failed] = [of.probes, of.failed].map(|count| amount(count as f64));
+        Line::raw(format!(" probes: {took}{failed} of {all} failed"))
+    });
+    Text::from_iter([Some(Line::raw(who)), Some(why), probes].into_iter().flatten())
 }
 
 fn drops(model: &Model) -> Paragraph<'static> {
@@ -289,15 +292,29 @@ mod tests {
         for (line, expected) in lines.iter().zip(expected) {
             assert_eq!(line.trim_end(), expected, "in\n{}", lines.join("\n"));
         }
-        let end: Vec<_> = lines[19..].iter().map(|line| line.trim_end()).collect();
+        let end: Vec<_> = lines[18..].iter().map(|line| line.trim_end()).collect();
         let expected = [
             " 10.0.0.100:80/tcp web-2: weight 1, neighbour resolved",
             " unhealthy: connection refused",
+            "",
             " drops and losses: no-service 22 (1/s), receive ring-full 3, transmit failed 1",
             "",
             " ↑↓ choose   d drain   u undrain   q quit   web-2: draining",
         ];
         assert_eq!(end, expected, "in\n{}", lines.join("\n"));
+    }
+
+    #[test]
+    fn how_probes_went_is_said_of_the_chosen_backend() {
+        let mut model = two_samples();
+        model.key(KeyEvent::from(KeyCode::Down));
+        let expected = [
+            " 10.0.0.100:80/tcp web-1: weight 2, neighbour resolved",
+            " takes new flows",
+            " probes: the last took 1.2 ms, 2 of 9 failed",
+        ];
+        let lines = shown(&model, (80, 24));
+        assert_eq!(lines[18..21].iter().map(|line| line.trim_end()).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The text format of Prometheus, as far as the appliance writes it: whole numbers, no times.
+//! The text format of Prometheus, as far as the appliance writes it: without times.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Series<'a> {
     pub name: &'a str,
     labels: Vec<(&'a str, Cow<'a, str>)>,
-    pub value: u64,
+    pub value: f64,
 }
 
 impl Series<'_> {
@@ -24,7 +24,7 @@ pub struct Malformed(String);
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/metrics: not a series with a whole number: {:?}", self.0)
+        write!(f, "/metrics: not a series with its value: {:?}", self.0)
     }
 }
 
@@ -77,17 +77,17 @@ mod tests {
 
     #[test]
     fn labels_are_read_with_what_is_escaped_in_them() {
-        let text = "# HELP a b\na 1\n\nb{x=\"\",y=\"q\\\"\\\\\\n},{z\"} 18446744073709551615\n";
+        let text = "# HELP a b\na 1\n\nb{x=\"\",y=\"q\\\"\\\\\\n},{z\"} 0.0015\n";
         let all: Vec<_> = parse(text).map(|series| series.unwrap()).collect();
-        assert_eq!((all[0].name, all[0].value, all[0].label("x")), ("a", 1, ""));
-        assert_eq!((all[1].name, all[1].value), ("b", u64::MAX));
+        assert_eq!((all[0].name, all[0].value, all[0].label("x")), ("a", 1.0, ""));
+        assert_eq!((all[1].name, all[1].value), ("b", 0.0015));
         assert_eq!((all[1].label("x"), all[1].label("y")), ("", "q\"\\\n},{z"));
         assert_eq!(all.len(), 2);
     }
 
     #[test]
     fn a_line_that_is_none_is_named() {
-        for line in ["a", "a{x=\"1\" 2", "a{x=1} 2", "a{x=\"1\"}", "a 1.5", "a{x=\"\\", "{", "a{"] {
+        for line in ["a", "a{x=\"1\" 2", "a{x=1} 2", "a{x=\"1\"}", "a 1,5", "a{x=\"\\", "{", "a{"] {
             let error = parse(line).next().unwrap().unwrap_err();
             assert!(error.to_string().contains(&format!("{line:?}")), "{error}");
         }

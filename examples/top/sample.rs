@@ -53,6 +53,11 @@ pub struct Backend {
     pub neighbour: String,
     /// Why it takes no new flows, in words.
     pub why: Option<String>,
+    /// How long the last probe took, in seconds.
+    pub probe: Option<f64>,
+    /// How many there were, and how many of them failed.
+    pub probes: u64,
+    pub failed: u64,
     pub weight: u64,
     pub flows: u64,
     pub packets: u64,
@@ -111,7 +116,8 @@ struct Reading {
 
 impl Reading {
     fn take(&mut self, series: &Series<'_>) {
-        let (sample, value) = (&mut self.sample, series.value);
+        // Counters are exact to 2^53, and what is shown of them to less.
+        let (sample, value) = (&mut self.sample, series.value as u64);
         match series.name {
             "dsrlb_up" => sample.up = value == 1,
             "dsrlb_snapshot_generation" => sample.generation = value,
@@ -135,9 +141,10 @@ impl Reading {
     }
 
     fn lost(&mut self, side: &str, series: &Series<'_>) {
-        self.sample.totals.lost += series.value;
+        let value = series.value as u64;
+        self.sample.totals.lost += value;
         let place = format!("{side} {}", series.label("cause"));
-        *self.sample.lost.entry(place).or_default() += series.value;
+        *self.sample.lost.entry(place).or_default() += value;
     }
 
     fn service(&mut self, series: &Series<'_>) {
@@ -151,7 +158,7 @@ impl Reading {
         let service = &mut services[*place];
         match series.name {
             "dsrlb_service_state" => service.state = series.label("state").to_owned(),
-            "dsrlb_service_active_backends" => service.active = series.value,
+            "dsrlb_service_active_backends" => service.active = series.value as u64,
             _ => {}
         }
     }
@@ -165,12 +172,17 @@ impl Reading {
             backends.push(Backend { id, ..Backend::default() });
             backends.len() - 1
         });
-        let (backend, value) = (&mut backends[place], series.value);
+        let (backend, value) = (&mut backends[place], series.value as u64);
         match series.name {
             "dsrlb_backend_packets_total" => backend.packets = value,
             "dsrlb_backend_bytes_total" => backend.bytes = value,
             "dsrlb_backend_flows" => backend.flows = value,
             "dsrlb_backend_weight" => backend.weight = value,
+            "dsrlb_backend_probe_duration_seconds" => backend.probe = Some(series.value),
+            "dsrlb_backend_probes_total" => {
+                backend.probes += value;
+                backend.failed += if series.label("result") == "failed" { value } else { 0 };
+            }
             "dsrlb_backend_state" => backend.state = series.label("state").to_owned(),
             "dsrlb_backend_health" => backend.health = series.label("health").to_owned(),
             "dsrlb_backend_neighbour" => backend.neighbour = series.label("neighbour").to_owned(),
@@ -219,6 +231,9 @@ dsrlb_backend_state{service="10.0.0.100:80/tcp",backend="web-1",state="active"} 
 dsrlb_backend_state{service="10.0.0.100:80/tcp",backend="web-2",state="unhealthy"} 1
 dsrlb_backend_health{service="10.0.0.100:80/tcp",backend="web-1",health="up"} 1
 dsrlb_backend_health{service="10.0.0.100:80/tcp",backend="web-2",health="down"} 1
+dsrlb_backend_probes_total{service="10.0.0.100:80/tcp",backend="web-1",result="succeeded"} 7
+dsrlb_backend_probes_total{service="10.0.0.100:80/tcp",backend="web-1",result="failed"} 2
+dsrlb_backend_probe_duration_seconds{service="10.0.0.100:80/tcp",backend="web-1"} 0.0012
 dsrlb_backend_neighbour{service="10.0.0.100:80/tcp",backend="web-1",neighbour="resolved"} 1
 dsrlb_backend_neighbour{service="10.0.0.100:80/tcp",backend="web-2",neighbour="resolved"} 1
 "#;
@@ -246,6 +261,9 @@ dsrlb_backend_neighbour{service="10.0.0.100:80/tcp",backend="web-2",neighbour="r
             health: "up".to_owned(),
             neighbour: "resolved".to_owned(),
             why: None,
+            probe: Some(0.0012),
+            probes: 9,
+            failed: 2,
             weight: 2,
             flows: 25,
             packets: 980,
