@@ -94,7 +94,8 @@ fn watch(
         match model.key(key) {
             Some(Intent::Quit) => break,
             Some(Intent::Command(order)) => {
-                if orders.try_send(order).is_err() {
+                let sent = orders.try_send(order);
+                if sent.is_err() {
                     model.take(News::Done(Err("the appliance has yet to answer".to_owned())));
                 }
             }
