@@ -1,4 +1,6 @@
 use super::*;
+use crate::verdict::{BackendIndex, DropReason, Verdict};
+use std::num::NonZeroU32;
 use crate::dataplane::minimal::frame_of;
 use crate::packet::MacAddress;
 use std::time::Duration;
@@ -39,6 +41,7 @@ fn each_filter_takes_what_it_says_and_nothing_else() {
     ];
     for (filter, expected) in [
         (Chosen::All, [true; 6]),
+        (Chosen::Dropped, [false, false, false, true, true, true]),
         (Chosen::Drops(DropReason::NoService), [false, false, false, true, false, false]),
         (Chosen::Flow(FLOW.parse().unwrap()), [true, false, false, true, false, false]),
         (Chosen::Backend(vec![first]), [true, false, false, false, false, false]),
