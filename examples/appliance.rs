@@ -146,9 +146,8 @@ fn capture(
     chosen: Option<Chosen>,
 ) -> Result<Capture, Box<dyn Error>> {
     let output = File::create(file).map(BufWriter::new);
-    let begun = output.and_then(|output| {
-        director.capture(output, chosen.unwrap_or_default(), Bounds::default())
-    });
+    let begun = output
+        .and_then(|output| director.capture(output, chosen.unwrap_or_default(), Bounds::default()));
     begun.map_err(|error| format!("{}: {error}", file.display()).into())
 }
 

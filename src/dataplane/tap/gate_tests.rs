@@ -1,8 +1,8 @@
 use super::*;
-use crate::verdict::{BackendIndex, DropReason, Verdict};
-use std::num::NonZeroU32;
 use crate::dataplane::minimal::frame_of;
 use crate::packet::MacAddress;
+use crate::verdict::{BackendIndex, DropReason, Verdict};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 const FLOW: &str = "192.0.2.7:40000 > 10.0.0.100:80 tcp";
