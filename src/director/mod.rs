@@ -35,16 +35,22 @@ mod difference;
 mod drain;
 mod error;
 mod explain;
+#[cfg(any(feature = "metrics", feature = "prometheus"))]
+mod families;
 mod feedback;
 mod health;
 mod icmp_socket;
 #[cfg(feature = "prometheus")]
 mod prometheus;
+#[cfg(feature = "metrics")]
+mod publisher;
 mod sharing;
 mod source;
 mod stats;
 mod status;
 pub(crate) mod through;
+#[cfg(feature = "tracing")]
+mod trace;
 mod updater;
 mod workers;
 
@@ -57,6 +63,8 @@ pub use error::{ExplainError, StartError, UpdateError};
 pub use explain::{Explained, OfQueue};
 #[cfg(feature = "prometheus")]
 pub use prometheus::prometheus_text;
+#[cfg(feature = "metrics")]
+pub use publisher::MetricsPublisher;
 pub use stats::{BackendStatus, ServiceState, ServiceStatus, Stats};
 pub use status::{Applied, Event};
 

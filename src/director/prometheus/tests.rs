@@ -1,7 +1,11 @@
 use super::*;
 use crate::balancer::VipKey;
-use crate::dataplane::Idle;
-use crate::director::stats;
+use crate::dataplane::af_xdp::DeviceStats;
+use crate::dataplane::{Counts, Idle};
+use crate::director::families::{LONGEST_ID, MOST};
+use crate::director::stats::{self, BackendStatus};
+use crate::health::HealthState;
+use crate::verdict::DropReason;
 use std::collections::HashSet;
 
 fn empty() -> Stats {

@@ -1,54 +1,46 @@
-//! Series and families of them, by the encoder of `prometheus-client`.
+//! Series and families of them.
 
 use crate::dataplane::Counts;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::exemplar::Exemplar;
-use std::fmt;
 
 /// Labels and value.
-pub(super) type Series<'a, const N: usize> = ([(&'static str, &'a str); N], u64);
+pub(in crate::director) type Series<'a, const N: usize> = ([(&'static str, &'a str); N], u64);
 
-/// Writes families of series.
-pub(super) struct Out<'a>(pub(super) DescriptorEncoder<'a>);
+/// What the values of a family are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::director) enum Kind {
+    Counter,
+    Gauge,
+}
 
-impl Out<'_> {
-    pub(super) fn counter<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, series)
-    }
+/// Takes families of series.
+pub(in crate::director) trait Sink {
+    type Error;
 
-    pub(super) fn gauge<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, series)
-    }
-
+    /// One family, whose name has no ending that tells of its kind.
     fn family<'s, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        kind: MetricType,
+        kind: Kind,
         series: impl IntoIterator<Item = Series<'s, N>>,
-    ) -> fmt::Result {
-        let name = format!("dsrlb_{name}");
-        let is_counter = matches!(kind, MetricType::Counter);
-        let mut family = self.0.encode_descriptor(&name, help, None, kind)?;
-        for (labels, value) in series {
-            let mut one = family.encode_family(&labels)?;
-            match is_counter {
-                true => one.encode_counter(&value, None::<&Exemplar<NoLabelSet, u64>>)?,
-                false => one.encode_gauge(&value)?,
-            }
-        }
-        Ok(())
+    ) -> Result<(), Self::Error>;
+
+    fn counter<'s, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = Series<'s, N>>,
+    ) -> Result<(), Self::Error> {
+        self.family(&format!("dsrlb_{name}"), help, Kind::Counter, series)
+    }
+
+    fn gauge<'s, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = Series<'s, N>>,
+    ) -> Result<(), Self::Error> {
+        self.family(&format!("dsrlb_{name}"), help, Kind::Gauge, series)
     }
 }
 
