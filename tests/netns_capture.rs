@@ -5,6 +5,8 @@ mod lab;
 #[path = "support/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "support/tshark.rs"]
+mod tshark;
 
 use dsrlb::balancer::{RealServer, VirtualService};
 use dsrlb::dataplane::{Bounds, Chosen, Counts, TapCounts};
@@ -17,9 +19,11 @@ use process::Example;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tshark::has_tshark;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -249,8 +253,19 @@ fn the_appliance_captures_what_it_drops() {
             &format!("[[service.backend]]\nid = \"{}\"\naddress = \"{}\"\n", host.name, host.v4);
     }
     std::fs::write(path("dsrlb.toml"), text).unwrap();
-    let (config, out) = (path("dsrlb.toml"), path("drops.pcapng"));
-    let arguments = ["--config", &config, "--capture", &out, "--capture-only", "drops"];
+    let out = path("drops.pcapng");
+    // Both commands are those of the page, but for where the files are.
+    let page = include_str!("../docs/capture.md").split("```text\n").nth(1).unwrap();
+    let mut commands = page.split("```").next().unwrap().lines();
+    let words = |line: &str| -> Vec<String> {
+        let words = line.split(' ').map(|word| match word {
+            "dsrlb.toml" | "drops.pcapng" => path(word),
+            _ => word.to_owned(),
+        });
+        words.collect()
+    };
+    let typed = words(commands.next().unwrap().strip_prefix("appliance ").unwrap());
+    let arguments: Vec<&str> = typed.iter().map(String::as_str).collect();
     let mut appliance = Example::start(&lab, "appliance", &arguments);
     until("it serves", || {
         let ask = || http_get(lab.vip4_port(80), "/", Duration::from_millis(300)).is_ok();
@@ -268,4 +283,11 @@ fn the_appliance_captures_what_it_drops() {
     assert!(frames.iter().all(|of| of.comment.starts_with("drop: no-service. ")));
     let line = format!("captured: {} frames, {} bytes; 0 more", frames.len(), file.len());
     assert!(said.contains(&line), "{line}: {said}");
+    let tshark = words(commands.next().unwrap());
+    if has_tshark(&tshark.join(" ")) {
+        let shown = Command::new(&tshark[0]).args(&tshark[1..]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let comments: Vec<_> = frames.iter().map(|of| of.comment.as_str()).collect();
+        assert_eq!(shown.lines().collect::<Vec<_>>(), comments);
+    }
 }

@@ -81,6 +81,11 @@ const PACKAGES: &[Package] = &[
         ["nftables", "nftables", "nftables"],
         "stands for the map from DSCP values to VIPs on the backends of tests",
     ),
+    package(
+        Program("tshark"),
+        ["tshark", "wireshark-cli", "wireshark-cli"],
+        "reads the captures that tests write",
+    ),
 ];
 
 pub(crate) fn missing(present: impl Fn(Sign) -> bool) -> Vec<&'static Package> {
