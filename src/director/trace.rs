@@ -92,6 +92,9 @@ mod tests {
     /// Level and fields of each event.
     type Seen = Arc<Mutex<Vec<(Level, BTreeMap<&'static str, String>)>>>;
 
+    /// An event, and what level and which of its fields it is to have.
+    type Case = (Event, Level, &'static [(&'static str, &'static str)]);
+
     struct Catch(Seen);
 
     struct Fields(BTreeMap<&'static str, String>);
@@ -124,7 +127,7 @@ mod tests {
         let vip = "10.0.0.100".parse().unwrap();
         let mac = MacAddress([2, 0, 0, 0, 0, 7]);
         const OF: &str = "10.0.0.100:80/tcp";
-        let cases: Vec<(Event, Level, &[(&str, &str)])> = vec![
+        let cases: Vec<Case> = vec![
             (
                 Event::BackendActive { service, id },
                 Level::INFO,
