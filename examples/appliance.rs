@@ -122,11 +122,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         if let Some(failure) = director.failure() {
             return Err(failure.into());
         }
-        if capture.as_ref().is_some_and(|capture| !capture.is_running()) {
-            capture.take().map(tell);
-        }
+        let ended = capture.take_if(|capture| !capture.is_running());
+        ended.into_iter().for_each(tell);
     }
-    capture.map(tell);
+    capture.into_iter().for_each(tell);
     // Whoever asks for statistics just now has it for a moment.
     let director = loop {
         match Arc::try_unwrap(director) {
