@@ -11,7 +11,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dsrlb::balancer::{
     Backend, Balancer, Candidate, FlowBalancer, FlowKey, FlowSync, FlowTable, FlowTimes, Found,
     HashBalancer, Inserted, Lifetimes, Maglev, QuicConfig, QuicLb, RealServer, Rendezvous,
-    Selector, SharedFlow, Signal, State, VirtualService,
+    Selector, SharedFlow, Signal, Spot, State, VirtualService,
 };
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
@@ -267,8 +267,8 @@ fn snapshot_of(mode: &str, first: IpAddr) -> Snapshot {
     Planner::new(1024).plan(&[service], &site, observe).snapshot
 }
 
-/// A flow table half full of proven flows, which packets come for in scattered order, in batches; with
-/// and without a touch of all sets of the batch before. What is inserted are SYNs of flows that come
+/// A flow table half full of proven flows, which packets come for in scattered order, in batches that are located as
+/// a whole or one by one. What is inserted are SYNs of flows that come
 /// once, which soon displace each other, after each was looked for in vain.
 fn flows(c: &mut Criterion) {
     let lives = Lifetimes::from(&FlowTimes::default());
@@ -300,40 +300,47 @@ fn flows(c: &mut Criterion) {
         group.throughput(Throughput::Elements(MAX_BATCH as u64));
         // None comes twice, or it would be proven.
         let mut fresh = (1 << 32..).map(key);
-        for (touch, how) in [(true, "touch"), (false, "no touch")] {
+        let (steady, tick) = (lives.steady(|_| true), table.tick(now));
+        for (ahead, how) in [(true, ""), (false, ", one by one")] {
+            let locate = |table: &FlowTable, batch: &[FlowKey]| match ahead {
+                true => table.locate(batch),
+                false => std::array::from_fn(|number| {
+                    batch.get(number).map_or(Spot::NONE, |key| table.locate_one(*key))
+                }),
+            };
+            let renew = |table: &mut FlowTable, key, spot, signal| {
+                table.renew(key, spot, signal, tick, |index| {
+                    assert!(usable(index));
+                    &steady
+                })
+            };
             let mut batches = known.chunks_exact(MAX_BATCH).cycle();
-            group.bench_function(format!("hit, {how}"), |b| {
+            group.bench_function(format!("hit{how}"), |b| {
                 b.iter(|| {
                     let batch = batches.next().unwrap_or_default();
-                    if touch {
-                        table.touch(batch);
-                    }
-                    for key in batch {
-                        black_box(table.lookup(*key, Signal::Data, &lives, now, usable));
+                    for (key, spot) in batch.iter().zip(locate(&table, batch)) {
+                        let renewed = renew(&mut table, *key, spot, Signal::Data);
+                        assert!(black_box(renewed).is_some());
                     }
                 });
             });
             let mut next = || -> [FlowKey; MAX_BATCH] {
                 std::array::from_fn(|_| fresh.next().unwrap_or(FlowKey(0)))
             };
-            group.bench_function(format!("miss, {how}"), |b| {
+            group.bench_function(format!("miss{how}"), |b| {
                 b.iter(|| {
                     let batch = next();
-                    if touch {
-                        table.touch(&batch);
-                    }
-                    for key in batch {
+                    for (key, spot) in batch.into_iter().zip(locate(&table, &batch)) {
+                        black_box(renew(&mut table, key, spot, Signal::Data));
                         black_box(table.lookup(key, Signal::Data, &lives, now, usable));
                     }
                 });
             });
-            group.bench_function(format!("insert, {how}"), |b| {
+            group.bench_function(format!("insert{how}"), |b| {
                 b.iter(|| {
                     let batch = next();
-                    if touch {
-                        table.touch(&batch);
-                    }
-                    for key in batch {
+                    for (key, spot) in batch.into_iter().zip(locate(&table, &batch)) {
+                        black_box(renew(&mut table, key, spot, Signal::Syn));
                         let found = table.lookup(key, Signal::Syn, &lives, now, usable);
                         if found == Found::Missing {
                             let to = BackendIndex::new(key.0 as usize % 1024, 0);

@@ -1,7 +1,7 @@
 //! The reference embedder: an appliance that is driven by one file.
 //!
 //! ```text
-//! appliance --config FILE [--check | --preview NEW | --explain FLOW]
+//! appliance --config FILE [--check | --preview NEW | --explain FLOW | --capture OUT [--capture-only WHAT]]
 //! ```
 //!
 //! It follows the file (whatever is changed but `[dataplane]` and `[metrics]` is in force a moment later), has a line on standard error
@@ -10,6 +10,7 @@
 //! `--explain` where a flow goes that is not known, and why, both if all backends are well. None of that takes root.
 //! Where `[metrics]` says, it serves `/metrics` for Prometheus and `/health`, and takes commands if that is wanted
 //! (`docs/metrics.md`); the example `top` shows what is there. `docs/config.schema.json` tells editors of the keys.
+//! With `--capture` it writes what comes in, and what became of it, to a file (`docs/capture.md`).
 
 mod endpoint;
 
@@ -19,14 +20,17 @@ use dsrlb::config::file::{ConfigFile, Dataplane};
 use dsrlb::config::{Config, FileSource, Preview};
 use dsrlb::dataplane::neighbour::Path as Way;
 use dsrlb::dataplane::{
-    Explanation, MixedFamilies, Observed, Pipeline, Planner, Site, WorkerCounters,
+    Bounds, Chosen, Explanation, MixedFamilies, Observed, Pipeline, Planner, Site, WorkerCounters,
 };
-use dsrlb::director::{Director, DirectorBuilder};
+use dsrlb::director::{Capture, Director, DirectorBuilder};
 use dsrlb::flow::{FiveTuple, Timestamp};
 use dsrlb::packet::MacAddress;
+use dsrlb::verdict::DropReason;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,6 +51,25 @@ struct Options {
     /// Say where this flow goes and why, as in "192.0.2.1:40000 > 10.0.0.100:80 tcp", and do no more
     #[arg(long, value_name = "FLOW", conflicts_with_all = ["check", "preview"])]
     explain: Option<FiveTuple>,
+    /// Write what comes in to this file, in pcapng format, with verdicts as comments: up to 64 MiB, and 1,000 frames
+    /// a second
+    #[arg(long, value_name = "OUT", conflicts_with_all = ["check", "preview", "explain"])]
+    capture: Option<PathBuf>,
+    /// Of that only what is dropped ("drops"), or for one reason ("no-service"), or a flow
+    #[arg(long, value_name = "WHAT", requires = "capture", value_parser = chosen)]
+    capture_only: Option<Chosen>,
+}
+
+fn chosen(text: &str) -> Result<Chosen, String> {
+    if text == "drops" {
+        return Ok(Chosen::Dropped);
+    }
+    let reason = DropReason::from_name(text).map(Chosen::Drops);
+    let flow = || text.parse().map(Chosen::Flow);
+    reason.map_or_else(flow, Ok).map_err(|error| {
+        let names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        format!("is neither drops nor one of {}, and as a flow: {error}", names.join(", "))
+    })
 }
 
 fn main() -> ExitCode {
@@ -86,6 +109,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         endpoint::serve(&metrics, &director)?;
         eprintln!("metrics: http://{}/metrics", metrics.listen);
     }
+    let mut capture = match &options.capture {
+        Some(file) => Some(capture(&director, file, options.capture_only.clone())?),
+        None => None,
+    };
     let granted = director.granted();
     eprintln!("serving: {granted}");
     for remark in granted.fallbacks.iter().chain(&director.warnings()) {
@@ -96,7 +123,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         if let Some(failure) = director.failure() {
             return Err(failure.into());
         }
+        let ended = capture.take_if(|capture| !capture.is_running());
+        ended.into_iter().for_each(tell);
     }
+    capture.into_iter().for_each(tell);
     // Whoever asks for statistics just now has it for a moment.
     let director = loop {
         match Arc::try_unwrap(director) {
@@ -108,6 +138,31 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let counts = director.shutdown().counts;
     eprintln!("ended: {} frames received, {} forwarded", counts.io.received, counts.forwarded);
     Ok(())
+}
+
+fn capture(
+    director: &Director,
+    file: &Path,
+    chosen: Option<Chosen>,
+) -> Result<Capture, Box<dyn Error>> {
+    let output = File::create(file).map(BufWriter::new);
+    let begun = output
+        .and_then(|output| director.capture(output, chosen.unwrap_or_default(), Bounds::default()));
+    begun.map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+/// Ends a capture, and says what is in it and what is not.
+fn tell(capture: Capture) {
+    match capture.stop() {
+        Ok(counts) => eprintln!(
+            "captured: {} frames, {} bytes; {} more came too fast{}",
+            counts.written,
+            counts.bytes,
+            counts.too_many + counts.missed,
+            if counts.ended > 0 { ", and then it was full" } else { "" },
+        ),
+        Err(error) => eprintln!("capture failed: {error}"),
+    }
 }
 
 fn read(file: &Path) -> Result<Config, Box<dyn Error>> {

@@ -51,10 +51,13 @@
 //! * `af-xdp` (default): the AF_XDP driver and the director. Linux only; building it takes `clang`,
 //!   `m4`, `pkg-config` and libelf's headers.
 //! * `http`: the HTTP and HTTPS monitor, with its client and TLS.
-//! * `pcap`: a driver that reads and writes capture files.
+//! * `metrics`: statistics of a director for the `metrics` facade, by the names they have for Prometheus.
+//! * `pcap`: a driver that reads and writes capture files, and captures of a running director, each frame with
+//!   its verdict.
 //! * `prometheus`: statistics of a director in the text format of Prometheus.
 //! * `quic`: encrypted connection IDs, for [`balancer::QuicLb`]; plain ones need no feature.
 //! * `serde`: the types that configurations are made of are written and read with serde.
+//! * `tracing`: what a director tells event handlers, as events of `tracing`; nothing for a packet.
 //! * `file`: configuration files, see [`config`].
 
 #![deny(unsafe_code)]

@@ -283,6 +283,29 @@ fn a_strict_filter_and_a_second_arm() {
     assert_eq!(severity, Severity::Warning);
     type_in(&lab.director, &remedy);
     gone(&examine(&lab, &arms), "rp-filter");
+
+    // What is left of the way to that backend, and back by the interface that packets come in by.
+    let (own, b1) = (lab.director.v4, lab.backends[0].v4);
+    let hears = || {
+        let ping = ["-n", "-c1", "-W1", "-I", &own.to_string(), &b1.to_string()];
+        lab.director.namespace.run("ping", &ping).is_ok()
+    };
+    assert!(hears(), "loose, with an address");
+    // Loose is as strict where the interface has no address.
+    let move_it = format!(
+        "ip addr flush dev eth0 scope global; ip addr add {own}/32 dev lo; \
+         ip route add 10.77.0.0/24 dev eth0 src {own}"
+    );
+    type_in(&lab.director, &move_it);
+    assert!(!hears(), "loose, without an address");
+    let arms = Checkup::new("eth0").xdp(self::options(|options| {
+        options.egress = vec![lab::SECOND_ARM.to_owned()];
+    }));
+    let (severity, remedy) = found(&examine(&lab, &arms), "rp-filter");
+    assert_eq!(severity, Severity::Warning);
+    type_in(&lab.director, &remedy);
+    assert!(hears(), "{remedy}");
+    gone(&examine(&lab, &arms), "rp-filter");
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! What others have a worker do: send frames of the director's own, and explain what it would do.
+//! What others have a worker do: send frames of the director's own, explain what it would do, and let
+//! what it does be captured.
 
 use super::explanation::Explanation;
 use super::io::Port;
 use super::minimal::MixedFamilies;
+#[cfg(feature = "pcap")]
+use super::tap::TapFeed;
 use crate::flow::FiveTuple;
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +16,9 @@ pub(super) enum Mail {
     Frame(Port, Vec<u8>),
     /// To be explained, and where to.
     Question(Question, Sender<Answer>),
+    /// To be fed until nobody reads any more.
+    #[cfg(feature = "pcap")]
+    Tap(Box<TapFeed>),
 }
 
 /// What a worker can be asked to explain.
@@ -67,6 +73,13 @@ impl MailSender {
         let (sender, receiver) = channel();
         self.mail(Mail::Question(question, sender));
         receiver
+    }
+
+    /// Has the worker feed a capture from its next batch on, until the [reader](super::TapReader) is
+    /// dropped.
+    #[cfg(feature = "pcap")]
+    pub fn tap(&self, feed: TapFeed) {
+        self.mail(Mail::Tap(Box::new(feed)));
     }
 
     fn mail(&self, mail: Mail) {

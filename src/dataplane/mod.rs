@@ -55,7 +55,7 @@ pub use planner::{Idle, Member, Observed, Plan, Planner, Site};
 pub use probe::ProbeFramer;
 pub use snapshot::{Delivery, ErrorPolicy, NextHop, Snapshot};
 #[cfg(feature = "pcap")]
-pub use tap::{Bounds, Chosen, Sample, Taken, Tap, TapCounts};
+pub use tap::{Bounds, Chosen, Sample, Taken, Tap, TapCounts, TapFeed, TapReader};
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub use waker::Waker;
 pub use worker::Worker;

@@ -5,6 +5,8 @@ use super::io::{PacketIo, Port};
 use super::mailbox::{Answer, Mail, Mailbox, Question};
 use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
+#[cfg(feature = "pcap")]
+use super::tap::{TapFeed, process_tapped};
 use crate::balancer::Balancer;
 use crate::flow::Timestamp;
 use crate::verdict::BackendIndex;
@@ -44,6 +46,9 @@ pub struct Worker<I: PacketIo, B> {
     idle_due: Duration,
     /// The slot of the backend whose flows are counted next.
     counted: usize,
+    /// Those who see what comes and what becomes of it; none but while something is captured.
+    #[cfg(feature = "pcap")]
+    taps: Vec<TapFeed>,
 }
 
 impl<I: PacketIo, B: Balancer> Worker<I, B> {
@@ -57,7 +62,18 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
     ) -> Self {
         let (prober, idle_due): (Prober, _) = (Box::new(|_| ()), Duration::ZERO);
         let epoch = Instant::now();
-        Self { io, pipeline, snapshots, mailbox, prober, epoch, idle_due, counted: 0 }
+        Self {
+            io,
+            pipeline,
+            snapshots,
+            mailbox,
+            prober,
+            epoch,
+            idle_due,
+            counted: 0,
+            #[cfg(feature = "pcap")]
+            taps: Vec::new(),
+        }
     }
 
     /// Sets when the time begins that its balancer gets to see, which is now unless told: whoever plans
@@ -96,6 +112,8 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
                         // Who asked may have given up by now.
                         let _ = answer.send(self.explain(snapshots.load(), now, &question));
                     }
+                    #[cfg(feature = "pcap")]
+                    Mail::Tap(feed) => self.taps.push(*feed),
                 }
             }
             self.step(WAIT, &mut snapshots, started)?;
@@ -104,6 +122,8 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
                 self.publish_stats();
                 self.publish_leaving(snapshots.load());
                 self.publish_flows(snapshots.load());
+                #[cfg(feature = "pcap")]
+                self.taps.retain(|tap| !tap.is_over());
             }
         }
         for _ in 0..LAST_BATCHES {
@@ -149,10 +169,17 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         started: Instant,
     ) -> io::Result<usize> {
         let pipeline = &mut self.pipeline;
+        #[cfg(feature = "pcap")]
+        let taps = &mut self.taps;
         // Snapshot and time are taken when frames are there, not before the wait for them.
         let count = self.io.poll(wait, &mut |frames| {
             let now = Timestamp(started.elapsed().as_nanos() as u64);
-            pipeline.process(snapshots.load(), now, frames);
+            let snapshot = snapshots.load();
+            #[cfg(feature = "pcap")]
+            if !taps.is_empty() {
+                return process_tapped(taps, pipeline, snapshot, now, frames);
+            }
+            pipeline.process(snapshot, now, frames);
         })?;
         // A wait that was ended for a frame of our own is no idleness.
         if count == 0 && started.elapsed() >= self.idle_due {

@@ -27,38 +27,52 @@
 
 mod board;
 mod builder;
+#[cfg(feature = "pcap")]
+mod capture;
 pub(crate) mod claims;
 mod control;
 mod difference;
 mod drain;
 mod error;
 mod explain;
+#[cfg(any(feature = "metrics", feature = "prometheus"))]
+mod families;
 mod feedback;
 mod health;
 mod icmp_socket;
 #[cfg(feature = "prometheus")]
 mod prometheus;
+#[cfg(feature = "metrics")]
+mod publisher;
 mod sharing;
 mod source;
 mod stats;
 mod status;
 pub(crate) mod through;
+#[cfg(feature = "tracing")]
+mod trace;
 mod updater;
 mod workers;
 
 pub use builder::DirectorBuilder;
 pub(crate) use builder::probe_sources;
+#[cfg(feature = "pcap")]
+pub use capture::Capture;
 pub use drain::{Drain, DrainEnd};
 pub use error::{ExplainError, StartError, UpdateError};
 pub use explain::{Explained, OfQueue};
 #[cfg(feature = "prometheus")]
 pub use prometheus::prometheus_text;
+#[cfg(feature = "metrics")]
+pub use publisher::MetricsPublisher;
 pub use stats::{BackendStatus, ServiceState, ServiceStatus, Stats};
 pub use status::{Applied, Event};
 
 use crate::balancer::{AdminState, Backend, VipKey, VirtualService};
 use crate::config::{Config, Preview};
 use crate::dataplane::af_xdp::Granted;
+#[cfg(feature = "pcap")]
+use crate::dataplane::{Bounds, Chosen};
 use crate::dataplane::{Counts, Question};
 use crate::error::{ConfigError, ConfigProblem};
 use crate::flow::FiveTuple;
@@ -172,6 +186,44 @@ impl Director {
     /// If a worker has ended or does not answer for a second.
     pub fn explain_frame(&self, frame: &[u8]) -> Result<Explained, ExplainError> {
         explain::explain(&self.workers, &self.shared, &Question::Frame(frame.to_vec()))
+    }
+
+    /// Captures frames, as they come in, with their verdicts as comments, to a pcapng file, until it is
+    /// told to stop, its bounds are reached, or the director ends. Several captures can go on at once.
+    ///
+    /// While it goes on, each worker copies every frame before it processes it, and hands those that are
+    /// chosen to a thread that writes them, by a ring of 1 MiB: it waits for nobody. What finds no room is
+    /// counted ([`TapCounts::missed`](crate::dataplane::TapCounts::missed)). Backends are chosen by their
+    /// [index](BackendStatus::index), which one that leaves and comes back does not keep. A fragment
+    /// that waits for the first of its datagram is there as held, and not again when it is let go of; what the
+    /// director sends of its own is not there.
+    ///
+    /// ```no_run
+    /// use dsrlb::dataplane::{Bounds, Chosen};
+    /// use dsrlb::director::Director;
+    /// use std::fs::File;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let director = Director::builder("eth0").start()?;
+    /// let drops = director.capture(File::create("drops.pcapng")?, Chosen::Dropped, Bounds::default())?;
+    /// std::thread::sleep(std::time::Duration::from_secs(60));
+    /// println!("{} frames", drops.stop()?.written);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the output cannot be written, the bounds leave no room for the file's headers, or no thread can be
+    /// started. What goes wrong later is told by [`Capture::stop`].
+    #[cfg(feature = "pcap")]
+    pub fn capture(
+        &self,
+        output: impl std::io::Write + Send + 'static,
+        chosen: Chosen,
+        bounds: Bounds,
+    ) -> std::io::Result<Capture> {
+        Capture::start(output, bounds, &self.shared, || self.workers.tap(&chosen))
     }
 
     /// Adds a backend to a service. It takes traffic as soon as its MAC address is known.

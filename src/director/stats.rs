@@ -5,6 +5,7 @@ use crate::dataplane::af_xdp::{DeviceStats, RedirectStats};
 use crate::dataplane::neighbour::NeighbourState;
 use crate::dataplane::{Counts, Idle};
 use crate::health::{HealthState, ProbeCounts};
+use crate::verdict::BackendIndex;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -106,6 +107,8 @@ pub struct BackendStatus {
     pub service: VipKey,
     /// The backend's name.
     pub id: String,
+    /// What verdicts call it, as long as it stays.
+    pub index: BackendIndex,
     /// The backend's own address.
     pub address: IpAddr,
     /// Its configured share of new flows.
@@ -145,6 +148,7 @@ pub(super) mod tests {
         BackendStatus {
             service,
             id: id.to_owned(),
+            index: BackendIndex::new(0, 0),
             address: IpAddr::from([10, 0, 0, 11]),
             weight: 1,
             admin: AdminState::Enabled,

@@ -6,6 +6,8 @@ use crate::balancer::Balancer;
 use crate::dataplane::af_xdp::{XdpQueue, pin_thread};
 use crate::dataplane::neighbour::join;
 use crate::dataplane::{Answer, MailSender, Question, Worker};
+#[cfg(feature = "pcap")]
+use crate::dataplane::{Chosen, TapFeed, TapReader};
 use crate::error::panic_message;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +34,17 @@ impl Workers {
     pub(super) fn ask(&self, question: &Question) -> Vec<(u32, Receiver<Answer>)> {
         let each = self.mail.iter();
         each.map(|(queue, mail)| (*queue, mail.ask(question.clone()))).collect()
+    }
+
+    /// Has all of them feed a capture.
+    #[cfg(feature = "pcap")]
+    pub(super) fn tap(&self, chosen: &Chosen) -> Vec<TapReader> {
+        let each = self.mail.iter().map(|(_, mail)| {
+            let (feed, reader) = TapFeed::new(chosen.clone());
+            mail.tap(feed);
+            reader
+        });
+        each.collect()
     }
 
     /// Starts the worker of a queue, which `mail` comes to, on a core if it has one.

@@ -29,6 +29,7 @@ catalogue! {
     UNBOUND = "queues-unbound": "packets arrive on queues without a socket, and stay with the kernel";
     FRAME_SIZE = "frame-size": "frames of the interface's MTU do not fit into the memory for one";
     LRO = "lro": "the NIC merges packets, into ones too large to be taken";
+    GRO_HW = "gro-hw": "the NIC merges packets by the rules of GRO, into ones too large to be taken";
     GRO = "gro": "the kernel merges packets before the generic hook sees them";
     VLAN = "vlan-stripping": "the NIC takes VLAN tags out of frames before they are seen";
     PEER = "peer-checksum": "the other end of the veth pair sends packets without their checksums";

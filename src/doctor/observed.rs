@@ -78,6 +78,8 @@ pub(super) struct Properties {
     /// By entry, the queue that it names.
     pub(super) indirection: Option<Vec<u32>>,
     pub(super) lro: Option<bool>,
+    /// GRO in the NIC (`rx-gro-hw`).
+    pub(super) gro_hw: Option<bool>,
     pub(super) gro: Option<bool>,
     pub(super) strips_tags: bool,
     /// VLAN interfaces on it.
@@ -87,6 +89,8 @@ pub(super) struct Properties {
     pub(super) counted: Counted,
     /// The larger of that of all interfaces and of this one.
     pub(super) rp_filter: Option<u32>,
+    /// Whether it has an IPv4 address of its own.
+    pub(super) has_ipv4: Option<bool>,
     /// Whether what comes in by it is routed, by family.
     pub(super) forwards: [Option<bool>; 2],
     /// Of one end of a veth pair, the other.

@@ -91,6 +91,11 @@ const PACKAGES: &[Package] = &[
         ["tmux", "tmux", "tmux"],
         "is the terminal that the example `top` is tested in",
     ),
+    package(
+        Program("tshark"),
+        ["tshark", "wireshark-cli", "wireshark-cli"],
+        "reads the captures that tests write",
+    ),
 ];
 
 pub(crate) fn missing(present: impl Fn(Sign) -> bool) -> Vec<&'static Package> {

@@ -82,7 +82,8 @@ pub struct Spot {
 }
 
 impl Spot {
-    const NONE: Self = Self { set: 0, way: WAYS as u32 };
+    /// Of what was not looked for.
+    pub const NONE: Self = Self { set: 0, way: WAYS as u32 };
 
     #[inline]
     const fn is_none(self) -> bool {

@@ -33,6 +33,19 @@ const RX_COUNT: usize = 5;
 const TX_COUNT: usize = 6;
 const COMBINED_COUNT: usize = 8;
 
+/// `ETHTOOL_GSSET_INFO` of `ETH_SS_FEATURES`: a mask of sets in two words, then the size of each.
+const GET_SET_SIZES: u32 = 0x37;
+const FEATURES: u32 = 4;
+/// `ETHTOOL_GSTRINGS`: the set, how many there are, and names of 32 bytes.
+const GET_STRINGS: u32 = 0x1b;
+const NAME_WORDS: usize = 8;
+/// More features than any kernel is known to have.
+const MOST_FEATURES: usize = 512;
+/// `ETHTOOL_GFEATURES`: the number of blocks, and for each 32 features four words of bits.
+const GET_FEATURES: u32 = 0x3a;
+const BLOCK_WORDS: usize = 4;
+const ACTIVE: usize = 2;
+
 /// How many queues are in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Queues {
@@ -69,6 +82,11 @@ pub(crate) fn strips_vlan_tags(interface: &str) -> bool {
 /// Whether the NIC merges packets (LRO); `None` where the driver cannot tell.
 pub(crate) fn merges_in_hardware(interface: &str) -> Option<bool> {
     word(interface, GET_FLAGS).map(|flags| flags & FLAG_LRO != 0)
+}
+
+/// Whether the NIC merges packets by the rules of GRO; `None` where the kernel does not know of that.
+pub(crate) fn merges_by_gro_in_hardware(interface: &str) -> Option<bool> {
+    feature(interface, "rx-gro-hw")
 }
 
 /// Whether the kernel merges received packets (GRO).
@@ -116,6 +134,39 @@ pub(crate) fn indirection(interface: &str) -> Option<Vec<u32>> {
     table.get(2..2 + entries).map(<[u32]>::to_vec)
 }
 
+/// Whether a feature is on, by the name that `ethtool -k` has for it; `None` if there is none of that name.
+fn feature(interface: &str, name: &str) -> Option<bool> {
+    let [first, second] = halves(1 << FEATURES);
+    let mut sizes = [GET_SET_SIZES, 0, first, second, 0];
+    ask(interface, &mut sizes).ok()?;
+    let count = sizes[4] as usize;
+    if !(1..=MOST_FEATURES).contains(&count) {
+        return None;
+    }
+    // The kernel writes as many names as there are, which is fixed when it is built.
+    let mut names = [0; 3 + MOST_FEATURES * NAME_WORDS];
+    names[..3].copy_from_slice(&[GET_STRINGS, FEATURES, sizes[4]]);
+    ask(interface, &mut names).ok()?;
+    let (names, _) = names[3..3 + count * NAME_WORDS].as_chunks::<NAME_WORDS>();
+    let is_it = |words: &[u32; NAME_WORDS]| {
+        let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
+        bytes.take_while(|byte| *byte != 0).eq(name.bytes())
+    };
+    let number = names.iter().position(is_it)?;
+    let mut blocks = [0; 2 + MOST_FEATURES / 32 * BLOCK_WORDS];
+    blocks[..2].copy_from_slice(&[GET_FEATURES, (MOST_FEATURES / 32) as u32]);
+    ask(interface, &mut blocks).ok()?;
+    let active = blocks.get(2 + number / 32 * BLOCK_WORDS + ACTIVE)?;
+    Some(active >> (number % 32) & 1 != 0)
+}
+
+/// A long word as the kernel reads it out of two.
+fn halves(word: u64) -> [u32; 2] {
+    let bytes = word.to_ne_bytes();
+    let (halves, _) = bytes.as_chunks::<4>();
+    [halves[0], halves[1]].map(u32::from_ne_bytes)
+}
+
 /// The answer to a command that has but one word of it.
 fn word(interface: &str, command: u32) -> Option<u32> {
     let mut words = [command, 0];
@@ -125,7 +176,8 @@ fn word(interface: &str, command: u32) -> Option<u32> {
 /// One ethtool command: `words[0]` is the command, the answer is written over the rest.
 ///
 /// `N` must be at least the size of that command's structure in 32-bit words. The callers above use commands
-/// whose structures are of fixed size, but for one that says in its second word how much room there is.
+/// whose structures are of fixed size, but for two that say in their second word how much room there is, and
+/// `GET_STRINGS`, of whose set the size has been asked for.
 fn ask<const N: usize>(interface: &str, words: &mut [u32; N]) -> io::Result<()> {
     if interface.len() > MAX_NAME {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -147,4 +199,19 @@ fn ask<const N: usize>(interface: &str, words: &mut [u32; N]) -> io::Result<()> 
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `ethtool -k lo` shows: features of the first block and of the second.
+    #[test]
+    fn features_are_found_by_their_names() {
+        assert_eq!(feature("lo", "rx-gro-hw"), Some(false));
+        assert_eq!(feature("lo", "tx-checksum-ip-generic"), Some(true));
+        assert_eq!(feature("lo", "loopback"), Some(true));
+        assert_eq!(feature("lo", "rx-gro-h"), None);
+        assert_eq!(feature("no-such-link", "loopback"), None);
+    }
 }

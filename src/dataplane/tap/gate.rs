@@ -1,29 +1,9 @@
-//! Which frames a tap takes, and how many. Pure.
+//! How many frames a tap takes, and which. Pure.
 
 use super::Sample;
-use crate::flow::{FiveTuple, Timestamp};
+use super::choice::{Choice, Chosen};
+use crate::flow::Timestamp;
 use crate::packet::icmp::TokenBucket;
-use crate::verdict::{BackendIndex, DropReason, Verdict};
-use std::num::NonZeroU32;
-
-/// Which of the frames offered to a [`Tap`](super::Tap) are written.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Chosen {
-    /// Every one.
-    #[default]
-    All,
-    /// Those that are dropped for this reason.
-    Drops(DropReason),
-    /// Those of this flow, ICMP errors about it included. Later fragments carry no ports, and so are of no
-    /// flow that has some.
-    Flow(FiveTuple),
-    /// Those that are forwarded to a backend, which has an [index](crate::dataplane::Member::index) for each
-    /// service that it is in.
-    Backend(Vec<BackendIndex>),
-    /// The first of those offered, and every so many of them from there on.
-    OneIn(NonZeroU32),
-}
 
 /// How much a [`Tap`](super::Tap) writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +43,7 @@ pub enum Taken {
     Ended,
 }
 
-/// What a [`Tap`](super::Tap) has done. The first four add up to the frames that were offered, less those
+/// What a [`Tap`](super::Tap) has done. All but the bytes add up to the frames that were offered, less those
 /// whose writing failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -76,6 +56,8 @@ pub struct TapCounts {
     pub too_many: u64,
     /// Frames that came after the end.
     pub ended: u64,
+    /// Frames that were chosen by a [`TapFeed`](super::TapFeed), and found no room on their way to the tap.
+    pub missed: u64,
     /// Bytes written, the headers of the file included.
     pub bytes: u64,
 }
@@ -83,14 +65,12 @@ pub struct TapCounts {
 /// Decides about one frame after the other.
 #[derive(Debug)]
 pub(super) struct Gate {
-    chosen: Chosen,
+    choice: Choice,
     bounds: Bounds,
     bucket: TokenBucket,
     /// The latest time seen: several queues in one file are not quite in order, and a bucket whose clock
     /// goes back lets nothing through.
     latest: Timestamp,
-    /// How many are still to be passed over, where one in so many is chosen.
-    pass_over: u32,
     has_ended: bool,
     counts: TapCounts,
 }
@@ -99,11 +79,10 @@ impl Gate {
     pub(super) fn new(chosen: Chosen, bounds: Bounds) -> Self {
         let bucket = TokenBucket::new(bounds.frames_per_second, bounds.frames_at_once);
         Self {
-            chosen,
+            choice: Choice::new(chosen),
             bounds,
             bucket,
             latest: Timestamp(0),
-            pass_over: 0,
             has_ended: false,
             counts: TapCounts::default(),
         }
@@ -116,20 +95,7 @@ impl Gate {
             counts.ended += 1;
             return Err(Taken::Ended);
         }
-        let is_chosen = match &self.chosen {
-            Chosen::All => true,
-            Chosen::Drops(reason) => sample.verdict == Verdict::Drop(*reason),
-            Chosen::Flow(flow) => sample.find_flow() == Some(*flow),
-            Chosen::Backend(indices) => {
-                matches!(sample.verdict, Verdict::Forward(index) if indices.contains(&index))
-            }
-            Chosen::OneIn(count) => {
-                let is_due = self.pass_over == 0;
-                self.pass_over = if is_due { count.get() - 1 } else { self.pass_over - 1 };
-                is_due
-            }
-        };
-        if !is_chosen {
+        if !self.choice.takes(sample) {
             counts.not_chosen += 1;
             return Err(Taken::NotChosen);
         }
@@ -156,6 +122,16 @@ impl Gate {
     pub(super) fn wrote(&mut self, bytes: u64, frames: u64) {
         self.counts.bytes += bytes;
         self.counts.written += frames;
+    }
+
+    /// Counts frames that were dealt with before they could be offered.
+    pub(super) fn add(&mut self, not_chosen: u64, missed: u64) {
+        self.counts.not_chosen += not_chosen;
+        self.counts.missed += missed;
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     pub(super) fn end(&mut self) {

@@ -1,6 +1,8 @@
 use super::*;
 use crate::dataplane::minimal::frame_of;
 use crate::packet::MacAddress;
+use crate::verdict::{BackendIndex, DropReason, Verdict};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 const FLOW: &str = "192.0.2.7:40000 > 10.0.0.100:80 tcp";
@@ -39,6 +41,7 @@ fn each_filter_takes_what_it_says_and_nothing_else() {
     ];
     for (filter, expected) in [
         (Chosen::All, [true; 6]),
+        (Chosen::Dropped, [false, false, false, true, true, true]),
         (Chosen::Drops(DropReason::NoService), [false, false, false, true, false, false]),
         (Chosen::Flow(FLOW.parse().unwrap()), [true, false, false, true, false, false]),
         (Chosen::Backend(vec![first]), [true, false, false, false, false, false]),

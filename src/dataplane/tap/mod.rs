@@ -1,8 +1,13 @@
 //! A capture of verdicts: frames as pcapng, each with what became of it as its comment.
 
+mod choice;
+mod feed;
 mod gate;
 
-pub use gate::{Bounds, Chosen, Taken, TapCounts};
+pub use choice::Chosen;
+pub(super) use feed::process_tapped;
+pub use feed::{TapFeed, TapReader};
+pub use gate::{Bounds, Taken, TapCounts};
 
 use super::pcap::to_io;
 use crate::flow::FiveTuple;
@@ -28,6 +33,8 @@ pub struct Sample<'a> {
     pub time: Duration,
     /// What is written: the frame as it came or as it was sent, from its destination address on.
     pub frame: &'a [u8],
+    /// How long the frame was, in bytes; more than what is written of it if it was cut off.
+    pub length: usize,
     /// What became of it.
     pub verdict: Verdict,
     /// The flow it is of, if that is known; it is looked for in the frame otherwise.
@@ -37,7 +44,7 @@ pub struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// A frame whose flow is to be found in it.
     pub fn new(time: Duration, frame: &'a [u8], verdict: Verdict) -> Self {
-        Self { time, frame, verdict, flow: None }
+        Self { time, frame, length: frame.len(), verdict, flow: None }
     }
 
     /// The same, of a flow that was found in the frame before it was rewritten: behind the outer header of
@@ -45,6 +52,12 @@ impl<'a> Sample<'a> {
     #[must_use]
     pub fn of_flow(self, flow: Option<FiveTuple>) -> Self {
         Self { flow, ..self }
+    }
+
+    /// The same, of which there is only the beginning: the frame was so many bytes long.
+    #[must_use]
+    pub fn cut_from(self, length: usize) -> Self {
+        Self { length, ..self }
     }
 
     fn find_flow(&self) -> Option<FiveTuple> {
@@ -61,7 +74,8 @@ impl<'a> Sample<'a> {
 /// For whoever drives a [`Pipeline`](super::Pipeline): frames are offered with the verdicts that
 /// [`process`](super::Pipeline::process) returned, in the state they then are in. Those dropped and passed are
 /// as they came, those forwarded as they are sent. It allocates for frames that it writes, and waits for the
-/// output. A running [`Worker`](super::Worker) or director has no place to put one in.
+/// output. So it is no part of a running [`Worker`](super::Worker): that copies frames to a [`TapFeed`], and
+/// whoever has the [`TapReader`] writes them.
 ///
 /// ```
 /// # use dsrlb::balancer::HashBalancer;
@@ -153,7 +167,7 @@ impl<W: Write> Tap<W> {
         let block = EnhancedPacketBlock {
             interface_id: 0,
             timestamp: sample.time,
-            original_len: u32::try_from(sample.frame.len()).unwrap_or(u32::MAX),
+            original_len: u32::try_from(sample.length).unwrap_or(u32::MAX),
             data: Cow::Borrowed(sample.frame),
             options: vec![EnhancedPacketOption::Comment(Cow::Owned(comment))],
         };
@@ -176,6 +190,20 @@ impl<W: Write> Tap<W> {
             Err(_) => self.gate.end(),
         }
         result
+    }
+
+    /// Whether nothing will be written any more: what was chosen did not fit, or could not be written.
+    pub fn has_ended(&self) -> bool {
+        self.gate.has_ended()
+    }
+
+    /// Has the output pass on what it holds back.
+    ///
+    /// # Errors
+    ///
+    /// If the output cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
     }
 
     /// What it has done.

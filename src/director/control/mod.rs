@@ -10,6 +10,8 @@ use super::claims::ClaimBoard;
 use super::difference::{all_down_changes, changes};
 use super::error::UpdateError;
 use super::status::{Applied, Event};
+#[cfg(feature = "tracing")]
+use super::trace;
 use crate::balancer::{Backend, VipKey};
 use crate::config::{Changes, Config, Host, Limits, check, moves};
 use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
@@ -107,11 +109,23 @@ impl Shared {
         if std::mem::replace(&mut control.telling, true) {
             return;
         }
+        // Handlers and subscribers are the embedder's; their bugs must not end the thread that found
+        // something out. The panic hook has told of it.
+        let call = |them: &dyn Fn()| drop(catch_unwind(AssertUnwindSafe(them)));
+        #[cfg(feature = "tracing")]
+        {
+            let generation = self.snapshots.load().generation;
+            if std::mem::replace(&mut control.traced, generation) != generation {
+                drop(control);
+                call(&|| trace::snapshot(generation));
+                control = self.lock();
+            }
+        }
         while let Some(event) = control.untold.pop_front() {
             drop(control);
-            // The handler is the embedder's; its bug must not end the thread that found something
-            // out. The panic hook has told of it.
-            let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(&event)));
+            #[cfg(feature = "tracing")]
+            call(&|| trace::event(&event));
+            call(&|| (self.on_event)(&event));
             control = self.lock();
         }
         control.telling = false;
@@ -270,6 +284,9 @@ pub(super) struct Control {
     untold: VecDeque<Event>,
     /// Whether a thread is telling them.
     telling: bool,
+    /// The snapshot that was told of last.
+    #[cfg(feature = "tracing")]
+    traced: u64,
 }
 
 impl Control {
@@ -298,6 +315,8 @@ impl Control {
             running: false,
             untold: VecDeque::new(),
             telling: false,
+            #[cfg(feature = "tracing")]
+            traced: 0,
         }
     }
 

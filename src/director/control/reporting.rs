@@ -47,6 +47,7 @@ impl Shared {
         BackendStatus {
             service,
             id: backend.id().to_owned(),
+            index: member.index,
             address: backend.address(),
             weight: backend.weight(),
             admin: control.admin.of(service, backend),

@@ -3,7 +3,8 @@
 use super::tests::{empty, key, with};
 use super::*;
 use crate::dataplane::Idle;
-use crate::director::stats;
+use crate::dataplane::af_xdp::{DeviceStats, RedirectStats};
+use crate::director::stats::{self, BackendStatus};
 use crate::health::ProbeCounts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

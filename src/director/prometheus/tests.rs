@@ -1,8 +1,11 @@
 use super::*;
 use crate::balancer::VipKey;
-use crate::dataplane::Idle;
-use crate::director::stats;
-use crate::health::ProbeCounts;
+use crate::dataplane::af_xdp::DeviceStats;
+use crate::dataplane::{Counts, Idle};
+use crate::director::families::{LONGEST_ID, MOST};
+use crate::director::stats::{self, BackendStatus};
+use crate::health::{HealthState, ProbeCounts};
+use crate::verdict::DropReason;
 use std::collections::HashSet;
 use std::time::Duration;
 

@@ -143,18 +143,33 @@ fn drops(name: &str, counted: &Counted, notes: &mut Notes) {
     }
 }
 
-/// Harmless where all goes by one interface.
+/// Harmless where all goes by one interface. Loose lets in what any interface has a route to, but on one without an
+/// address it looks no further than at that interface, as strict does.
 fn rp_filter(checkup: &Checkup, name: &str, there: &Properties, notes: &mut Notes) {
-    match there.rp_filter {
-        Some(1) if !checkup.xdp.egress.is_empty() => {
-            let evidence = "is strict, and backends are reached by another interface than packets come \
-                            in by: what they send to this host is dropped";
-            let remedy = format!("sysctl -w net/ipv4/conf/{name}/rp_filter=2");
-            notes.warn(RP_FILTER, name, evidence, remedy);
-        }
-        Some(value) => notes.ok(RP_FILTER, name, format!("is {value}")),
-        None => {}
-    }
+    let Some(value) = there.rp_filter else {
+        return;
+    };
+    let has_address = there.has_ipv4 != Some(false);
+    let strictness = match value {
+        _ if checkup.xdp.egress.is_empty() => None,
+        1 => Some("strict"),
+        2 if !has_address => Some("loose, on an interface without an IPv4 address as strict"),
+        _ => None,
+    };
+    let Some(strictness) = strictness else {
+        return notes.ok(RP_FILTER, name, format!("is {value}"));
+    };
+    let evidence = format!(
+        "is {strictness}, and backends are reached by another interface than packets come in by: what they \
+         send to this host is dropped"
+    );
+    let remedy = if has_address {
+        format!("sysctl -w net/ipv4/conf/{name}/rp_filter=2")
+    } else {
+        // The larger of the two counts.
+        format!("sysctl -w net/ipv4/conf/all/rp_filter=0 net/ipv4/conf/{name}/rp_filter=0")
+    };
+    notes.warn(RP_FILTER, name, evidence, remedy);
 }
 
 #[cfg(test)]
@@ -255,14 +270,30 @@ mod tests {
 
     #[test]
     fn a_strict_filter_matters_with_a_second_arm() {
-        let of = |value, egress: &[&str]| {
+        let of = |value, has_ipv4, egress: &[&str]| {
             let egress = egress.iter().map(|name| (*name).to_owned()).collect();
             let options = XdpOptions { egress, ..XdpOptions::default() };
-            let seen = seen(Properties { rp_filter: Some(value), ..link() });
-            complaints(RP_FILTER, &Checkup::new("eth0").xdp(options), &seen)
+            let seen = seen(Properties { rp_filter: Some(value), has_ipv4, ..link() });
+            let found = complaints(RP_FILTER, &Checkup::new("eth0").xdp(options), &seen);
+            found
+                .into_iter()
+                .map(|(severity, remedy)| {
+                    assert_eq!(severity, Severity::Warning);
+                    remedy
+                })
+                .collect::<Vec<_>>()
         };
-        assert_eq!((of(1, &[]), of(2, &["eth1"]), of(0, &["eth1"])), (vec![], vec![], vec![]));
-        let remedy = "sysctl -w net/ipv4/conf/eth0/rp_filter=2".to_owned();
-        assert_eq!(of(1, &["eth1"]), [(Severity::Warning, remedy)]);
+        for has_ipv4 in [None, Some(false), Some(true)] {
+            assert_eq!(of(0, has_ipv4, &["eth1"]), [""; 0]);
+            assert_eq!([of(1, has_ipv4, &[]), of(2, has_ipv4, &[])], [[""; 0]; 2]);
+        }
+        for has_ipv4 in [None, Some(true)] {
+            assert_eq!(of(2, has_ipv4, &["eth1"]), [""; 0]);
+            assert_eq!(of(1, has_ipv4, &["eth1"]), ["sysctl -w net/ipv4/conf/eth0/rp_filter=2"]);
+        }
+        let off = "sysctl -w net/ipv4/conf/all/rp_filter=0 net/ipv4/conf/eth0/rp_filter=0";
+        for value in [1, 2] {
+            assert_eq!(of(value, Some(false), &["eth1"]), [off]);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Notes;
 use crate::dataplane::af_xdp::AttachMode;
-use crate::doctor::catalogue::{GRO, LRO, PEER, VLAN};
+use crate::doctor::catalogue::{GRO, GRO_HW, LRO, PEER, VLAN};
 use crate::doctor::observed::{Peer, Properties};
 use crate::doctor::{Checkup, Severity};
 
@@ -14,6 +14,15 @@ pub(super) fn judge(checkup: &Checkup, name: &str, there: &Properties, notes: &m
             notes.warn(LRO, name, evidence, format!("ethtool -K {name} lro off"));
         }
         Some(false) => notes.ok(LRO, name, "does not merge packets"),
+        None => {}
+    }
+    match there.gro_hw {
+        Some(true) => {
+            let evidence = "merges packets (GRO in hardware): what is merged is larger than a frame, unless the \
+                            driver stops that for native XDP by itself";
+            notes.warn(GRO_HW, name, evidence, format!("ethtool -K {name} rx-gro-hw off"));
+        }
+        Some(false) => notes.ok(GRO_HW, name, "does not merge packets by the rules of GRO"),
         None => {}
     }
     match there.gro {
@@ -68,13 +77,17 @@ mod tests {
         complaints(id, &Checkup::new("eth0"), &seen(there)).pop()
     }
 
-    /// Cannot be provoked on veth, which has no LRO.
+    /// Cannot be provoked on veth, which has neither.
     #[test]
     fn merging_in_the_nic_is_switched_off() {
-        let of = |lro| one(LRO, Properties { lro, ..link() });
-        assert_eq!((of(None), of(Some(false))), (None, None));
+        let lro = |lro| one(LRO, Properties { lro, ..link() });
+        let gro = |gro_hw| one(GRO_HW, Properties { gro_hw, ..link() });
+        assert_eq!((lro(None), lro(Some(false))), (None, None));
+        assert_eq!((gro(None), gro(Some(false))), (None, None));
         let remedy = "ethtool -K eth0 lro off".to_owned();
-        assert_eq!(of(Some(true)), Some((Severity::Warning, remedy)));
+        assert_eq!(lro(Some(true)), Some((Severity::Warning, remedy)));
+        let remedy = "ethtool -K eth0 rx-gro-hw off".to_owned();
+        assert_eq!(gro(Some(true)), Some((Severity::Warning, remedy)));
     }
 
     #[test]

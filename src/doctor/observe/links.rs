@@ -7,10 +7,11 @@ use crate::dataplane::netlink::NetlinkSocket;
 use crate::doctor::Checkup;
 use crate::doctor::observed::{Counted, Link, Program, Properties, Unseen};
 use crate::packet::MacAddress;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 
 /// Looks at all of them.
@@ -98,16 +99,30 @@ fn properties(
         queues: ethtool::queues(name).ok().flatten(),
         indirection: ethtool::indirection(name),
         lro: ethtool::merges_in_hardware(name),
+        gro_hw: ethtool::merges_by_gro_in_hardware(name),
         gro: ethtool::merges_in_kernel(name),
         strips_tags: ethtool::strips_vlan_tags(name),
         vlans: all.iter().filter(|other| is_vlan_on(other, header.index)).count(),
         ring: ethtool::receive_ring(name),
         counted: Counted { before, after: before },
         rp_filter: setting("ipv4", "all", "rp_filter").max(setting("ipv4", name, "rp_filter")),
+        has_ipv4: has_ipv4(header.index),
         forwards: [setting("ipv4", name, "forwarding"), setting("ipv6", "all", "forwarding")]
             .map(|value| value.map(|value| value != 0)),
         peer,
     }
+}
+
+fn has_ipv4(index: u32) -> Option<bool> {
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let all = NetlinkSocket::open(&[]).and_then(|mut socket| {
+        socket.dump(request, |message| match message {
+            RouteNetlinkMessage::NewAddress(address) => Some(address.header.clone()),
+            _ => None,
+        })
+    });
+    let is_its = |of: AddressHeader| of.index == index && of.family == AddressFamily::Inet;
+    Some(all.ok()?.into_iter().any(is_its))
 }
 
 /// `/proc/sys/net` is that of the thread's own namespace.
