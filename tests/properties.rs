@@ -2,15 +2,22 @@
 
 mod support;
 
-use dsrlb::dataplane::Frame;
-use dsrlb::flow::{Fragment, Timestamp};
-use dsrlb::packet::{Parse, parse};
+use dsrlb::balancer::{Backend, FlowBalancer, RealServer, VirtualService};
+use dsrlb::dataplane::neighbour::Path;
+use dsrlb::dataplane::{
+    Frame, HEADROOM, Observed, Pipeline, Planner, Site, Snapshot, WorkerCounters,
+};
+use dsrlb::flow::{Fragment, HashKey, Timestamp};
+use dsrlb::forwarding::{Forwarding, TunnelSources};
+use dsrlb::packet::{MacAddress, Parse, parse};
 use pnet_packet::Packet;
 use pnet_packet::ethernet::EthernetPacket;
 use pnet_packet::ipv4::Ipv4Packet;
 use pnet_packet::tcp::TcpPacket;
 use pnet_packet::udp::UdpPacket;
 use proptest::prelude::*;
+use std::net::IpAddr;
+use std::sync::Arc;
 use support::frames::{self, Protocol, ipv4, ipv6, tagged};
 use support::{harness, pool};
 
@@ -110,24 +117,90 @@ proptest! {
         prop_assert_eq!(parsed.info.fragment, Fragment::Whole);
     }
 
-    /// Sixty-four frames of all sorts in one batch come out as they do one by one.
+    /// Sixty-four frames of all sorts in one batch come out as they do one by one: also those of flows that are
+    /// known, to backends of all sorts, some of which take short packets only, and with little room around them.
     #[test]
-    fn batch_and_scalar_agree(frames in prop::collection::vec(frame(), 0..=64)) {
-        let plan = pool::plan_once();
-        let (mut scalar, mut batch) = (pool::pipeline(), pool::pipeline());
-        let mut alone = frames.clone();
-        let mut verdicts = Vec::new();
-        for bytes in &mut alone {
-            let mut frame = Frame::new(bytes);
-            verdicts.push(scalar.process_one(&plan.snapshot, Timestamp(0), &mut frame));
+    fn batch_and_scalar_agree(
+        kinds in prop::collection::vec(frame(), 1..=24),
+        picks in prop::collection::vec((any::<prop::sample::Index>(), 0usize..=2), 0..=64),
+        flags in prop::collection::vec(prop::sample::select(vec![0x10u8, 0x10, 0x10, 2, 0x11, 4]), 64),
+        mtu in 60u32..160,
+        seconds in 0u64..3,
+    ) {
+        let snapshot = mixed(mtu);
+        let (mut scalar, mut batch) = (flow_pipeline(), flow_pipeline());
+        // Three rounds of the same: in the first, flows begin, in the next they are proven, then they go on.
+        for round in 0..3 {
+            let now = Timestamp(round * seconds * 40_000_000_000);
+            let memories = || picks.iter().zip(&flags).map(|((pick, room), flags)| {
+                let room = [0, 20, HEADROOM][*room];
+                let mut memory = vec![0; room];
+                memory.extend(pick.get(&kinds));
+                if let Some(place) = memory.get_mut(room + 47) {
+                    *place = *flags;
+                }
+                (memory, room)
+            });
+            let (mut alone, mut verdicts): (Vec<_>, Vec<_>) = Default::default();
+            for (mut memory, room) in memories() {
+                let end = memory.len();
+                let mut frame = Frame::in_memory(&mut memory, room..end);
+                verdicts.push(scalar.process_one(&snapshot, now, &mut frame));
+                alone.push((frame.bytes().to_vec(), frame.action()));
+            }
+            let mut together: Vec<_> = memories().collect();
+            let mut lent: Vec<_> = together
+                .iter_mut()
+                .map(|(memory, room)| {
+                    let end = memory.len();
+                    Frame::in_memory(memory, *room..end)
+                })
+                .collect();
+            prop_assert_eq!(batch.process(&snapshot, now, &mut lent), verdicts);
+            let sent: Vec<_> =
+                lent.iter().map(|frame| (frame.bytes().to_vec(), frame.action())).collect();
+            prop_assert_eq!(sent, alone);
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            for (pipeline, frames) in [(&mut scalar, &mut one), (&mut batch, &mut other)] {
+                pipeline
+                    .drain(|port, frame| {
+                        frames.push((port, frame.to_vec()));
+                        Ok::<_, ()>(())
+                    })
+                    .unwrap();
+            }
+            prop_assert_eq!(one, other);
         }
-        let mut together = frames;
-        let mut lent: Vec<_> = together.iter_mut().map(|bytes| Frame::new(bytes)).collect();
-        prop_assert_eq!(batch.process(&plan.snapshot, Timestamp(0), &mut lent), verdicts);
-        prop_assert_eq!(together, alone);
         let (mut one, mut other) = (Default::default(), Default::default());
         scalar.counters().add_to(&mut one);
         batch.counters().add_to(&mut other);
         prop_assert_eq!(one, other);
+        let of = |pipeline: &Pipeline<FlowBalancer>| pipeline.balancer().counts();
+        prop_assert_eq!(of(&scalar), of(&batch));
     }
+}
+
+/// The pool with a backend of each kind of forwarding, of which the tunnels' paths take this much.
+fn mixed(mtu: u32) -> Snapshot {
+    let kinds = ["l2", "ipip", "gue:6080", "l3dsr:5"];
+    let services = pool::SERVICES.map(|(key, input)| {
+        let service = VirtualService::new(key.parse().unwrap()).hash_input(input);
+        kinds.iter().zip(11..).fold(service, |service, (forwarding, last)| {
+            let server = RealServer::new(IpAddr::from([10, 0, 0, last]));
+            service.backend(server.with_forwarding(forwarding.parse().unwrap()))
+        })
+    });
+    let mut site = Site::new(pool::STATION);
+    site.tunnel_sources = TunnelSources::default().with("10.0.0.1/32".parse().unwrap());
+    let observe = |_, backend: &dyn Backend| {
+        let path = Path::on_link(MacAddress([2, 0, 0, 0, 0, 9]));
+        let mtu = if matches!(backend.forwarding(), Forwarding::L2) { 100 } else { mtu };
+        Observed::well(Path { mtu, ..path })
+    };
+    Planner::new(64).plan(&services, &site, observe).snapshot
+}
+
+fn flow_pipeline() -> Pipeline<FlowBalancer> {
+    let balancer = FlowBalancer::new(256, 64, HashKey::new([3; 16])).unwrap();
+    Pipeline::new(balancer, Arc::new(WorkerCounters::new(64)))
 }
