@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How much of it a picture shows.
@@ -224,5 +224,15 @@ fn commands_are_taken_where_they_are_switched_on_and_from_operators_alone() {
     let commands: Vec<_> = log.lines().filter(|line| line.starts_with("command: ")).collect();
     let taken = |command| format!("command: {command} \"b2\" of {vip}/tcp");
     assert_eq!(commands, ["drain", "undrain"].map(taken), "{log}");
+
+    // Without a terminal it is of no use, and ends.
+    let program = Path::new("/proc").join(screen.program().to_string());
+    assert!(program.exists());
+    drop(screen);
+    let begun = Instant::now();
+    while program.exists() {
+        assert!(begun.elapsed() < TIMEOUT, "top goes on without its terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     drop(directory);
 }

@@ -19,7 +19,7 @@ use client::Client;
 use model::{Intent, Model, News, Order};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -60,7 +60,11 @@ fn main() -> ExitCode {
 
 fn run(terminal: DefaultTerminal, options: &Options) -> io::Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
+    // Not SIGHUP, which is to end this at once: the terminal has gone, and crossterm's `poll` does not return then. Nor
+    // does it for who ignores that signal, so a second one of the others ends this, too.
+    for signal in [SIGINT, SIGTERM] {
+        let status = 128 + signal;
+        signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&ended))?;
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let (orders, to_do) = sync_channel(WAITING);

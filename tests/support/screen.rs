@@ -50,6 +50,12 @@ impl Screen {
         tmux(self.directory.path()).arg("-N").args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// The process id of the program.
+    pub fn program(&self) -> u32 {
+        let said = self.run(&["display-message", "-p", "#{pane_pid}"]).stdout;
+        String::from_utf8(said).unwrap().trim().parse().unwrap()
+    }
+
     /// What is there, line by line; nothing once the program has ended.
     pub fn text(&self) -> String {
         String::from_utf8(self.run(&["capture-pane", "-p"]).stdout).unwrap()
