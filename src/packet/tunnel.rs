@@ -113,7 +113,7 @@ struct Inner {
 }
 
 impl Inner {
-    #[inline]
+    #[inline(always)]
     fn read(packet: &[u8]) -> Option<Self> {
         let &[first, second, _, _, _, _, flags, _] = packet.first_chunk()?;
         Some(match first >> 4 {
