@@ -361,9 +361,9 @@ mod tests {
         let quic = ByConnection::new(Rendezvous, |_: &[&str]| |_: &ConnectionId| None);
         let by_rendezvous: [Arc<dyn Policy>; 2] = [Arc::new(Rendezvous), Arc::new(Box::new(quic))];
         for policy in by_rendezvous {
-            assert!(!says(crowd(4096).policy(Arc::clone(&policy)), "backends in one service"));
-            let says_most = "at most 4096 backends in one service with its policy";
-            assert!(says(crowd(4097).policy(policy), says_most));
+            assert!(!says(crowd(1024).policy(Arc::clone(&policy)), "backends in one service"));
+            let says_most = "at most 1024 backends in one service with its policy";
+            assert!(says(crowd(1025).policy(policy), says_most));
         }
 
         let crowd = crowd(65_535);

@@ -31,8 +31,8 @@ impl Rendezvous {
     /// The number of slots in a table.
     pub const TABLE_SIZE: usize = 1 << 16;
 
-    /// It builds for no more candidates.
-    pub const MOST_CANDIDATES: usize = 4096;
+    /// Configurations with more backends in one service are refused: for as many of one weight it takes about a second.
+    pub const MOST_CANDIDATES: usize = 1024;
 
     /// The lookup table for these candidates; see [`Rendezvous`] for its specification.
     pub fn table(&self, candidates: &[Candidate<'_>]) -> LookupTable {
