@@ -1,7 +1,7 @@
 //! A service as the packet path sees it.
 
 use super::connection::Connections;
-use super::elder::Elder;
+use super::elder::{Elder, Former};
 use super::flow_table::Lifetimes;
 use super::policy::{Candidate, Selector};
 use super::service::{Echo, VipKey, VirtualService};
@@ -191,15 +191,14 @@ impl Service {
         self.method.select(hash)
     }
 
-    /// The backend that a flow of this packet had, if any, when it is older than the last changes and nothing
-    /// was recorded of it; none if it would not be there any more.
+    /// What was chosen for a flow of this packet before the last changes; none if that is of no more interest.
     #[inline]
     pub(super) fn elder(
         &self,
         packet: &PacketInfo,
         hash: FlowHash,
         now: Timestamp,
-    ) -> Option<Option<BackendIndex>> {
+    ) -> Option<Former> {
         self.elder.as_ref()?.select(&self.method, self.lives.as_ref()?, packet, hash, now)
     }
 

@@ -29,8 +29,9 @@ pub enum Record {
     ///
     /// The price: a drain that is told to be over may have flows left which have not spoken since it began;
     /// protocols without a SYN cannot tell what is new, so their new flows go where they went before
-    /// the change, for as long as a silent one is remembered; and where more is contested than the table has
-    /// room for, as in a flood, new connections go where they went before, too.
+    /// the change, for as long as a silent one is remembered; one packet other than a SYN takes a contested
+    /// flow's place in the table for the whole life of a connection, where [`Record::All`] asks for two; and where
+    /// more is contested than the table has room for, as in a flood, new connections go where they went before, too.
     Contested,
 }
 
@@ -167,8 +168,9 @@ impl FlowBalancer {
             Record::All => None,
             Record::Contested => service.elder(packet, hash, now),
         };
-        let is_contested = before.is_some_and(|before| before != owner);
-        let elder = before.flatten().filter(|index| keeps(*index));
+        let is_contested = before.is_some_and(|before| before.chosen != owner);
+        let older = before.filter(|before| before.may_be_older);
+        let elder = older.and_then(|older| older.chosen).filter(|index| keeps(*index));
         let first = if signal == Signal::Syn { owner } else { elder.or(owner) };
         let decided = |chosen| {
             let decider = if owner == Some(chosen) { Decider::Selector } else { Decider::Elder };
@@ -182,7 +184,13 @@ impl FlowBalancer {
         };
         // Others in its way may be of another protocol.
         let usable = |index| services.keeps_any(index);
-        let inserted = self.table.insert(key, chosen, signal, lives, now, usable);
+        let goes_on = signal != Signal::Syn && elder == Some(chosen);
+        let inserted = if goes_on {
+            // It may speak once before what was chosen before is over, and then be silent for as long as any.
+            self.table.resume(key, chosen, signal, lives, now, usable)
+        } else {
+            self.table.insert(key, chosen, signal, lives, now, usable)
+        };
         // Refused or not, it is served: by whom the next packet will be taken to, if that is not recorded.
         let last = elder.filter(|_| inserted == Inserted::Refused).unwrap_or(chosen);
         decided(last)

@@ -191,6 +191,44 @@ fn only_contested_flows_are_recorded_and_those_only_while_they_are() {
     assert_eq!(balancer.counts().proven, 0);
 }
 
+/// Where nothing is chosen before any more, with all backends keeping their flows.
+fn settled(before: &ServiceTable, now: u64) -> ServiceTable {
+    let service = before.services()[0].settled(Timestamp(now)).unwrap();
+    let keeping = [1, 2, 3].map(|slot| (index(slot), Keeping::Everything, 0));
+    ServiceTable::new(vec![Arc::new(service)]).keeping(&keeping)
+}
+
+/// What showed it: a keep-alive every few minutes, and the only one since the change shortly before its end.
+#[test]
+fn a_contested_flow_that_spoke_once_since_the_change_stays_after_its_end() {
+    let mut balancer = balancer().record(Record::Contested);
+    let first = table(&[1, 2, 3], &[1, 2, 3]);
+    let old = decide(&mut balancer, &first, SYN, 0);
+    let second = changed(&first, &[1, 2], SECOND);
+    assert_eq!(decide(&mut balancer, &second, ACK, 800 * SECOND), old);
+    let third = settled(&second, 1000 * SECOND);
+    assert_eq!(decide(&mut balancer, &third, ACK, 1000 * SECOND), old);
+}
+
+/// UDP flows are forgotten long before the older method is, which the next change goes by again.
+#[test]
+fn a_flow_that_began_after_all_older_ones_were_forgotten_stays_through_the_next_change() {
+    let mut balancer = balancer().record(Record::Contested);
+    let mut decide = |services: &ServiceTable, now: u64| {
+        let assign = |port| {
+            let mut packet = packet(port, 0);
+            packet.flow.protocol = Protocol::UDP;
+            balancer.assign(services, &packet, Timestamp(now * SECOND))
+        };
+        (1..=500).map(assign).collect::<Vec<_>>()
+    };
+    let second = changed(&table(&[1, 2, 3], &[1, 2, 3]), &[1, 2], 0);
+    let new = decide(&second, 100);
+    assert!(!new.contains(&Assignment::Backend(index(3))));
+    let third = changed(&second, &[1], 110 * SECOND);
+    assert_eq!(decide(&third, 120), new);
+}
+
 /// Where there is no room to record what is new, it is treated as what is not recorded will be.
 #[test]
 fn a_contested_flow_that_finds_no_place_goes_where_its_next_packet_will() {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-/// The most backends one service can have: a selector answers in 16 bits.
+/// The most backends one service can have, if its policy takes as many: a selector answers in 16 bits.
 const MAX_BACKENDS_PER_SERVICE: usize = u16::MAX as usize;
 
 /// Checks services against each other, the host and the limits.
@@ -175,9 +175,19 @@ impl<'a> Check<'a> {
     }
 
     fn backends(&mut self, service: &VirtualService) {
-        if service.backends.len() > MAX_BACKENDS_PER_SERVICE {
+        let (count, most) = (service.backends.len(), service.policy.most_candidates());
+        if count > MAX_BACKENDS_PER_SERVICE {
             let expected = format!("at most {MAX_BACKENDS_PER_SERVICE} backends in one service");
-            self.problem(path(&service.key), service.backends.len(), expected);
+            self.problem(path(&service.key), count, expected);
+        } else if count > most {
+            let expected = format!(
+                "at most {most} backends in one service with its policy, which would take too long to build; Maglev takes more"
+            );
+            self.problem(
+                format!("{}: policy", path(&service.key)),
+                format!("{count} backends"),
+                expected,
+            );
         }
         let mut ids = HashSet::new();
         if let WhenAllDown::Fallback(fallback) = &service.when_all_down
@@ -228,8 +238,8 @@ pub(super) fn not_unicast(address: IpAddr) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balancer::{FlowTimes, RealServer};
-    use crate::flow::Protocol;
+    use crate::balancer::{ByConnection, FlowTimes, Policy, RealServer, Rendezvous};
+    use crate::flow::{ConnectionId, Protocol};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -345,7 +355,16 @@ mod tests {
             error.problems().iter().any(|problem| problem.expected.contains(text))
         };
         assert!(!says(crowd(65_535), "backends in one service"));
-        assert!(says(crowd(65_536), "backends in one service"));
+        assert!(says(crowd(65_536), "at most 65535 backends in one service"));
+
+        // Also where it shares out what another policy leaves.
+        let quic = ByConnection::new(Rendezvous, |_: &[&str]| |_: &ConnectionId| None);
+        let by_rendezvous: [Arc<dyn Policy>; 2] = [Arc::new(Rendezvous), Arc::new(Box::new(quic))];
+        for policy in by_rendezvous {
+            assert!(!says(crowd(1024).policy(Arc::clone(&policy)), "backends in one service"));
+            let says_most = "at most 1024 backends in one service with its policy";
+            assert!(says(crowd(1025).policy(policy), says_most));
+        }
 
         let crowd = crowd(65_535);
         let all = vec![&crowd; Limits::MAX_BACKENDS / 65_535 + 1];

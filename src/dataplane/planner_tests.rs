@@ -1,8 +1,11 @@
 //! Tests of plans: who takes traffic, and what is built anew.
 
 use super::*;
-use crate::balancer::{Echo, FlowTimes, Maglev, Policy, RealServer, Rendezvous};
+use crate::balancer::{
+    Candidate, Echo, FlowTimes, Maglev, Policy, RealServer, Rendezvous, Selector,
+};
 use crate::flow::{HashInput, HashKey, Protocol};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 
@@ -29,23 +32,58 @@ fn well(mac: u8) -> Observed {
     at(MacAddress([2, 0, 0, 0, 1, mac]))
 }
 
+/// A policy that says how often anything was built by it.
+#[derive(Debug)]
+struct Counted(Maglev, Arc<AtomicUsize>);
+
+impl Policy for Counted {
+    fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.build(candidates)
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        self.0.fingerprint()
+    }
+}
+
+/// All made anew each time, as when a file is read again.
 #[test]
-fn only_the_service_that_changed_is_built_again() {
-    let mut planner = Planner::new(16);
-    let mut services = services();
-    let first = planner.plan(&services, &site(), |_, _| well(1));
-    let again = planner.plan(&services, &site(), |_, _| well(2));
-    let [a, b] = first.snapshot.services.services() else { panic!() };
-    let [c, d] = again.snapshot.services.services() else { panic!() };
-    assert!(Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d));
+fn of_a_thousand_services_only_the_one_that_changed_is_built_again() {
+    const COUNT: usize = 1000;
+    const CHANGED: usize = 617;
+    let built = Arc::new(AtomicUsize::new(0));
+    let services = |last: u8| -> Vec<_> {
+        let service = |number: usize| {
+            let key = format!("10.1.{}.{}:80/tcp", number / 250, number % 250 + 1);
+            let backend = |last: u8| RealServer::new([10, 0, 0, last].into());
+            VirtualService::new(key.parse().unwrap())
+                .policy(Counted(Maglev::with_table_size(251).unwrap(), Arc::clone(&built)))
+                .backend(backend(11))
+                .backend(backend(if number == CHANGED { last } else { 12 }))
+        };
+        (0..COUNT).map(service).collect()
+    };
+    let mut planner = Planner::new(2 * COUNT);
+    let mut plan = |last, mac| {
+        let before = built.load(Ordering::Relaxed);
+        let plan = planner.plan(&services(last), &site(), |_, _| well(mac));
+        (plan, built.load(Ordering::Relaxed) - before)
+    };
+    let (first, count) = plan(12, 1);
+    assert_eq!(count, COUNT);
+    let kept = |plan: &Plan| -> Vec<bool> {
+        let services = |plan: &Plan| plan.snapshot.services.services().to_vec();
+        services(&first).iter().zip(services(plan)).map(|(a, b)| Arc::ptr_eq(a, &b)).collect()
+    };
+    let (again, count) = plan(12, 2);
+    assert_eq!((count, kept(&again)), (0, vec![true; COUNT]));
     assert_eq!(again.snapshot.generation, 2);
 
-    services[1].backends.pop();
-    services[1].backends.push(Arc::new(RealServer::new("10.0.0.13".parse().unwrap())));
-    let changed = planner.plan(&services, &site(), |_, _| well(2));
-    let [e, f] = changed.snapshot.services.services() else { panic!() };
-    assert!(Arc::ptr_eq(a, e) && !Arc::ptr_eq(b, f));
-    assert_eq!(changed.members[0].index, first.members[0].index);
+    let (changed, count) = plan(13, 2);
+    let others: Vec<_> = (0..COUNT).map(|number| number != CHANGED).collect();
+    assert_eq!((count, kept(&changed)), (1, others));
+    assert_eq!(changed.members[2 * CHANGED].index, first.members[2 * CHANGED].index);
 }
 
 #[test]

@@ -29,17 +29,22 @@ fn segments_sent(lab: &Lab) -> u64 {
 
 #[test]
 fn no_flood_of_syns_costs_a_connection_its_backend() {
-    beside("flood", Forgery::Syns);
+    beside("flood", Forgery::Syns, |lab| lab.vip4_port(80));
+}
+
+#[test]
+fn no_flood_of_syns_by_ipv6_costs_a_connection_its_backend() {
+    beside("flood6", Forgery::Syns, |lab| lab.vip6_port(80));
 }
 
 /// They cannot be told from connections, so they fill the table until their time is over: new flows are then hashed alone.
 /// Those that were there keep their places.
 #[test]
 fn no_flood_of_forged_handshakes_costs_a_connection_its_backend() {
-    beside("handshakes", Forgery::Handshakes);
+    beside("handshakes", Forgery::Handshakes, |lab| lab.vip4_port(80));
 }
 
-fn beside(name: &'static str, forgery: Forgery) {
+fn beside(name: &'static str, forgery: Forgery, vip: fn(&Lab) -> SocketAddr) {
     let Some((lab, _servers, _turn)) = build(name) else { return };
     lab.backends.iter().for_each(|host| flood::ignore_sources(host).unwrap());
     // What the flood crowds out is sent again soon, and not after ever longer times.
@@ -64,8 +69,7 @@ fn beside(name: &'static str, forgery: Forgery) {
     let (begun, messages, segments) = (Instant::now(), clients.messages(), segments_sent(&lab));
     let received = || director.stats().counts.io.received;
     let before = received();
-    let SocketAddr::V4(vip) = lab.vip4_port(80) else { unreachable!("it is the IPv4 VIP") };
-    let flood = Flood::start(&lab.client, vip, forgery, seed).unwrap();
+    let flood = Flood::start(&lab.client, vip(&lab), forgery, seed).unwrap();
     let (mut changes, mut moved) = (0, 0.0);
     let mut handled = 0;
     while begun.elapsed() < FLOOD || handled < FLOODED_AT_LEAST {

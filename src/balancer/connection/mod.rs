@@ -92,6 +92,10 @@ where
         self.flows.build(candidates)
     }
 
+    fn most_candidates(&self) -> usize {
+        self.flows.most_candidates()
+    }
+
     fn connections(&self, backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
         Some(Box::new((self.make)(backends)))
     }

@@ -141,6 +141,10 @@ impl Policy for QuicLb {
         self.flows.build(candidates)
     }
 
+    fn most_candidates(&self) -> usize {
+        self.flows.most_candidates()
+    }
+
     fn connections(&self, backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
         let positions: HashMap<&str, u16> = backends.iter().copied().zip(0u16..).collect();
         let decoder = |config: &QuicConfig| {

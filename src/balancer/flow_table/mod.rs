@@ -399,9 +399,42 @@ impl FlowTable {
         let Some(state) = state::first(signal) else {
             return Inserted::NotKept;
         };
-        let end = self.clock.ticks(now).saturating_add(lives.of(state, signal));
-        let new = Entry { key: key.0, backend, life: Life::new(state, end) };
-        let inserted = self.put(new, now, usable);
+        self.begin(key, backend, self.life(state, signal, lives, now), now, usable)
+    }
+
+    /// The same for a flow that is known from elsewhere to have gone there before: it is proven by this packet.
+    #[inline]
+    pub(super) fn resume(
+        &mut self,
+        key: FlowKey,
+        backend: BackendIndex,
+        signal: Signal,
+        lives: &Lifetimes,
+        now: Timestamp,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Inserted {
+        let Some(state) = state::resumed(signal) else {
+            return Inserted::NotKept;
+        };
+        self.begin(key, backend, self.life(state, signal, lives, now), now, usable)
+    }
+
+    /// That of a flow in this state after this packet.
+    #[inline]
+    fn life(&self, state: State, signal: Signal, lives: &Lifetimes, now: Timestamp) -> Life {
+        Life::new(state, self.clock.ticks(now).saturating_add(lives.of(state, signal)))
+    }
+
+    #[inline]
+    fn begin(
+        &mut self,
+        key: FlowKey,
+        backend: BackendIndex,
+        life: Life,
+        now: Timestamp,
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Inserted {
+        let inserted = self.put(Entry { key: key.0, backend, life }, now, usable);
         self.tally.counts.begun += u64::from(matches!(inserted, Inserted::New(_)));
         inserted
     }

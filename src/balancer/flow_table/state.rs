@@ -149,6 +149,18 @@ pub(super) const fn first(signal: Signal) -> Option<State> {
     }
 }
 
+/// The same of a flow that was there before and is not in the table: as [`step`] leaves a proven one. Of TCP
+/// alone, where SYNs tell what is new.
+#[inline]
+pub(super) const fn resumed(signal: Signal) -> Option<State> {
+    match signal {
+        Signal::Data => Some(State::Established),
+        // Else the ACK that follows would seem to go on with a connection that is over.
+        Signal::Fin => Some(State::Closing),
+        _ => first(signal),
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -232,6 +244,9 @@ mod tests {
         let begins = [Some(Opening), Some(Single), None, None, None];
         assert_eq!(signals.map(first), begins);
         assert_eq!([Signal::Udp, Signal::Sctp, Signal::Other].map(first), [Some(Single); 3]);
+        let resumes = [Some(Opening), Some(Established), Some(Closing), None, None];
+        assert_eq!(signals.map(resumed), resumes);
+        assert_eq!([Signal::Udp, Signal::Sctp, Signal::Other].map(resumed), [Some(Single); 3]);
     }
 
     #[test]

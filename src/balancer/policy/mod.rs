@@ -47,6 +47,12 @@ pub trait Policy: Debug + Send + Sync {
     /// director too: no randomness, no clock, no floating-point functions of the platform.
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector>;
 
+    /// The most candidates that it builds for in a time that a change may take; configurations with more
+    /// backends in one service are refused. 65,535 unless it says otherwise, and never more.
+    fn most_candidates(&self) -> usize {
+        usize::from(u16::MAX)
+    }
+
     /// What routes packets by their connection IDs, before their flow is looked at; none, as usual, if
     /// nothing does.
     ///
@@ -68,6 +74,9 @@ impl<T: Policy + ?Sized> Policy for Box<T> {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         (**self).build(candidates)
     }
+    fn most_candidates(&self) -> usize {
+        (**self).most_candidates()
+    }
     fn connections(&self, backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
         (**self).connections(backends)
     }
@@ -79,6 +88,9 @@ impl<T: Policy + ?Sized> Policy for Box<T> {
 impl<T: Policy + ?Sized> Policy for Arc<T> {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         (**self).build(candidates)
+    }
+    fn most_candidates(&self) -> usize {
+        (**self).most_candidates()
     }
     fn connections(&self, backends: &[&str]) -> Option<Box<dyn ConnectionRouter>> {
         (**self).connections(backends)

@@ -31,6 +31,9 @@ impl Rendezvous {
     /// The number of slots in a table.
     pub const TABLE_SIZE: usize = 1 << 16;
 
+    /// Configurations with more backends in one service are refused: for as many of one weight it takes about a second.
+    pub const MOST_CANDIDATES: usize = 1024;
+
     /// The lookup table for these candidates; see [`Rendezvous`] for its specification.
     pub fn table(&self, candidates: &[Candidate<'_>]) -> LookupTable {
         let mut entrants: Vec<Entrant> = (0..u16::MAX)
@@ -56,6 +59,10 @@ impl Rendezvous {
 impl Policy for Rendezvous {
     fn build(&self, candidates: &[Candidate<'_>]) -> Box<dyn Selector> {
         Box::new(self.table(candidates))
+    }
+
+    fn most_candidates(&self) -> usize {
+        Self::MOST_CANDIDATES
     }
 
     fn fingerprint(&self) -> Option<String> {
