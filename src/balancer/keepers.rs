@@ -93,19 +93,6 @@ impl Keepers {
         self.terms(index).is_some_and(|terms| terms.keeping != Keeping::Nothing)
     }
 
-    /// Any word of what is known of these backends, all of them read at once: so the cache misses of a batch overlap.
-    #[inline]
-    pub(super) fn fetch(&self, indices: impl Iterator<Item = BackendIndex>) -> u32 {
-        let word = |index: BackendIndex| self.backends.get(index.slot()).map_or(0, |k| k.terms);
-        indices.fold(0, |read, index| read | word(index))
-    }
-
-    /// Whether there are so many backends that not all of this stays in the caches.
-    #[inline]
-    pub(super) fn are_many(&self) -> bool {
-        self.backends.len() > 4096
-    }
-
     /// How long the flows of a backend live on by a packet that says nothing new.
     #[inline]
     pub(super) fn steady(&self, index: BackendIndex) -> &Steady {

@@ -278,7 +278,6 @@ impl Balancer for FlowBalancer {
                 *key = self.table.key(&packet.flow);
             }
             let spots = self.table.locate(keys.get(..packets.len()).unwrap_or_default());
-            services.fetch(spots.iter().map(|spot| self.table.backend_at(*spot)));
             let packets = packets.iter().zip(keys).zip(spots);
             for (((packet, key), spot), assigned) in packets.zip(assigned) {
                 *assigned = match self.known(services, packet, key, spot, tick) {

@@ -138,14 +138,6 @@ impl ServiceTable {
         self.keepers.keeps_any(index)
     }
 
-    /// Reads what is known of these backends, if that need not be at hand.
-    #[inline]
-    pub(super) fn fetch(&self, indices: impl Iterator<Item = BackendIndex>) {
-        if self.keepers.are_many() {
-            std::hint::black_box(self.keepers.fetch(indices));
-        }
-    }
-
     /// How long the flows of a backend live on by a packet that says nothing new.
     #[inline]
     pub(super) fn steady(&self, index: BackendIndex) -> &Steady {

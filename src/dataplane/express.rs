@@ -4,11 +4,9 @@
 //! Nothing has to be remembered, answered or cut then. What is done here is what the rest of the pipeline
 //! does with such a packet in more steps; of others nothing is said, and nothing done.
 
-use super::counters::WorkerCounters;
 use super::delivery::Means;
 use super::io::{Action, Frame};
 use super::snapshot::{Delivery, NextHop, Snapshot};
-use crate::balancer::Assignment;
 use crate::flow::{Fragment, PacketKind};
 use crate::packet::{
     EtherType, Parsed, Tags, TunnelPath, decrement_ttl, encapsulate_plain, rewrite_mac,
@@ -17,26 +15,6 @@ use crate::verdict::BackendIndex;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
-
-/// With no more backends than this, all that is read and written for them stays in the caches.
-const FEW: usize = 2048;
-
-/// Reads what [`forward`] needs for these backends, all of it at once: so the cache misses of a batch overlap.
-#[inline]
-pub(super) fn fetch(snapshot: &Snapshot, counters: &WorkerCounters, assigned: &[Assignment]) {
-    if snapshot.next_hops.len() <= FEW {
-        return;
-    }
-    let mut read = 0;
-    for assignment in assigned {
-        if let Assignment::Backend(index) = *assignment {
-            // Of the next hop its beginning and its end, as it may lie in two lines.
-            let hop = snapshot.next_hops.get(index.slot()).and_then(Option::as_ref);
-            read |= hop.map_or(0, |hop| u64::from(hop.mtu)) | counters.backend(index).0;
-        }
-    }
-    std::hint::black_box(read);
-}
 
 /// Sends the packet in `frame` to a backend, if it is such a packet; the length of the frame that it came in.
 #[inline(always)]

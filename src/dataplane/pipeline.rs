@@ -127,7 +127,6 @@ impl<B: Balancer> Pipeline<B> {
         drop(packets);
         self.balancer.tend(&snapshot.services, now, false);
 
-        express::fetch(snapshot, &self.counters, assigned);
         let mut verdicts = [Verdict::Pass; MAX_BATCH];
         let mut assigned = assigned.iter();
         let (mut packets, mut bytes, mut count) = (0, 0, 0);

@@ -301,13 +301,6 @@ impl FlowTable {
         Spot { set, way: held.first_or_none() }
     }
 
-    /// The backend of what is in this place; some backend if nothing is.
-    #[inline]
-    pub(in crate::balancer) fn backend_at(&self, spot: Spot) -> BackendIndex {
-        let set = self.sets.get(spot.set as usize).unwrap_or(&Set::FREE);
-        set.backend(spot.way as usize)
-    }
-
     /// The tick it is, for [`FlowTable::renew`].
     #[inline]
     pub fn tick(&self, now: Timestamp) -> Tick {
