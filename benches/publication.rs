@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const BACKENDS: usize = 100;
-const ROUNDS: usize = 11;
+const ROUNDS: usize = 5;
 const STATION: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const MACS: [MacAddress; 2] = [MacAddress([2, 0, 0, 0, 1, 9]), MacAddress([2, 0, 0, 0, 1, 10])];
 
