@@ -120,3 +120,21 @@ fn unsafe_code_is_in_one_place_and_forbidden_elsewhere() {
         assert!(forbids, "{module} does not forbid unsafe code");
     }
 }
+
+/// What workers share is read by all of them at once: if nothing in it can change behind a shared reference, no packet
+/// writes to it. (A backend or a selector of the embedder's own is the embedder's to keep like that.)
+#[test]
+fn nothing_that_snapshots_are_made_of_changes_behind_a_shared_reference() {
+    let cells = ["Cell", "Mutex", "RwLock", "OnceLock", "LazyLock", "Condvar", "ArcSwap"];
+    let modules = ["balancer", "flow", "forwarding", "packet", "verdict", "dataplane/snapshot"];
+    for (path, source) in modules.iter().flat_map(|module| sources_of(module)) {
+        let code: Vec<_> =
+            source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let words = code.iter().flat_map(|line| line.split(|c: char| !c.is_alphanumeric()));
+        for word in words {
+            let changes =
+                word.starts_with("Atomic") || cells.iter().any(|cell| word.ends_with(cell));
+            assert!(!changes, "{path} uses {word}");
+        }
+    }
+}

@@ -34,6 +34,20 @@ struct Traffic {
     bytes: Counter,
 }
 
+/// What processors hand to each other at once: a line, and with most its neighbour.
+const LINE: usize = 128;
+const BACKENDS_A_LINE: usize = LINE / size_of::<Traffic>();
+
+/// Counters of some backends. Whatever the allocator puts beside them, another worker's for one, is on other lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct TrafficLine([Traffic; BACKENDS_A_LINE]);
+
+const _: () = {
+    assert!(size_of::<TrafficLine>() == LINE && align_of::<TrafficLine>() == LINE);
+    assert!(align_of::<WorkerCounters>() == LINE);
+};
+
 /// One worker's counters. Aligned so that no other worker's share a cache line with them.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -46,7 +60,7 @@ pub struct WorkerCounters {
     dropped: [Counter; DropReason::COUNT],
     doubtful_mtus: Counter,
     /// By slot of the backend's index.
-    backends: Box<[Traffic]>,
+    backends: Box<[TrafficLine]>,
     /// How many flows there are, by slot of the backend's index.
     flows: Box<[Counter]>,
     /// The driver's own, copied here now and then, with the verdicts by then; never touched for a packet.
@@ -68,7 +82,9 @@ impl WorkerCounters {
             passed: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             doubtful_mtus: Counter::default(),
-            backends: (0..backends).map(|_| Traffic::default()).collect(),
+            backends: (0..backends.div_ceil(BACKENDS_A_LINE))
+                .map(|_| TrafficLine::default())
+                .collect(),
             flows: (0..backends).map(|_| Counter::default()).collect(),
             io: Mutex::default(),
             balancer: Mutex::default(),
@@ -76,11 +92,17 @@ impl WorkerCounters {
         }
     }
 
+    #[inline]
+    fn traffic(&self, index: BackendIndex) -> Option<&Traffic> {
+        let line = self.backends.get(index.slot() / BACKENDS_A_LINE)?;
+        line.0.get(index.slot() % BACKENDS_A_LINE)
+    }
+
     /// Counts a frame of `length` bytes to this backend, but for the sum of all: that is for
     /// [`WorkerCounters::record_forwarded`] to say, once for a batch.
     #[inline]
     pub(super) fn record_sent(&self, index: BackendIndex, length: u64) {
-        if let Some(backend) = self.backends.get(index.slot()) {
+        if let Some(backend) = self.traffic(index) {
             backend.packets.add(1);
             backend.bytes.add(length);
         }
@@ -101,7 +123,7 @@ impl WorkerCounters {
                 let length = length as u64;
                 self.forwarded.packets.add(1);
                 self.forwarded.bytes.add(length);
-                if let Some(backend) = self.backends.get(index.slot()) {
+                if let Some(backend) = self.traffic(index) {
                     backend.packets.add(1);
                     backend.bytes.add(length);
                 }
@@ -194,9 +216,7 @@ impl WorkerCounters {
 
     /// Packets and bytes forwarded to the backend in this slot, whoever held it.
     pub fn backend(&self, index: BackendIndex) -> (u64, u64) {
-        self.backends
-            .get(index.slot())
-            .map_or((0, 0), |backend| (backend.packets.read(), backend.bytes.read()))
+        self.traffic(index).map_or((0, 0), |backend| (backend.packets.read(), backend.bytes.read()))
     }
 }
 

@@ -33,7 +33,9 @@ type Prober = Box<dyn FnMut(&[u8]) + Send>;
 
 type Snapshots = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
-/// Joins one queue, one pipeline and the snapshots that are published for them.
+/// Joins one queue, one pipeline and the snapshots that are published for them. Aligned so that no other worker's
+/// shares a cache line with it, wherever the two are kept.
+#[repr(align(128))]
 pub struct Worker<I: PacketIo, B> {
     io: I,
     pipeline: Pipeline<B>,

@@ -37,23 +37,38 @@ pub(crate) fn run(extent: Extent) -> Result {
     let directory = target.join("bench");
     let machine = Machine::look()?;
     let pure = pure(&directory.join("criterion"), extent)?;
+    let pipeline = format!("```text\n{}```\n", printed("pipeline")?);
+    let publication = printed("publication")?;
     let wire = wire(extent)?;
     let file = match extent {
         Extent::Full => process::root()?.join(DOCUMENT),
         Extent::Quick => directory.join("quick.md"),
     };
-    let text = document(extent, &machine, &pure, &wire);
+    let parts = [
+        ("In memory", pure),
+        ("The whole pipeline, in memory", pipeline),
+        ("What a change costs", publication),
+        ("On the wire", wire),
+    ];
+    let text = document(extent, &machine, &parts);
     fs::write(&file, &text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     println!("\n{text}\nWritten to {}.", file.display());
     Ok(())
 }
 
-fn document(extent: Extent, machine: &Machine, pure: &str, wire: &str) -> String {
+fn document(extent: Extent, machine: &Machine, parts: &[(&str, String)]) -> String {
     let command = extent.command();
+    let parts: String =
+        parts.iter().map(|(title, text)| format!("\n## {title}\n\n{text}")).collect();
     format!(
         "# Benchmarks\n\nWritten by `{command}`, not by hand. Ratios within one run tell more than figures do.\n\n\
-         {machine}\n## In memory\n\n{pure}\n## On the wire\n\n{wire}"
+         {machine}{parts}"
     )
+}
+
+/// What one of the benchmarks in memory prints.
+fn printed(bench: &str) -> Result<String> {
+    process::output(&mut process::cargo(&["bench", "--all-features", "--bench", bench]))
 }
 
 /// Criterion's benchmarks of the pure core, in a directory of their own, so that nothing old is read.
