@@ -99,3 +99,42 @@ impl Keepers {
         self.terms(index).map_or(&Steady::NEVER, |terms| &terms.steady)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::flow_table::FlowTimes;
+    use super::*;
+
+    #[test]
+    fn a_backend_keeps_what_it_is_said_to_and_one_that_is_gone_keeps_nothing() {
+        let lives = Lifetimes::from(&FlowTimes::default());
+        let index = |slot| BackendIndex::new(slot, 1);
+        let keepers = Keepers::new([
+            (index(1), Keeping::Connections, Some(&lives)),
+            (index(3), Keeping::Everything, Some(&lives)),
+            (index(4), Keeping::Everything, None),
+            (index(5), Keeping::Everything, Some(&lives)),
+            (index(5), Keeping::Nothing, Some(&lives)),
+        ]);
+        let all = lives.steady(|_| true);
+        let connections =
+            lives.steady(|protocol| protocol != Protocol::UDP && protocol != Protocol::ESP);
+        for (index, tcp, udp, steady) in [
+            (index(1), true, false, connections),
+            (index(3), true, true, all),
+            // Of a service without memory: its flows may stay by their connection IDs.
+            (index(4), true, true, Steady::NEVER),
+            (index(5), false, false, Steady::NEVER),
+            // Others that had, or will have, these slots; and slots that nobody is in.
+            (BackendIndex::new(1, 0), false, false, Steady::NEVER),
+            (BackendIndex::new(3, 2), false, false, Steady::NEVER),
+            (BackendIndex::new(0, 0), false, false, Steady::NEVER),
+            (BackendIndex::new(9, 1), false, false, Steady::NEVER),
+        ] {
+            assert_eq!(keepers.keeps(index, Protocol::TCP), tcp, "{index:?}");
+            assert_eq!(keepers.keeps(index, Protocol::UDP), udp, "{index:?}");
+            assert_eq!(keepers.keeps_any(index), tcp || udp, "{index:?}");
+            assert_eq!(*keepers.steady(index), steady, "{index:?}");
+        }
+    }
+}

@@ -31,25 +31,44 @@ impl AddAssign for FlowCounts {
     }
 }
 
+const SLOTS_A_LINE: usize = 32;
+
+/// How many flows some backends have. Whatever the allocator puts beside them, another worker's for one, is on other
+/// lines, and on other pairs of them.
+#[derive(Clone, Debug)]
+#[repr(align(128))]
+struct Line([u32; SLOTS_A_LINE]);
+
+const _: () = assert!(size_of::<Line>() == 128);
+
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub(super) counts: FlowCounts,
-    live: Box<[u32]>,
+    slots: usize,
+    live: Box<[Line]>,
 }
 
 impl Tally {
     pub(super) fn new(slots: usize) -> Self {
-        Self { counts: FlowCounts::default(), live: vec![0; slots].into_boxed_slice() }
+        let lines = vec![Line([0; SLOTS_A_LINE]); slots.div_ceil(SLOTS_A_LINE)];
+        Self { counts: FlowCounts::default(), slots, live: lines.into_boxed_slice() }
     }
 
     pub(super) fn live(&self, slot: usize) -> u32 {
-        self.live.get(slot).copied().unwrap_or(0)
+        let line = self.live.get(slot / SLOTS_A_LINE);
+        line.and_then(|line| line.0.get(slot % SLOTS_A_LINE)).copied().unwrap_or(0)
     }
 
     /// Whether flows of this backend can be counted, and so be remembered.
     #[inline]
     pub(super) fn knows(&self, backend: BackendIndex) -> bool {
-        backend.slot() < self.live.len()
+        backend.slot() < self.slots
+    }
+
+    #[inline]
+    fn live_mut(&mut self, backend: BackendIndex) -> Option<&mut u32> {
+        let slot = backend.slot();
+        self.live.get_mut(slot / SLOTS_A_LINE)?.0.get_mut(slot % SLOTS_A_LINE)
     }
 
     #[inline]
@@ -60,7 +79,7 @@ impl Tally {
     #[inline]
     pub(super) fn add(&mut self, backend: BackendIndex, state: State) {
         *self.of(state) += 1;
-        if let Some(live) = self.live.get_mut(backend.slot()) {
+        if let Some(live) = self.live_mut(backend) {
             *live = live.saturating_add(1);
         }
     }
@@ -69,7 +88,7 @@ impl Tally {
     pub(super) fn remove(&mut self, backend: BackendIndex, state: State) {
         let of = self.of(state);
         *of = of.saturating_sub(1);
-        if let Some(live) = self.live.get_mut(backend.slot()) {
+        if let Some(live) = self.live_mut(backend) {
             *live = live.saturating_sub(1);
         }
     }
