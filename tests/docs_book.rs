@@ -35,6 +35,7 @@ fn each_page_is_in_the_book_once_and_each_link_leads_somewhere() {
         assert_eq!(times, usize::from(name != "SUMMARY.md"), "{name} in SUMMARY.md");
         for link in links(text) {
             assert!(docs().join(link).exists(), "{name}: {link} leads nowhere");
+            assert!(!link.contains(".."), "{name}: {link} is not in the book once it is built");
         }
     }
 }
