@@ -59,6 +59,10 @@ fn chapters(lab: &Lab) -> Result {
     let options = Options::parse_from(command.split(' '));
     let director = lab.director.enter(|| start(&options, &lab.director.interface))?;
 
+    // On a slow machine one backend is found well long before the others.
+    for backend in &lab.backends {
+        wait_for(&director, &backend.v4.into(), true)?;
+    }
     first(lab, vip4)?;
     spread(lab, vip4)?;
     spread(lab, vip6)?;
