@@ -8,10 +8,13 @@ mod fuzz;
 mod install;
 mod instructions;
 mod json;
+mod machine;
 mod namespaces;
+mod newcomer;
 mod package;
 mod packages;
 mod process;
+mod scratch;
 mod test;
 mod vm;
 
@@ -29,6 +32,7 @@ cargo xtask package [--allow-dirty]    pack the crate, then build and run the RE
 cargo xtask bench [-- quick]           the pipeline in memory, the director beside other forwarders on the wire; writes
                                        docs/benchmarks.md (quick: smallest frames, minutes, bench/quick.md where cargo builds)
 cargo xtask instructions               count the instructions a packet takes, and write them to benches/instructions.txt
+cargo xtask newcomer                   the way from a clone to the first served request, timed and counted
 cargo xtask vm-test [NAME]             real tunnels and zero-copy in a virtual machine with a Debian kernel
 cargo xtask help                       this text
 ";
@@ -59,6 +63,7 @@ fn dispatch(args: &[&str]) -> Result {
         ["package"] => package::run(&[]),
         ["package", "--allow-dirty"] => package::run(&["--allow-dirty"]),
         ["instructions"] => instructions::record(),
+        ["newcomer"] => newcomer::run(),
         ["vm-test"] => vm::run(None),
         ["vm-test", name] => vm::run(Some(name)),
         ["bench"] => bench::run(bench::Extent::Full),

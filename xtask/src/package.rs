@@ -1,9 +1,10 @@
 //! Packs the crate as it would be published, then uses it as a stranger would: the README's program, outside this tree.
 
+use crate::scratch::Scratch;
 use crate::{Result, install, process};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
-use std::{env, fs};
 
 pub(crate) fn run(flags: &[&str]) -> Result {
     install::ensure_packages()?;
@@ -20,7 +21,7 @@ pub(crate) fn run(flags: &[&str]) -> Result {
     let program = program(&readme)
         .ok_or("README.md has no ```rust block with a `fn main` to build against the package")?;
 
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("package")?;
     let name = format!("dsrlb-{version}");
     let archive = target.join("package").join(format!("{name}.crate"));
     process::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&scratch.0))?;
@@ -40,26 +41,6 @@ pub(crate) fn run(flags: &[&str]) -> Result {
         process::run(&mut cargo)?;
     }
     Ok(())
-}
-
-/// A directory outside the tree, where no setting of ours can help; gone when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let directory = env::temp_dir().join(format!("dsrlb-package-{}", std::process::id()));
-        fs::create_dir(&directory)
-            .map_err(|error| format!("making {}: {error}", directory.display()))?;
-        Ok(Self(directory))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("xtask: removing {}: {error}", self.0.display());
-        }
-    }
 }
 
 fn write(file: &Path, text: &str) -> Result {

@@ -1,10 +1,9 @@
 //! Runs what is to be compared, and writes it down in one document with the machine named.
 
 mod criterion;
-mod machine;
 
+use crate::machine::Machine;
 use crate::{Result, binaries, install, process};
-use machine::Machine;
 use std::fs;
 use std::path::Path;
 

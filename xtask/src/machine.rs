@@ -46,6 +46,12 @@ impl Machine {
             ],
         })
     }
+
+    /// All of it that matters where nothing is compared, in one line.
+    pub(crate) fn line(&self) -> String {
+        let Self { date, commit, processor, cores, kernel, .. } = self;
+        format!("{date}, commit {commit}, {processor}, {cores} cores, Linux {kernel}")
+    }
 }
 
 impl fmt::Display for Machine {
