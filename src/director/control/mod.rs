@@ -4,6 +4,7 @@ mod hearing;
 mod observing;
 mod operating;
 mod reporting;
+mod retired;
 
 use super::board::{AdminBoard, HealthBoard};
 use super::claims::ClaimBoard;
@@ -26,6 +27,7 @@ use crate::packet::{Claim, MacAddress, arp, neighbor_discovery};
 use crate::verdict::{BackendIndex, DropReason};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use retired::Retired;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
@@ -219,7 +221,7 @@ impl Shared {
     /// Plans anew, hands the snapshot to the workers, and notes what that changed for backends.
     fn publish(&self, control: &mut Control) {
         let (snapshot, members) = control.plan();
-        self.snapshots.store(Arc::new(snapshot));
+        control.retired.keep(self.snapshots.swap(Arc::new(snapshot)));
         let events = changes(&control.members, &members);
         let services = all_down_changes(&control.config, &control.members, &members);
         control.note(events.into_iter().chain(services));
@@ -275,6 +277,7 @@ pub(super) struct Control {
     path_mtus: PathMtus,
     claims: ClaimBoard,
     planner: Planner,
+    retired: Retired<Snapshot>,
     members: Vec<Member>,
     baselines: HashMap<BackendIndex, (u64, u64)>,
     failure: Option<String>,
@@ -300,6 +303,7 @@ impl Control {
             interface,
             site,
             planner: Planner::new(settings.limits.backends),
+            retired: Retired::default(),
             settings,
             mail,
             config: Config::default(),
