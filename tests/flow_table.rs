@@ -269,7 +269,7 @@ fn memory_is_what_was_asked_for() {
     };
     assert_eq!(bytes(1, 0), (4, 64));
     assert_eq!(bytes(1 << 20, 1024), (1 << 20, (16 << 20) + 4096));
-    assert_eq!(bytes(1_000_001, 10), (1_000_004, 16_000_064 + 40));
+    assert_eq!(bytes(1_000_001, 10), (1_000_004, 16_000_064 + 128));
 }
 
 #[test]
