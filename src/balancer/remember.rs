@@ -8,7 +8,7 @@ use super::flow_table::{
 use super::placement::{Decider, FlowMemory, Placement, Recall};
 use super::sync::{Exchange, FlowSync, SyncCounts};
 use super::table::ServiceTable;
-use crate::flow::{Fragment, HashKey, PacketInfo, Timestamp};
+use crate::flow::{HashKey, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 
 /// How many packets of a batch are looked at ahead; a driver lends no more at once.
@@ -108,10 +108,7 @@ impl FlowBalancer {
         spot: Spot,
         now: Tick,
     ) -> Option<BackendIndex> {
-        if self.record != Record::All
-            || packet.fragment == Fragment::Later
-            || packet.routed.backend().is_some()
-        {
+        if self.record != Record::All || !packet.tells_flow() || packet.routed.backend().is_some() {
             return None;
         }
         let signal = Signal::of(packet);
@@ -147,8 +144,8 @@ impl FlowBalancer {
         let protocol = packet.flow.protocol;
         let keeps = |index| services.keeps(index, protocol);
         let signal = Signal::of(packet);
-        // A later fragment does not tell its flow; it is followed, or hashed by its addresses.
-        let lives = service.lives().filter(|_| packet.fragment != Fragment::Later);
+        // What does not tell its flow is followed, or hashed by its addresses.
+        let lives = service.lives().filter(|_| packet.tells_flow());
         if let Some(index) = packet.routed.backend() {
             if let Some(lives) = lives {
                 self.note(services, lives, packet, key, index, now);
@@ -306,7 +303,7 @@ impl Balancer for FlowBalancer {
                 (None, Ok(service)) => {
                     let (assignment, decider) = trial.place(services, service, packet, key, now);
                     let remembers = service.lives().is_some();
-                    (assignment, decider, remembers && packet.fragment != Fragment::Later)
+                    (assignment, decider, remembers && packet.tells_flow())
                 }
                 (None, Err(assignment)) => {
                     return Some(Placement::new(assignment, Decider::Lookup));

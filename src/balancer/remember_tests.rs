@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::balancer::{Backend, HashBalancer, Keeping, RealServer, Rendezvous, VirtualService};
-use crate::flow::{FiveTuple, Protocol, TcpFlags};
+use crate::flow::{FiveTuple, Fragment, Protocol, TcpFlags};
 use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000_000;
@@ -53,6 +53,34 @@ fn decide(balancer: &mut FlowBalancer, services: &ServiceTable, flags: u8, now: 
         other => panic!("{other:?}"),
     };
     assigned.iter().map(slot).collect()
+}
+
+/// Without ports, every fragment tells its flow: all of a datagram go where the flow is kept.
+#[test]
+fn later_fragments_of_a_protocol_without_ports_stay_with_their_flow() {
+    let services = [table(&[1, 2, 3], &[1, 2, 3]), table(&[4], &[1, 2, 3, 4])];
+    let of = |protocol, fragment, source: u8| {
+        let mut packet = packet(0, 0);
+        packet.flow.source = [192, 0, 2, source].into();
+        (packet.flow.source_port, packet.flow.destination_port) = (0, 0);
+        packet.flow.protocol = protocol;
+        PacketInfo { fragment, ..packet }
+    };
+    for source in 1..100 {
+        let mut balancer = balancer();
+        let mut assign = |services, protocol, fragment| {
+            balancer.assign(services, &of(protocol, fragment, source), Timestamp(0))
+        };
+        let home = assign(&services[0], Protocol::ESP, Fragment::Whole);
+        for fragment in [Fragment::Whole, Fragment::First, Fragment::Later, Fragment::Later] {
+            assert_eq!(assign(&services[1], Protocol::ESP, fragment), home, "{fragment:?}");
+        }
+        // Of others it tells too little to be remembered by.
+        for protocol in [Protocol::ICMP, Protocol::ICMPV6, Protocol(60)] {
+            assign(&services[1], protocol, Fragment::Later);
+        }
+        assert_eq!(balancer.counts().proven + balancer.counts().unproven, 1);
+    }
 }
 
 #[test]

@@ -332,6 +332,17 @@ pub struct PacketInfo {
 }
 
 impl PacketInfo {
+    /// Whether it tells its flow. A later fragment does not where there are ports, which it has none of, nor where an
+    /// extension header hides what is behind it (RFC 8200 section 4.5); and of ICMP it may be anything.
+    #[inline]
+    pub const fn tells_flow(&self) -> bool {
+        let protocol = self.flow.protocol;
+        !matches!(self.fragment, Fragment::Later)
+            || !(protocol.has_ports()
+                || protocol.is_extension_header()
+                || matches!(protocol, Protocol::ICMP | Protocol::ICMPV6))
+    }
+
     /// An ordinary packet. For tests of a balancer of one's own; otherwise the parser makes them.
     pub fn new(flow: FiveTuple, fragment: Fragment, tcp_flags: TcpFlags) -> Self {
         let kind = PacketKind::Ordinary;
