@@ -1,8 +1,7 @@
 //! Which backends keep the flows they have, and for how long.
 //!
 //! A flow that is known goes where it went before any service is looked for: its backend says by itself
-//! whether that is right. So the packets of ten thousand services cost what those of one do, as long as
-//! they bring nothing new.
+//! whether that is right. So packets that bring nothing new look at no service, however many there are.
 
 use super::flow_table::{Lifetimes, Steady};
 use crate::flow::Protocol;
