@@ -311,7 +311,7 @@ fn flows(c: &mut Criterion) {
             let renew = |table: &mut FlowTable, key, spot, signal| {
                 table.renew(key, spot, signal, tick, |index| {
                     assert!(usable(index));
-                    &steady
+                    steady.ticks(signal)
                 })
             };
             let mut batches = known.chunks_exact(MAX_BATCH).cycle();

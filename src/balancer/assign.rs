@@ -5,7 +5,7 @@ use super::flow_table::FlowCounts;
 use super::placement::{Decider, Placement};
 use super::sync::SyncCounts;
 use super::table::{Lookup, ServiceTable};
-use crate::flow::{Fragment, PacketInfo, Timestamp};
+use crate::flow::{Brief, Fragment, PacketInfo, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 
 /// What a balancer decided about a packet.
@@ -38,12 +38,12 @@ pub trait Balancer: Send {
     fn assign_batch(
         &mut self,
         services: &ServiceTable,
-        packets: &[&PacketInfo],
+        packets: &[Brief],
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {
         for (packet, assigned) in packets.iter().zip(assigned) {
-            *assigned = self.assign(services, packet, now);
+            *assigned = self.assign(services, &packet.info(), now);
         }
     }
 
@@ -97,7 +97,7 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
     fn assign_batch(
         &mut self,
         services: &ServiceTable,
-        packets: &[&PacketInfo],
+        packets: &[Brief],
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {

@@ -3,7 +3,7 @@
 //! A flow that is known goes where it went before any service is looked for: its backend says by itself
 //! whether that is right. So packets that bring nothing new look at no service, however many there are.
 
-use super::flow_table::{Lifetimes, Steady};
+use super::flow_table::{Lifetimes, Signal, Steady};
 use crate::flow::Protocol;
 use crate::verdict::BackendIndex;
 
@@ -33,20 +33,15 @@ impl Keeping {
 #[derive(Debug, Default)]
 pub(super) struct Keepers {
     backends: Box<[Keeper]>,
-    /// What there is of times and of [`Keeping`], each pair once: services have few different ones.
-    terms: Vec<Terms>,
+    /// What there is of [`Keeping`] and of times, each pair once, side by side: services have few different ones.
+    keeping: Vec<Keeping>,
+    steady: Vec<Steady>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Keeper {
     index: BackendIndex,
     terms: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Terms {
-    keeping: Keeping,
-    steady: Steady,
 }
 
 impl Keepers {
@@ -56,10 +51,10 @@ impl Keepers {
         backends: impl IntoIterator<Item = (BackendIndex, Keeping, Option<&'a Lifetimes>)>,
     ) -> Self {
         let mut keepers: Vec<Keeper> = Vec::new();
-        let mut terms = vec![Terms { keeping: Keeping::Nothing, steady: Steady::NEVER }];
+        let mut terms = vec![(Keeping::Nothing, Steady::NEVER)];
         for (index, keeping, lives) in backends {
             let covered = |lives: &Lifetimes| lives.steady(|protocol| keeping.covers(protocol));
-            let these = Terms { keeping, steady: lives.map_or(Steady::NEVER, covered) };
+            let these = (keeping, lives.map_or(Steady::NEVER, covered));
             let position = terms.iter().position(|known| *known == these).unwrap_or_else(|| {
                 terms.push(these);
                 terms.len() - 1
@@ -72,30 +67,39 @@ impl Keepers {
                 *keeper = Keeper { index, terms: position as u32 };
             }
         }
-        Self { backends: keepers.into_boxed_slice(), terms }
+        let (keeping, steady) = terms.into_iter().unzip();
+        Self { backends: keepers.into_boxed_slice(), keeping, steady }
     }
 
     /// None of an index that is out of date.
+    #[inline(always)]
+    fn terms(&self, index: BackendIndex) -> Option<usize> {
+        let keeper = self.backends.get(index.slot())?;
+        (keeper.index == index).then_some(keeper.terms as usize)
+    }
+
     #[inline]
-    fn terms(&self, index: BackendIndex) -> Option<&Terms> {
-        let keeper = self.backends.get(index.slot()).filter(|keeper| keeper.index == index)?;
-        self.terms.get(keeper.terms as usize)
+    fn keeping(&self, index: BackendIndex) -> Keeping {
+        let keeping = self.terms(index).and_then(|terms| self.keeping.get(terms));
+        keeping.copied().unwrap_or(Keeping::Nothing)
     }
 
     #[inline]
     pub(super) fn keeps(&self, index: BackendIndex, protocol: Protocol) -> bool {
-        self.terms(index).is_some_and(|terms| terms.keeping.covers(protocol))
+        self.keeping(index).covers(protocol)
     }
 
     #[inline]
     pub(super) fn keeps_any(&self, index: BackendIndex) -> bool {
-        self.terms(index).is_some_and(|terms| terms.keeping != Keeping::Nothing)
+        self.keeping(index) != Keeping::Nothing
     }
 
-    /// How long the flows of a backend live on by a packet that says nothing new.
-    #[inline]
-    pub(super) fn steady(&self, index: BackendIndex) -> &Steady {
-        self.terms(index).map_or(&Steady::NEVER, |terms| &terms.steady)
+    /// How long a flow of a backend lives on by a packet that says nothing new, in ticks; zero if it does not.
+    #[inline(always)]
+    pub(super) fn steady(&self, index: BackendIndex, signal: Signal) -> u32 {
+        self.terms(index)
+            .and_then(|terms| self.steady.get(terms))
+            .map_or(0, |steady| steady.ticks(signal))
     }
 }
 
@@ -133,7 +137,10 @@ mod tests {
             assert_eq!(keepers.keeps(index, Protocol::TCP), tcp, "{index:?}");
             assert_eq!(keepers.keeps(index, Protocol::UDP), udp, "{index:?}");
             assert_eq!(keepers.keeps_any(index), tcp || udp, "{index:?}");
-            assert_eq!(*keepers.steady(index), steady, "{index:?}");
+            for signal in [Signal::Syn, Signal::Data, Signal::Udp, Signal::Sctp, Signal::Other] {
+                let ticks = keepers.steady(index, signal);
+                assert_eq!(ticks, steady.ticks(signal), "{index:?} {signal:?}");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::flow_table::{
 use super::placement::{Decider, FlowMemory, Placement, Recall};
 use super::sync::{Exchange, FlowSync, SyncCounts};
 use super::table::ServiceTable;
-use crate::flow::{HashKey, PacketInfo, Timestamp};
+use crate::flow::{Brief, HashKey, PacketInfo, Routed, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
 
 /// How many packets of a batch are looked at ahead; a driver lends no more at once.
@@ -96,6 +96,14 @@ impl FlowBalancer {
         self.table.counts()
     }
 
+    /// Where a flow is recorded, if it need not be asked first whether it is contested still.
+    fn locate_one(&self, key: FlowKey) -> Spot {
+        match self.record {
+            Record::All => self.table.locate_one(key),
+            Record::Contested => Spot::NONE,
+        }
+    }
+
     /// The backend of a flow that goes on as it was: nearly every packet's, so it is asked first, and of the flow
     /// alone. Nothing else has to be looked at. A packet that may not be forwarded begins no flow; the backend
     /// says itself whether its service is there, and remembers flows.
@@ -103,16 +111,20 @@ impl FlowBalancer {
     fn known(
         &mut self,
         services: &ServiceTable,
-        packet: &PacketInfo,
+        packet: &Brief,
         key: FlowKey,
         spot: Spot,
         now: Tick,
     ) -> Option<BackendIndex> {
-        if self.record != Record::All || !packet.tells_flow() || packet.routed.backend().is_some() {
-            return None;
-        }
-        let signal = Signal::of(packet);
-        self.table.renew(key, spot, signal, now, |index| services.steady(index))
+        let signal = match packet {
+            Brief::Ipv4(segment) => Signal::steady_of(segment)?,
+            Brief::Ipv6(segment) => Signal::steady_of(segment)?,
+            Brief::Other(info) if info.tells_flow() && info.routed == Routed::NONE => {
+                Signal::of(info)
+            }
+            Brief::Other(_) => return None,
+        };
+        self.table.renew(key, spot, signal, now, |index| services.steady(index, signal))
     }
 
     /// What becomes of a packet whose flow is not [known](Self::known) to go on as it was.
@@ -120,10 +132,11 @@ impl FlowBalancer {
     fn decide(
         &mut self,
         services: &ServiceTable,
-        packet: &PacketInfo,
+        packet: &Brief,
         key: FlowKey,
         now: Timestamp,
     ) -> Assignment {
+        let packet = &packet.info();
         match find(services, packet) {
             Ok(service) => self.place(services, service, packet, key, now).0,
             Err(assignment) => assignment,
@@ -252,8 +265,9 @@ impl Balancer for FlowBalancer {
         packet: &PacketInfo,
         now: Timestamp,
     ) -> Assignment {
-        let key = self.table.key(&packet.flow);
-        let (spot, tick) = (self.table.locate_one(key), self.table.tick(now));
+        let packet = &Brief::Other(*packet);
+        let key = self.table.key_of(packet);
+        let (spot, tick) = (self.locate_one(key), self.table.tick(now));
         match self.known(services, packet, key, spot, tick) {
             Some(index) => Assignment::Backend(index),
             None => self.decide(services, packet, key, now),
@@ -264,7 +278,7 @@ impl Balancer for FlowBalancer {
     fn assign_batch(
         &mut self,
         services: &ServiceTable,
-        packets: &[&PacketInfo],
+        packets: &[Brief],
         now: Timestamp,
         assigned: &mut [Assignment],
     ) {
@@ -272,9 +286,12 @@ impl Balancer for FlowBalancer {
         for (packets, assigned) in packets.chunks(BATCH).zip(assigned.chunks_mut(BATCH)) {
             let mut keys = [FlowKey(0); BATCH];
             for (key, packet) in keys.iter_mut().zip(packets) {
-                *key = self.table.key(&packet.flow);
+                *key = self.table.key_of(packet);
             }
-            let spots = self.table.locate(keys.get(..packets.len()).unwrap_or_default());
+            let spots = match self.record {
+                Record::All => self.table.locate(keys.get(..packets.len()).unwrap_or_default()),
+                Record::Contested => [Spot::NONE; BATCH],
+            };
             let packets = packets.iter().zip(keys).zip(spots);
             for (((packet, key), spot), assigned) in packets.zip(assigned) {
                 *assigned = match self.known(services, packet, key, spot, tick) {
@@ -296,19 +313,21 @@ impl Balancer for FlowBalancer {
         let mut trial =
             Self { table: self.table.excerpt(key), record: self.record, exchange: None };
         let before = trial.table.record(key, now);
-        let (spot, tick) = (trial.table.locate_one(key), trial.table.tick(now));
-        let (assignment, decider, is_asked) =
-            match (trial.known(services, packet, key, spot, tick), find(services, packet)) {
-                (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
-                (None, Ok(service)) => {
-                    let (assignment, decider) = trial.place(services, service, packet, key, now);
-                    let remembers = service.lives().is_some();
-                    (assignment, decider, remembers && packet.tells_flow())
-                }
-                (None, Err(assignment)) => {
-                    return Some(Placement::new(assignment, Decider::Lookup));
-                }
-            };
+        let (spot, tick) = (trial.locate_one(key), trial.table.tick(now));
+        let (assignment, decider, is_asked) = match (
+            trial.known(services, &(*packet).into(), key, spot, tick),
+            find(services, packet),
+        ) {
+            (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
+            (None, Ok(service)) => {
+                let (assignment, decider) = trial.place(services, service, packet, key, now);
+                let remembers = service.lives().is_some();
+                (assignment, decider, remembers && packet.tells_flow())
+            }
+            (None, Err(assignment)) => {
+                return Some(Placement::new(assignment, Decider::Lookup));
+            }
+        };
         let after = trial.table.record(key, now);
         let recall = is_asked.then(|| Recall {
             before: before.map(FlowMemory::from),

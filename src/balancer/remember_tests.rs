@@ -46,7 +46,7 @@ fn balancer() -> FlowBalancer {
 fn decide(balancer: &mut FlowBalancer, services: &ServiceTable, flags: u8, now: u64) -> Vec<usize> {
     let packets: Vec<_> = (1..=500).map(|port| packet(port, flags)).collect();
     let mut assigned = vec![Assignment::NotVip; packets.len()];
-    let packets: Vec<_> = packets.iter().collect();
+    let packets: Vec<_> = packets.into_iter().map(Brief::from).collect();
     balancer.assign_batch(services, &packets, Timestamp(now), &mut assigned);
     let slot = |assignment: &Assignment| match assignment {
         Assignment::Backend(index) => index.slot(),

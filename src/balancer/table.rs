@@ -2,7 +2,7 @@
 
 use super::built::Service;
 use super::exact::ExactServices;
-use super::flow_table::Steady;
+use super::flow_table::Signal;
 use super::keepers::{Keepers, Keeping};
 use super::service::{Echo, Scope};
 use super::sync::BackendNames;
@@ -138,10 +138,10 @@ impl ServiceTable {
         self.keepers.keeps_any(index)
     }
 
-    /// How long the flows of a backend live on by a packet that says nothing new.
-    #[inline]
-    pub(super) fn steady(&self, index: BackendIndex) -> &Steady {
-        self.keepers.steady(index)
+    /// How long a flow of a backend lives on by a packet that says nothing new, in ticks.
+    #[inline(always)]
+    pub(super) fn steady(&self, index: BackendIndex, signal: Signal) -> u32 {
+        self.keepers.steady(index, signal)
     }
 
     /// Whether connection IDs decide about anything here, so that they have to be read.

@@ -74,6 +74,7 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Lends `bytes`, without room around them; a driver calls this, as does a test. The action is
     /// [`Action::Release`].
+    #[inline]
     pub fn new(bytes: &'a mut [u8]) -> Self {
         let end = bytes.len();
         Self { memory: bytes, start: 0, end, action: Action::Release }
@@ -81,6 +82,7 @@ impl<'a> Frame<'a> {
 
     /// Lends the frame that is at `range` in `memory`, and the room around it. A range that is not
     /// in the memory is cut to what is.
+    #[inline]
     pub fn in_memory(memory: &'a mut [u8], range: Range<usize>) -> Self {
         let end = range.end.min(memory.len());
         let start = range.start.min(end);
@@ -128,11 +130,13 @@ impl<'a> Frame<'a> {
     }
 
     /// Says what is to become of the frame; the last word counts.
+    #[inline]
     pub fn set_action(&mut self, action: Action) {
         self.action = action;
     }
 
     /// What is to become of the frame.
+    #[inline]
     pub fn action(&self) -> Action {
         self.action
     }

@@ -22,6 +22,7 @@ mod minimal;
 pub mod neighbour;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub(crate) mod netlink;
+mod next_hops;
 mod outbox;
 mod oversized;
 mod path_mtu;
@@ -47,6 +48,7 @@ pub use io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Por
 pub use mailbox::{Answer, MailSender, Mailbox, Question};
 pub use memory::MemoryIo;
 pub use minimal::MixedFamilies;
+pub use next_hops::NextHops;
 pub use path_mtu::PathMtus;
 #[cfg(feature = "pcap")]
 pub use pcap::PcapIo;

@@ -12,9 +12,9 @@ use super::outbox::Outbox;
 use super::probe::is_answer;
 use super::snapshot::Snapshot;
 use crate::balancer::{Assignment, Balancer, Echo};
-use crate::flow::{FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
+use crate::flow::{Brief, FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
 use crate::packet::icmp::{TokenBucket, claims_too_little};
-use crate::packet::{self, Content, MacAddress, Parse, Parsed, parse_common, parse_into};
+use crate::packet::{self, Content, MacAddress, Parse, Parsed, glance, parse_into};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use arrayvec::ArrayVec;
 use std::fmt;
@@ -111,45 +111,62 @@ impl<B: Balancer> Pipeline<B> {
         frames: &mut [Frame<'_>],
     ) -> &[Verdict] {
         self.expire(now);
-        let mut parsed = [Parsed::EMPTY; MAX_BATCH];
-        let mut reads = [Read::Assign; MAX_BATCH];
-        let mut packets: ArrayVec<&PacketInfo, MAX_BATCH> = ArrayVec::new();
-        for ((frame, parsed), place) in frames.iter_mut().zip(&mut parsed).zip(&mut reads) {
-            match read(snapshot, frame, parsed, &mut self.means.outbox) {
-                Read::Assign => packets.push(&parsed.info),
-                read => *place = read,
+        let count = frames.len().min(MAX_BATCH);
+        let frames = frames.get_mut(..count).unwrap_or_default();
+        let mut packets: ArrayVec<Brief, MAX_BATCH> = ArrayVec::new();
+        // A bit for each frame that a glance tells enough of, and what reading the others came to.
+        let (mut common, mut bit) = (0u64, 1u64);
+        let mut reads: ArrayVec<Read, MAX_BATCH> = ArrayVec::new();
+        let glances = !snapshot.services.routes();
+        for frame in frames.iter_mut() {
+            let bytes = frame.bytes();
+            // A segment or datagram for us, as nearly all are.
+            if glances
+                && is_for(bytes, snapshot.station)
+                && glance(bytes, |packet| packets.push(packet))
+            {
+                common |= bit;
+            } else {
+                let mut parsed = Parsed::EMPTY;
+                let read = read(snapshot, frame, &mut parsed, &mut self.means.outbox);
+                if let Read::Assign = read {
+                    packets.push(parsed.info.into());
+                }
+                reads.push(read);
             }
+            bit <<= 1;
         }
 
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
         let assigned = &mut assigned[..packets.len()];
         self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
-        drop(packets);
         self.balancer.tend(&snapshot.services, now, false);
 
         let mut verdicts = [Verdict::Pass; MAX_BATCH];
-        let mut assigned = assigned.iter();
-        let (mut packets, mut bytes, mut count) = (0, 0, 0);
-        for (((read, parsed), frame), verdict) in
-            reads.iter().zip(&parsed).zip(frames).zip(&mut verdicts)
-        {
-            count += 1;
-            let assignment = match read {
-                Read::Assign => assigned.next().copied(),
-                _ => None,
+        let (mut reads, mut assigned) = (reads.iter(), assigned.iter());
+        let (mut packets, mut bytes) = (0, 0);
+        for (frame, verdict) in frames.iter_mut().zip(&mut verdicts) {
+            let is_common = common & 1 != 0;
+            common >>= 1;
+            let lot = if is_common {
+                let assignment = assigned.next();
+                if let Some(Assignment::Backend(index)) = assignment
+                    && let Some(length) = express::forward(snapshot, &mut self.means, frame, *index)
+                {
+                    self.counters.record_sent(*index, length);
+                    packets += 1;
+                    bytes += length;
+                    *verdict = Verdict::Forward(*index);
+                    continue;
+                }
+                lot(Read::Assign, assignment)
+            } else {
+                match reads.next().copied() {
+                    Some(Read::Assign) => lot(Read::Assign, assigned.next()),
+                    read => lot(read.unwrap_or(Read::Assign), None),
+                }
             };
-            if let Some(Assignment::Backend(index)) = assignment
-                && let Some(length) =
-                    express::forward(snapshot, &mut self.means, frame, parsed, index)
-            {
-                self.counters.record_sent(index, length);
-                packets += 1;
-                bytes += length;
-                *verdict = Verdict::Forward(index);
-                continue;
-            }
-            let lot = lot(*read, assignment);
-            *verdict = self.settle(snapshot, now, frame, parsed, lot);
+            *verdict = self.settle_unread(snapshot, now, frame, lot);
         }
         self.counters.record_forwarded(packets, bytes);
         self.verdicts = verdicts;
@@ -171,7 +188,7 @@ impl<B: Balancer> Pipeline<B> {
             Read::Assign => Some(self.balancer.assign(&snapshot.services, &parsed.info, now)),
             _ => None,
         };
-        self.settle(snapshot, now, frame, &parsed, lot(read, assignment))
+        self.settle(snapshot, now, frame, &parsed, lot(read, assignment.as_ref()))
     }
 }
 
@@ -202,7 +219,7 @@ impl<B: Balancer> Pipeline<B> {
             };
             assignment = Some(placement.assignment);
         }
-        let verdict = match lot(read, assignment) {
+        let verdict = match lot(read, assignment.as_ref()) {
             Ok(decision) => {
                 let fate = self.fate(snapshot, now, frame, parsed);
                 explanation.fragment = fate.map(FragmentTrace::from);
@@ -250,8 +267,23 @@ impl<B: Balancer> Pipeline<B> {
 }
 
 impl<B> Pipeline<B> {
-    /// Carries out what was found and decided, and counts it.
+    /// Carries out what was found and decided for a frame of which no more is at hand, and counts it.
     #[inline(never)]
+    fn settle_unread(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        frame: &mut Frame<'_>,
+        lot: Result<Decision, Verdict>,
+    ) -> Verdict {
+        let mut parsed = Parsed::EMPTY;
+        if lot.is_ok() {
+            parse_into(frame.bytes(), &mut parsed);
+        }
+        self.settle(snapshot, now, frame, &parsed, lot)
+    }
+
+    /// Carries out what was found and decided, and counts it.
     fn settle(
         &mut self,
         snapshot: &Snapshot,
@@ -415,34 +447,17 @@ impl<B> Pipeline<B> {
 /// What reading a frame came to.
 #[derive(Clone, Copy)]
 enum Read {
-    /// Its verdict is known.
-    Decided(Verdict),
     /// It is for the balancer to say where it goes.
     Assign,
+    /// Its verdict is known.
+    Decided(Verdict),
     /// It is known without the balancer what becomes of it, and of fragments that belong to it.
     Settled(Decision),
 }
 
 /// Whose frame is it, and what is in it? `parsed` tells what, unless its verdict is known.
-#[inline(always)]
-fn read(
-    snapshot: &Snapshot,
-    frame: &mut Frame<'_>,
-    parsed: &mut Parsed,
-    outbox: &mut Outbox,
-) -> Read {
-    let bytes = frame.bytes();
-    // A segment or datagram for us, as nearly all are.
-    if is_for(bytes, snapshot.station) && parse_common(bytes, parsed) && !snapshot.services.routes()
-    {
-        return Read::Assign;
-    }
-    read_any(snapshot, frame, parsed, outbox)
-}
-
-/// The same of any frame, step by step.
 #[inline(never)]
-fn read_any(
+fn read(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     parsed: &mut Parsed,
@@ -479,19 +494,14 @@ fn read_any(
 }
 
 /// Whether a frame is for this station, and from another one.
-#[inline]
+#[inline(always)]
 fn is_for(frame: &[u8], station: MacAddress) -> bool {
+    let Some(addresses) = frame.first_chunk::<14>() else { return false };
     let MacAddress([a, b, c, d, e, f]) = station;
-    let station = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
-    match frame.first_chunk::<14>() {
-        // Both are read as words of eight bytes, of which the last two are others.
-        Some(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n]) => {
-            let to = u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ station;
-            let from = u64::from_be_bytes([g, h, i, j, k, l, m, n]) ^ station;
-            to >> 16 == 0 && from >> 16 != 0
-        }
-        None => false,
-    }
+    let station = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;
+    // Both are read as words of eight bytes, of which the last two are others.
+    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes) << 16);
+    word(addresses.first_chunk()) == station && word(addresses.last_chunk()) != station
 }
 
 #[inline]
@@ -533,11 +543,11 @@ fn place(snapshot: &Snapshot, info: &PacketInfo) -> Read {
 
 /// The lot of a packet by itself: what is to be done with it, or its verdict.
 #[inline]
-fn lot(read: Read, assignment: Option<Assignment>) -> Result<Decision, Verdict> {
+fn lot(read: Read, assignment: Option<&Assignment>) -> Result<Decision, Verdict> {
     match (read, assignment) {
         (Read::Decided(verdict), _) => Err(verdict),
         (Read::Settled(decision), _) => Ok(decision),
-        (Read::Assign, Some(assignment)) => decision(assignment).ok_or(Verdict::Pass),
+        (Read::Assign, Some(assignment)) => decision(*assignment).ok_or(Verdict::Pass),
         (Read::Assign, None) => Err(Verdict::Pass),
     }
 }

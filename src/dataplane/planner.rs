@@ -286,7 +286,7 @@ impl Planner {
             table.push(self.build(service, of_service));
         }
 
-        let mut next_hops = vec![None; self.registry.slots()].into_boxed_slice();
+        let mut next_hops = vec![None; self.registry.slots()];
         for hop in hops {
             if let Some(slot) = next_hops.get_mut(hop.index.slot()) {
                 *slot = Some(hop);
@@ -308,7 +308,7 @@ impl Planner {
             services: Arc::new(
                 ServiceTable::new(table).keeping(&keeping).named(Arc::clone(&self.names)),
             ),
-            next_hops,
+            next_hops: next_hops.into_iter().collect(),
         };
         Plan { snapshot, members }
     }

@@ -4,6 +4,7 @@
 //! configuration with the MAC address of another.
 
 use super::io::Port;
+use super::next_hops::NextHops;
 use crate::balancer::ServiceTable;
 use crate::forwarding::{Dscp, ProbeSources};
 use crate::packet::{MacAddress, Tags, TunnelPath};
@@ -95,15 +96,14 @@ pub struct Snapshot {
     pub leaving: Box<[BackendIndex]>,
     /// The virtual services.
     pub services: Arc<ServiceTable>,
-    /// By slot of the backend's index; none where no backend is or its next hop is unresolved.
-    pub next_hops: Box<[Option<NextHop>]>,
+    /// Where the frames for each backend go.
+    pub next_hops: NextHops,
 }
 
 impl Snapshot {
     /// The next hop of a backend, if this snapshot has one for just this backend.
     #[inline]
     pub fn next_hop(&self, index: BackendIndex) -> Option<&NextHop> {
-        let hop = self.next_hops.get(index.slot())?.as_ref()?;
-        (hop.index == index).then_some(hop)
+        self.next_hops.get(index)
     }
 }

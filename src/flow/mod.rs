@@ -3,9 +3,11 @@
 //! Everything above this module speaks of packets in these terms: the packet parser produces a
 //! [`PacketInfo`], the balancer consumes one. Neither knows the other.
 
+mod brief;
 mod connection;
 mod hash;
 
+pub use brief::{Brief, Segment};
 pub use connection::{ConnectionId, QuicHeader};
 pub use hash::{FlowHash, HashInput, HashKey};
 

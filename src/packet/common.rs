@@ -2,12 +2,11 @@
 //! TCP segment or UDP datagram.
 //!
 //! Then every field is at a place that is known beforehand: one look at the length, and all of them are
-//! read and written at once. What this says of a frame is what [`parse`](super::parse) says of it step
-//! by step; of others it says nothing.
+//! read at once. What this says of a frame is what [`parse`](super::parse) says of it step by step; of others it says
+//! nothing.
 
 use super::parse::Parsed;
-use crate::flow::{FiveTuple, Fragment, PacketInfo, PacketKind, Protocol, Routed, TcpFlags};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use crate::flow::{Brief, Fragment, Protocol, Segment, TcpFlags};
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
@@ -15,124 +14,113 @@ const IPV6: usize = 40;
 /// As far as the flags of TCP, which are the last that matters.
 const TRANSPORT: usize = 14;
 
-/// Parses `frame` into `parsed`, if it is such a frame; says whether it is.
+/// Tells what is in `frame`, if it is such a frame; says whether it is.
+///
+/// To tell is not to return: that would mean to make one value of two that have little in common.
 #[inline(always)]
-pub(crate) fn parse_common(frame: &[u8], parsed: &mut Parsed) -> bool {
-    match frame {
-        [_, _, _, _, _, _, _, _, _, _, _, _, 0x08, 0x00, 0x45, ..] => parse_ipv4(frame, parsed),
-        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, 0x60..=0x6f, ..] => {
-            parse_ipv6(frame, parsed)
-        }
-        _ => false,
-    }
-}
-
-#[inline(always)]
-fn parse_ipv4(frame: &[u8], parsed: &mut Parsed) -> bool {
-    let Some(headers) = frame.first_chunk::<{ ETHERNET + IPV4 + TRANSPORT }>() else {
-        return false;
-    };
-    // By words of two bytes: that is how all of these lie.
-    let (
-        [.., length, _, fragment, [_, protocol], _, s0, s1, d0, d1, from, to, _, _, _, _, last],
-        [],
-    ) = headers.as_chunks::<2>()
+pub(crate) fn glance(frame: &[u8], mut tell: impl FnMut(Brief)) -> bool {
+    let Some(kind) = frame.first_chunk::<{ ETHERNET + 2 }>().and_then(|head| head.last_chunk())
     else {
         return false;
     };
-    // Neither "more fragments" nor an offset (RFC 791 section 3.1).
-    if u16::from_be_bytes(*fragment) & 0x3fff != 0 {
-        return false;
+    let kind = u32::from_be_bytes(*kind);
+    if kind & 0xffff_ff00 == 0x0800_4500 {
+        ipv4(frame).map(|segment| tell(Brief::Ipv4(segment))).is_some()
+    } else if kind & 0xffff_f000 == 0x86dd_6000 {
+        ipv6(frame).map(|segment| tell(Brief::Ipv6(segment))).is_some()
+    } else {
+        false
     }
-    let address = |high: &[u8; 2], low: &[u8; 2]| Ipv4Addr::new(high[0], high[1], low[0], low[1]);
-    let segment = Segment {
-        source: IpAddr::V4(address(s0, s1)),
-        destination: IpAddr::V4(address(d0, d1)),
-        protocol: Protocol(*protocol),
-        header: IPV4,
-        length: usize::from(u16::from_be_bytes(*length)),
-        ports: [*from, *to],
-        flags: last[1],
-    };
-    segment.note(frame.len(), parsed)
 }
 
-#[inline(always)]
-fn parse_ipv6(frame: &[u8], parsed: &mut Parsed) -> bool {
-    let Some(headers) = frame.first_chunk::<{ ETHERNET + IPV6 + TRANSPORT }>() else {
-        return false;
-    };
-    let Some((before, [from, to, _, _, _, _, last])) = headers
-        .split_last_chunk::<TRANSPORT>()
-        .map(|(before, transport)| (before, transport.as_chunks::<2>().0))
-    else {
-        return false;
-    };
-    let Some((before, destination)) = before.split_last_chunk::<16>() else { return false };
-    let Some((before, source)) = before.split_last_chunk::<16>() else { return false };
-    let [.., high, low, protocol, _] = before else { return false };
-    let segment = Segment {
-        source: IpAddr::V6(Ipv6Addr::from_octets(*source)),
-        destination: IpAddr::V6(Ipv6Addr::from_octets(*destination)),
-        protocol: Protocol(*protocol),
-        header: IPV6,
-        length: IPV6 + usize::from(u16::from_be_bytes([*high, *low])),
-        ports: [*from, *to],
-        flags: last[1],
-    };
-    segment.note(frame.len(), parsed)
-}
-
-/// What was read, from where it has to be.
-struct Segment {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: Protocol,
-    /// Bytes of the IP header.
-    header: usize,
-    /// Bytes of the IP packet, by its own account.
-    length: usize,
-    ports: [[u8; 2]; 2],
-    flags: u8,
-}
-
-impl Segment {
-    /// Writes it down, if it is of TCP or UDP and its header and all that it claims is in a frame of so many
-    /// bytes.
-    #[inline(always)]
-    fn note(self, frame: usize, parsed: &mut Parsed) -> bool {
-        let Self { source, destination, protocol, header, length, ports: [from, to], flags } = self;
-        let (least, flags) = match protocol {
-            Protocol::TCP => (20, flags),
-            Protocol::UDP => (8, 0),
-            _ => return false,
-        };
-        if length < header + least || ETHERNET + length > frame {
-            return false;
-        }
+/// The same written out.
+#[inline]
+pub(super) fn parse_common(frame: &[u8], parsed: &mut Parsed) -> bool {
+    let Some(length) = ip_length(frame) else { return false };
+    glance(frame, |brief| {
+        let info = brief.info();
+        let header = if info.flow.destination.is_ipv4() { IPV4 } else { IPV6 };
         *parsed = Parsed {
-            info: PacketInfo {
-                flow: FiveTuple {
-                    source,
-                    destination,
-                    source_port: u16::from_be_bytes(from),
-                    destination_port: u16::from_be_bytes(to),
-                    protocol,
-                },
-                fragment: Fragment::Whole,
-                tcp_flags: TcpFlags(flags),
-                kind: PacketKind::Ordinary,
-                identification: 0,
-                routed: Routed::NONE,
-            },
-            protocol,
+            info,
+            protocol: info.flow.protocol,
             fragment: Fragment::Whole,
             network: ETHERNET as u16,
             transport: (ETHERNET + header) as u16,
             end: (ETHERNET + length) as u32,
         };
-        true
+    })
+}
+
+/// The length of the IP packet in a frame that [`glance`] tells something of, in bytes.
+#[inline(always)]
+pub(crate) fn ip_length(frame: &[u8]) -> Option<usize> {
+    let &[_, _, _, _, _, _, _, _, _, _, _, _, kind, _, _, _, a, b, c, d, ..] = frame else {
+        return None;
+    };
+    let (ipv4, ipv6) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    Some(if kind == 0x08 { ipv4.into() } else { IPV6 + usize::from(ipv6) })
+}
+
+#[inline(always)]
+fn ipv4(frame: &[u8]) -> Option<Segment<4>> {
+    let headers = frame.first_chunk::<{ ETHERNET + IPV4 + TRANSPORT }>()?;
+    let (before, transport) = headers.split_last_chunk::<TRANSPORT>()?;
+    let (before, addresses) = before.split_last_chunk::<8>()?;
+    // By words of two bytes: that is how all of these lie.
+    let ([.., length, _, fragment, [_, protocol], _], []) = before.as_chunks::<2>() else {
+        return None;
+    };
+    // Neither "more fragments" nor an offset (RFC 791 section 3.1).
+    if u16::from_be_bytes(*fragment) & 0x3fff != 0 {
+        return None;
     }
+    let room = frame.len() - ETHERNET;
+    segment(
+        addresses.as_chunks(),
+        transport,
+        *protocol,
+        u16::from_be_bytes(*length).into(),
+        IPV4,
+        room,
+    )
+}
+
+#[inline(always)]
+fn ipv6(frame: &[u8]) -> Option<Segment<16>> {
+    let headers = frame.first_chunk::<{ ETHERNET + IPV6 + TRANSPORT }>()?;
+    let (before, transport) = headers.split_last_chunk::<TRANSPORT>()?;
+    let (before, addresses) = before.split_last_chunk::<32>()?;
+    let [.., high, low, protocol, _] = before else { return None };
+    let length = IPV6 + usize::from(u16::from_be_bytes([*high, *low]));
+    let room = frame.len() - ETHERNET;
+    segment(addresses.as_chunks(), transport, *protocol, length, IPV6, room)
+}
+
+/// A segment or datagram, if its header is in a packet of `length` bytes with an IP header of `header` bytes, and that
+/// in a frame with `room` for it.
+#[inline(always)]
+fn segment<const N: usize>(
+    addresses: (&[[u8; N]], &[u8]),
+    transport: &[u8; TRANSPORT],
+    protocol: u8,
+    length: usize,
+    header: usize,
+    room: usize,
+) -> Option<Segment<N>> {
+    let (&[source, destination], []) = addresses else { return None };
+    let &[a, b, c, d, .., flags] = transport;
+    let protocol = Protocol(protocol);
+    let (least, flags) = match protocol {
+        Protocol::TCP => (20, flags),
+        Protocol::UDP => (8, 0),
+        _ => return None,
+    };
+    (header + least <= length && length <= room).then_some(Segment {
+        addresses: [source, destination],
+        ports: [[a, b], [c, d]],
+        protocol,
+        tcp_flags: TcpFlags(flags),
+    })
 }
 
 #[cfg(test)]

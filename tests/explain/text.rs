@@ -5,7 +5,7 @@ use crate::support::frames::{Protocol, fragment, ipv4};
 use crate::world::{BACKENDS, Condition, World};
 use crate::{pipeline, process};
 use dsrlb::balancer::{Assignment, Balancer, FlowBalancer, HashBalancer, Record, ServiceTable};
-use dsrlb::dataplane::{Explanation, Pipeline, Plan};
+use dsrlb::dataplane::{Explanation, NextHops, Pipeline, Plan};
 use dsrlb::flow::{FiveTuple, HashKey, PacketInfo, Timestamp};
 use std::path::Path;
 
@@ -84,7 +84,7 @@ fn it_reads_as_it_should() {
     page.say("a fragment", &plan, pipeline.explain(&plan.snapshot, Timestamp(0), &first));
     page.say("not IP", &plan, pipeline.explain(&plan.snapshot, Timestamp(0), &[0; 60]));
     let mut lost = world.plan(WELL, Timestamp(0));
-    lost.snapshot.next_hops.fill(None);
+    lost.snapshot.next_hops = NextHops::default();
     page.flow("no next hop", &pipeline, &lost, FLOW);
     let balancer = FlowBalancer::new(1024, 64, HashKey::new([7; 16])).unwrap();
     let contested = crate::pipeline(balancer.record(Record::Contested));

@@ -323,7 +323,7 @@ pub fn check_flow_table(data: &[u8]) {
                 let [spot, ..] = table.locate(&[FlowKey(key)]);
                 assert_eq!(spot, alone);
                 let (steady, never) = (lives.steady(|_| true), lives.steady(|_| false));
-                let terms = |index| if usable(index) { &steady } else { &never };
+                let terms = |index| if usable(index) { &steady } else { &never }.ticks(signal);
                 let renewed = table.renew(FlowKey(key), spot, signal, table.tick(now), terms);
                 let found = match renewed {
                     // What goes on as it was.

@@ -24,6 +24,13 @@ impl Life {
         Self(end.min(MAX_TICK) << LOW_BITS | state as u32)
     }
 
+    /// In the same state, of which something has been heard: it lives for so many ticks from now on.
+    #[inline]
+    pub(super) fn renewed(self, now: u32, ticks: u32) -> Self {
+        // Neither has more than 28 bits.
+        Self(now.wrapping_add(ticks).min(MAX_TICK) << LOW_BITS | self.rank())
+    }
+
     /// Of a flow that another director told of.
     #[inline]
     pub(super) fn told(state: State, end: u32) -> Self {

@@ -5,28 +5,24 @@
 //! flows, chosen by whoever does not know the secret, meet more often than chance has it is enough, can
 //! be proven of far fewer steps, and is what is done here:
 //!
-//! 1. NH (Black and others, *UMAC*, CRYPTO 1999, section 4): each pair of 64-bit words of the message is added to two of
-//!    the secret, and multiplied; the sum of the products has 128 bits. Two messages have the same with a
-//!    probability of at most 2^-64.
-//! 2. Multiply-shift (Thorup, *High Speed Hashing for Integers and Strings*, 2015, section 3.5, here of two words of 64
-//!    bits): of different sums, the 64 upper bits that remain are independent of each other and
-//!    uniform.
-//! 3. The finalizer of MurmurHash3. One-to-one, so what was proven stays; without it, the keys of a client's
+//! 1. Multilinear hashing with multiply-shift (Thorup, *High Speed Hashing for Integers and Strings*, 2015, section 3.5,
+//!    here of words of 64 bits): each word of the message times one of the secret, of 128 bits, and one more added.
+//!    Of different messages, the 64 upper bits of the sums are independent of each other and uniform.
+//! 2. A finalizer as that of MurmurHash3. One-to-one, so what was proven stays; without it, the keys of a client's
 //!    ports in a row would lie in a row.
 //!
-//! A message is: both addresses, the ports, the protocol. Those of IPv4 and IPv6 have words of the secret to
-//! themselves.
+//! A message is: both addresses, the ports, the protocol, as on the wire. Those of IPv4 and IPv6 have words of the secret
+//! to themselves.
 
 use super::FlowKey;
-use crate::flow::{FiveTuple, HashInput, HashKey};
+use crate::flow::{Brief, FiveTuple, HashInput, HashKey, Protocol};
 use std::net::IpAddr;
 
 /// The secret, in as many words as are needed.
 #[derive(Clone, Copy)]
 pub(super) struct Keying {
-    ipv4: [u64; 2],
-    ipv6: [u64; 6],
-    shift: [u128; 3],
+    ipv4: [u128; 3],
+    ipv6: [u128; 6],
     /// For what has addresses of two families, which no packet has.
     other: HashKey,
 }
@@ -43,61 +39,77 @@ impl Keying {
     pub(super) fn new(key: &HashKey) -> Self {
         let word = |number: u8| key.hash_bytes(&[number]);
         let long = |number| u128::from(word(number)) << 64 | u128::from(word(number + 1));
-        Self {
-            ipv4: [0, 1].map(word),
-            ipv6: [2, 3, 4, 5, 6, 7].map(word),
-            shift: [8, 10, 12].map(long),
-            other: *key,
-        }
+        Self { ipv4: [0, 2, 4].map(long), ipv6: [6, 8, 10, 12, 14, 16].map(long), other: *key }
     }
 
     #[inline]
     pub(super) fn key(&self, flow: &FiveTuple) -> FlowKey {
-        let rest = u64::from(flow.source_port)
-            | u64::from(flow.destination_port) << 16
-            | u64::from(flow.protocol.0) << 32;
-        let halves = |address: u128| [address as u64, (address >> 64) as u64];
-        let sum = match (flow.source, flow.destination) {
+        let ports = [flow.source_port, flow.destination_port].map(u16::to_be_bytes);
+        match (flow.source, flow.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let both = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-                let [a, b] = self.ipv4;
-                product(both, a, rest, b)
+                self.ipv4([source.octets(), destination.octets()], ports, flow.protocol)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let ([s0, s1], [d0, d1]) =
-                    (halves(source.to_bits()), halves(destination.to_bits()));
-                let [a, b, c, d, e, f] = self.ipv6;
-                product(s0, a, s1, b)
-                    .wrapping_add(product(d0, c, d1, d))
-                    .wrapping_add(product(rest, e, 0, f))
+                self.ipv6([source.octets(), destination.octets()], ports, flow.protocol)
             }
-            _ => return FlowKey(self.other.hash_flow(HashInput::FiveTuple, flow).0),
-        };
-        let [a, b, c] = self.shift;
-        let low = a.wrapping_mul(u128::from(sum as u64));
-        let high = b.wrapping_mul(sum >> 64);
-        FlowKey(mixed((low.wrapping_add(high).wrapping_add(c) >> 64) as u64))
+            _ => FlowKey(self.other.hash_flow(HashInput::FiveTuple, flow).0),
+        }
+    }
+
+    /// The key of a packet's flow.
+    #[inline(always)]
+    pub(super) fn key_of(&self, packet: &Brief) -> FlowKey {
+        match packet {
+            Brief::Ipv4(segment) => self.ipv4(segment.addresses, segment.ports, segment.protocol),
+            Brief::Ipv6(segment) => self.ipv6(segment.addresses, segment.ports, segment.protocol),
+            Brief::Other(info) => self.key(&info.flow),
+        }
+    }
+
+    #[inline(always)]
+    fn ipv4(&self, ip: [[u8; 4]; 2], ports: [[u8; 2]; 2], protocol: Protocol) -> FlowKey {
+        let [a, b, c] = self.ipv4;
+        let [[s0, s1, s2, s3], [d0, d1, d2, d3]] = ip;
+        let both = u64::from_le_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
+        finish(c.wrapping_add(product(a, both)).wrapping_add(product(b, rest(ports, protocol))))
+    }
+
+    #[inline(always)]
+    fn ipv6(&self, ip: [[u8; 16]; 2], ports: [[u8; 2]; 2], protocol: Protocol) -> FlowKey {
+        let [a, b, c, d, e, f] = self.ipv6;
+        let [source, destination] = ip.map(u128::from_le_bytes);
+        let sum = f
+            .wrapping_add(product(a, source as u64))
+            .wrapping_add(product(b, (source >> 64) as u64))
+            .wrapping_add(product(c, destination as u64))
+            .wrapping_add(product(d, (destination >> 64) as u64))
+            .wrapping_add(product(e, rest(ports, protocol)));
+        finish(sum)
     }
 }
 
-#[inline]
-fn product(x: u64, a: u64, y: u64, b: u64) -> u128 {
-    u128::from(x.wrapping_add(a)) * u128::from(y.wrapping_add(b))
+#[inline(always)]
+fn rest(ports: [[u8; 2]; 2], protocol: Protocol) -> u64 {
+    let [[a, b], [c, d]] = ports;
+    u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(protocol.0) << 32
 }
 
-#[inline]
-const fn mixed(mut h: u64) -> u64 {
-    h ^= h >> 33;
+#[inline(always)]
+fn product(secret: u128, word: u64) -> u128 {
+    secret.wrapping_mul(u128::from(word))
+}
+
+#[inline(always)]
+const fn finish(sum: u128) -> FlowKey {
+    let mut h = (sum >> 64) as u64;
+    h ^= h >> 32;
     h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    h ^ h >> 33
+    FlowKey(h ^ h >> 32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Protocol;
     use std::collections::HashSet;
 
     const ALL: [&str; 2] =

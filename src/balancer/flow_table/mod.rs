@@ -60,7 +60,7 @@ pub(super) use times::TICK;
 pub use times::{FlowTimes, Lifetimes, Steady};
 pub use upkeep::FlowRecord;
 
-use crate::flow::{FiveTuple, FlowHash, HashKey, Timestamp};
+use crate::flow::{Brief, FiveTuple, FlowHash, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
 use keying::Keying;
@@ -226,15 +226,27 @@ impl FlowTable {
         self.keying.key(flow)
     }
 
+    /// The same of a packet's.
+    #[inline(always)]
+    pub fn key_of(&self, packet: &Brief) -> FlowKey {
+        self.keying.key_of(packet)
+    }
+
     /// The two sets that a flow may be in; the same twice if there is only one.
     #[inline]
     fn sets_of(&self, key: FlowKey) -> [usize; 2] {
-        let count = self.sets.len();
         let first = self.first_set(key);
+        [first, self.second_set(first as u32, key)]
+    }
+
+    /// The other one than the first.
+    #[inline]
+    fn second_set(&self, first: u32, key: FlowKey) -> usize {
+        let count = self.sets.len();
         let others = count.saturating_sub(1);
         let further =
-            first + usize::from(others > 0) + FlowHash(key.0.rotate_left(32)).slot(others);
-        [first, if further < count { further } else { further - count }]
+            first as usize + usize::from(others > 0) + FlowHash(key.0.rotate_left(32)).slot(others);
+        if further < count { further } else { further - count }
     }
 
     /// The set that a flow is looked for first.
@@ -261,23 +273,22 @@ impl FlowTable {
         }
         // Noted and not branched to: whether it is in the first cannot be predicted. And not read at
         // once: the fewer instructions lie between two reads, the more of them overlap.
-        let (mut elsewhere, mut count) = ([0u8; LOCATED + 1], 0);
+        let (mut elsewhere, mut missing) = ([0u8; LOCATED], 0);
         for (position, (spot, key)) in (0u8..).zip(spots.iter_mut().zip(keys)) {
-            if let Some(place) = elsewhere.get_mut(count) {
+            if let Some(place) = elsewhere.get_mut(missing) {
                 *place = position;
             }
             *spot = self.look(spot.set, *key);
-            count += usize::from(spot.is_none());
+            missing += usize::from(spot.is_none());
         }
-        for position in elsewhere.iter().take(count) {
-            let position = usize::from(*position);
+        for position in elsewhere.iter().take(missing) {
+            let position = usize::from(*position) % LOCATED;
             if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
-                let [_, second] = self.sets_of(*key);
-                spot.set = ask(second);
+                spot.set = ask(self.second_set(spot.set, *key));
             }
         }
-        for position in elsewhere.iter().take(count) {
-            let position = usize::from(*position);
+        for position in elsewhere.iter().take(missing) {
+            let position = usize::from(*position) % LOCATED;
             if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
                 *spot = self.look(spot.set, *key);
             }
@@ -311,26 +322,25 @@ impl FlowTable {
     /// packets by far; none says nothing. `spot` is where [`FlowTable::locate`] found it; anything may have happened to
     /// the table since then. `steady` says for how long the flow lives on if it has this backend.
     #[inline(always)]
-    pub fn renew<'a>(
+    pub fn renew(
         &mut self,
         key: FlowKey,
         spot: Spot,
         signal: Signal,
         now: Tick,
-        steady: impl FnOnce(BackendIndex) -> &'a Steady,
+        steady: impl FnOnce(BackendIndex) -> u32,
     ) -> Option<BackendIndex> {
         let set = self.sets.get_mut(spot.set as usize).filter(|_| !spot.is_none())?;
         let Entry { key: there, backend, life } = set.entry(spot.way as usize);
-        let state = signal.steady()?;
-        if there != key.0 || life.rank() != state as u32 || life.end() <= now.0 {
+        // What has ended is also what there is none of, whose rank is that of no signal.
+        if there != key.0 || life.rank() != signal.steady_rank() || life.end() <= now.0 {
             return None;
         }
-        let ticks = steady(backend).ticks(signal);
+        let ticks = steady(backend);
         if ticks == 0 {
             return None;
         }
-        // Neither has more than 28 bits.
-        set.set_life(spot.way as usize, Life::new(state, now.0.wrapping_add(ticks)));
+        set.set_life(spot.way as usize, life.renewed(now.0, ticks));
         Some(backend)
     }
 

@@ -1,6 +1,6 @@
 //! What packets do to a flow: the one place where that is decided.
 
-use crate::flow::{PacketInfo, PacketKind, Protocol, TcpFlags};
+use crate::flow::{PacketInfo, PacketKind, Protocol, Segment, TcpFlags};
 use std::fmt;
 
 /// What a packet says about its flow. Only the client's half is ever seen.
@@ -30,12 +30,39 @@ impl Signal {
     pub(super) const COUNT: usize = Self::Stray as usize + 1;
 
     /// The state of a flow of which this is the usual packet: it goes on as it was. See [`step`].
-    #[inline]
     pub(super) const fn steady(self) -> Option<State> {
         match self {
             Self::Data => Some(State::Established),
             Self::Udp | Self::Sctp | Self::Other => Some(State::Active),
             Self::Syn | Self::Fin | Self::Reset | Self::Stray => None,
+        }
+    }
+
+    /// The same as a number, zero for none. A table: what comes is of few kinds, and in any order.
+    #[inline(always)]
+    pub(super) fn steady_rank(self) -> u32 {
+        const RANKS: [u8; Signal::COUNT] = {
+            use Signal::{Data, Other, Sctp, Udp};
+            let mut ranks = [0; Signal::COUNT];
+            ranks[Data as usize] = State::Established as u8;
+            ranks[Udp as usize] = State::Active as u8;
+            ranks[Sctp as usize] = State::Active as u8;
+            ranks[Other as usize] = State::Active as u8;
+            ranks
+        };
+        RANKS.get(self as usize).copied().unwrap_or_default().into()
+    }
+
+    /// What a whole segment or datagram says, if that is nothing new: only then may its flow go on as it was.
+    #[inline(always)]
+    pub(in crate::balancer) const fn steady_of<const N: usize>(
+        segment: &Segment<N>,
+    ) -> Option<Self> {
+        const TELLING: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+        match segment.protocol {
+            Protocol::TCP if segment.tcp_flags.0 & TELLING == TcpFlags::ACK => Some(Self::Data),
+            Protocol::UDP => Some(Self::Udp),
+            _ => None,
         }
     }
 
@@ -312,6 +339,9 @@ mod tests {
             Signal::Stray,
         ];
         assert_eq!(all.len(), Signal::COUNT);
+        for signal in all {
+            assert_eq!(signal.steady_rank(), signal.steady().map_or(0, |state| state as u32));
+        }
         let steady = all.into_iter().filter_map(|signal| Some((signal.steady()?, signal)));
         let mut count = 0;
         for (state, signal) in steady {

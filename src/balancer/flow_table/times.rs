@@ -214,8 +214,9 @@ pub struct Steady([u32; Signal::COUNT]);
 impl Steady {
     pub(in crate::balancer) const NEVER: Self = Self([0; Signal::COUNT]);
 
+    /// After a packet that says this.
     #[inline]
-    pub(super) fn ticks(&self, signal: Signal) -> u32 {
+    pub fn ticks(&self, signal: Signal) -> u32 {
         self.0.get(signal as usize).copied().unwrap_or_default()
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn look(checkup: &Checkup, seen: &mut Observed) {
     match Asker::open(seen, checkup.patience) {
         Ok(mut asker) => {
             let hops = &plan.snapshot.next_hops;
-            let reachable = |m: &&Member| hops.get(m.index.slot()).is_some_and(|hop| hop.is_some());
+            let reachable = |m: &&Member| hops.get(m.index).is_some();
             let members: Vec<&Member> = plan.members.iter().filter(reachable).collect();
             for some in members.chunks(AT_ONCE) {
                 seen.services.extend(asker.ask(&plan.snapshot, some));
