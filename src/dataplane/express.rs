@@ -6,10 +6,9 @@
 
 use super::delivery::Means;
 use super::io::{Action, Frame};
-use super::snapshot::{Delivery, NextHop, Snapshot};
-use crate::packet::{
-    EtherType, Tags, TunnelPath, decrement_ttl, encapsulate_plain, ip_length, rewrite_mac,
-};
+use super::next_hops::PlainTunnel;
+use super::snapshot::Snapshot;
+use crate::packet::{EtherType, decrement_ttl, ip_length};
 use crate::verdict::BackendIndex;
 
 const ETHERNET: usize = 14;
@@ -26,57 +25,44 @@ pub(super) fn forward(
 ) -> Option<u64> {
     let bytes = frame.bytes_mut();
     let (received, length) = (bytes.len() as u64, ip_length(bytes)?);
-    let Some(link) = snapshot.next_hops.link(index, length) else {
-        let hop = snapshot.next_hop(index)?;
-        let Delivery::Tunnel(path) = &hop.delivery else { return None };
-        wrap(&mut means.identification, frame, length, hop, path)?;
-        return Some(received);
-    };
-    *bytes.first_chunk_mut()? = link.addresses;
-    frame.set_action(Action::Transmit(link.port));
+    if let Some(link) = snapshot.next_hops.link(index, length) {
+        *bytes.first_chunk_mut()? = link.addresses;
+        frame.set_action(Action::Transmit(link.port));
+    } else {
+        let tunnel = snapshot.next_hops.tunnel(index, length + IPV4)?;
+        wrap(&mut means.identification, frame, length, tunnel)?;
+        frame.set_action(Action::Transmit(tunnel.link.port));
+    }
     Some(received)
 }
 
-/// An IPv4 packet of `inner_length` bytes without options, in a frame without tags, into IP-in-IP.
-#[inline(always)]
+/// An IPv4 packet of so many bytes into a tunnel. Apart, so that it has all registers for itself.
+#[inline(never)]
 fn wrap(
     identification: &mut u32,
     frame: &mut Frame<'_>,
-    inner_length: usize,
-    hop: &NextHop,
-    path: &TunnelPath,
+    length: usize,
+    tunnel: &PlainTunnel,
 ) -> Option<()> {
-    let length = inner_length + IPV4;
-    if matches!(hop.tags, Tags::Set(_))
-        || length > usize::from(hop.mtu)
-        || frame.range().start < IPV4
-    {
-        return None;
-    }
-    let (old, inner) = frame.bytes_mut().split_first_chunk_mut::<ETHERNET>()?;
-    let ether_type = EtherType::IPV4.0.to_be_bytes();
-    if !old.ends_with(&ether_type) {
-        return None;
-    }
+    const TYPE: [u8; 2] = EtherType::IPV4.0.to_be_bytes();
+    let has_room = frame.range().start >= IPV4;
+    let inner: &mut [u8; ETHERNET + IPV4] = frame.bytes_mut().first_chunk_mut()?;
+    let (old, inner) = inner.split_first_chunk_mut::<ETHERNET>()?;
     let inner = inner.first_chunk_mut::<IPV4>()?;
+    let (_, ttl) = inner.split_first_chunk_mut::<8>()?;
+    if !has_room || !old.ends_with(&TYPE) || !decrement_ttl(ttl.first_chunk_mut()?) {
+        return None;
+    }
+    *identification = identification.wrapping_add(1);
     let mut headers = [0; ETHERNET + IPV4];
     let (ethernet, outer) = headers.split_first_chunk_mut::<ETHERNET>()?;
-    let next = identification.wrapping_add(1);
-    let outer = outer.first_chunk_mut()?;
-    if !encapsulate_plain(outer, inner, path, length as u16, next as u16) {
-        return None;
-    }
-    let (_, ttl) = inner.split_first_chunk_mut::<8>()?;
-    if !decrement_ttl(ttl.first_chunk_mut()?) {
-        return None;
-    }
-    *identification = next;
-    rewrite_mac(ethernet, hop.destination, hop.source);
-    *ethernet.last_chunk_mut()? = ether_type;
-    frame.truncate(ETHERNET + inner_length);
+    *ethernet.first_chunk_mut()? = tunnel.link.addresses;
+    *ethernet.last_chunk_mut()? = TYPE;
+    let whole = (length + IPV4) as u16;
+    tunnel.outer.put_before(inner, whole, *identification as u16, outer.first_chunk_mut()?);
+    frame.truncate(ETHERNET + length);
     if frame.grow_front(IPV4) {
         *frame.bytes_mut().first_chunk_mut()? = headers;
     }
-    frame.set_action(Action::Transmit(hop.port));
     Some(())
 }

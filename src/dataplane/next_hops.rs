@@ -2,14 +2,16 @@
 
 use super::io::Port;
 use super::snapshot::{Delivery, NextHop};
-use crate::packet::{MacAddress, Tags};
+use crate::packet::{MacAddress, OuterIpv4, Tags};
 use crate::verdict::BackendIndex;
 
 /// Next hops by slot of the backend's index; none where no backend is or its next hop is unresolved.
 #[derive(Clone, Debug, Default)]
 pub struct NextHops {
     hops: Box<[Option<NextHop>]>,
+    /// As far as there are any.
     links: Box<[Link]>,
+    tunnels: Box<[PlainTunnel]>,
 }
 
 /// All that matters of the hop to a backend on the link that takes packets as they are: a third of a cache line, where a
@@ -18,30 +20,63 @@ pub struct NextHops {
 pub(super) struct Link {
     index: BackendIndex,
     /// The largest IP packet it takes, in bytes: nothing where this is all that matters of no hop.
-    pub(super) mtu: u16,
+    mtu: u16,
     pub(super) port: Port,
     /// The first bytes of each frame: to whom it goes, and from whom.
     pub(super) addresses: [u8; 12],
+}
+
+/// The same of the hop to a backend behind a tunnel whose outer headers are alike for all packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlainTunnel {
+    pub(super) link: Link,
+    pub(super) outer: OuterIpv4,
 }
 
 impl Link {
     const NONE: Self =
         Self { index: BackendIndex::new(0, 0), mtu: 0, port: Port::INGRESS, addresses: [0; 12] };
 
-    fn of(hop: &Option<NextHop>) -> Self {
-        match *hop {
-            Some(NextHop {
-                index,
-                destination: MacAddress([a, b, c, d, e, f]),
-                source: MacAddress([g, h, i, j, k, l]),
-                port,
-                tags: Tags::Keep,
-                mtu,
-                delivery: Delivery::L2,
-            }) => Self { index, mtu, port, addresses: [a, b, c, d, e, f, g, h, i, j, k, l] },
-            _ => Self::NONE,
+    fn to(hop: &NextHop) -> Self {
+        let NextHop { index, mtu, port, .. } = *hop;
+        let MacAddress([a, b, c, d, e, f]) = hop.destination;
+        let MacAddress([g, h, i, j, k, l]) = hop.source;
+        Self { index, mtu, port, addresses: [a, b, c, d, e, f, g, h, i, j, k, l] }
+    }
+
+    fn of(hop: &NextHop) -> Option<Self> {
+        let is_plain = hop.delivery == Delivery::L2 && hop.tags == Tags::Keep;
+        is_plain.then(|| Self::to(hop))
+    }
+
+    #[inline(always)]
+    fn takes(&self, index: BackendIndex, length: usize) -> bool {
+        self.index == index && length <= usize::from(self.mtu)
+    }
+}
+
+impl PlainTunnel {
+    fn of(hop: &NextHop) -> Option<Self> {
+        match &hop.delivery {
+            // What comes without tags goes without, unless there are to be some.
+            Delivery::Tunnel(path) if !matches!(hop.tags, Tags::Set(_)) => {
+                Some(Self { link: Link::to(hop), outer: path.plain()? })
+            }
+            _ => None,
         }
     }
+}
+
+/// What `of` makes of each of these, and `none` of the others; nothing at all if that is all.
+fn table<T: Copy>(
+    hops: &[Option<NextHop>],
+    none: T,
+    of: impl Fn(&NextHop) -> Option<T>,
+) -> Box<[T]> {
+    if !hops.iter().flatten().any(|hop| of(hop).is_some()) {
+        return Box::default();
+    }
+    hops.iter().map(|hop| hop.as_ref().and_then(&of).unwrap_or(none)).collect()
 }
 
 impl NextHops {
@@ -69,16 +104,23 @@ impl NextHops {
     /// The link that a packet of `length` bytes goes by to just this backend, if it needs nothing but that.
     #[inline(always)]
     pub(super) fn link(&self, index: BackendIndex, length: usize) -> Option<&Link> {
-        self.links
-            .get(index.slot())
-            .filter(|link| link.index == index && length <= usize::from(link.mtu))
+        self.links.get(index.slot()).filter(|link| link.takes(index, length))
+    }
+
+    /// The tunnel that an IPv4 packet goes by to just this backend, if it needs nothing but that, and with the outer
+    /// header has `length` bytes.
+    #[inline(always)]
+    pub(super) fn tunnel(&self, index: BackendIndex, length: usize) -> Option<&PlainTunnel> {
+        self.tunnels.get(index.slot()).filter(|tunnel| tunnel.link.takes(index, length))
     }
 }
 
 impl FromIterator<Option<NextHop>> for NextHops {
     fn from_iter<I: IntoIterator<Item = Option<NextHop>>>(hops: I) -> Self {
         let hops: Box<[_]> = hops.into_iter().collect();
-        Self { links: hops.iter().map(Link::of).collect(), hops }
+        let links = table(&hops, Link::NONE, Link::of);
+        let nowhere = PlainTunnel { link: Link::NONE, outer: OuterIpv4::default() };
+        Self { links, tunnels: table(&hops, nowhere, PlainTunnel::of), hops }
     }
 }
 

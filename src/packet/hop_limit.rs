@@ -44,9 +44,10 @@ pub(crate) fn decrement_ttl(word: &mut [u8; 4]) -> bool {
     if ttl <= 1 {
         return false;
     }
-    let old = u16::from_be_bytes([ttl, protocol]);
-    let new = u16::from_be_bytes([ttl - 1, protocol]);
-    let [c0, c1] = checksum::update(u16::from_be_bytes([c0, c1]), old, new).to_be_bytes();
+    // RFC 1624 equation 3, where the sum of the new value and the complement of the old one is the same for each. Byte
+    // order does not matter (RFC 1071 section 2 (B)), so it is that in which one is taken off the lower byte.
+    let sum = u32::from(!u16::from_le_bytes([c0, c1])) + 0xfffe;
+    let [c0, c1] = (!checksum::fold(sum)).to_le_bytes();
     *word = [ttl - 1, protocol, c0, c1];
     true
 }

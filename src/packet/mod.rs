@@ -44,5 +44,5 @@ pub(crate) use parse::{Content, parse_into};
 pub use parse::{Parse, Parsed, parse};
 pub use quic::connection_id;
 pub use transport::Transport;
-pub(crate) use tunnel::encapsulate_plain;
+pub(crate) use tunnel::OuterIpv4;
 pub use tunnel::{OuterFragmentation, TunnelPath, encapsulate};

@@ -63,13 +63,12 @@ impl TunnelPath {
         }
     }
 
-    /// The ends of a tunnel that is IP-in-IP over IPv4 and whose outer headers do not depend on the flow, as those of
-    /// most are.
-    #[inline(always)]
-    fn plain(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    /// The outer header of IPv4 packets in it, if that is all there is before them and it does not depend on the flow: so
+    /// it is for most tunnels.
+    pub(crate) fn plain(&self) -> Option<OuterIpv4> {
         match (self.ends, self.tunnel.encapsulation) {
             (Ends::V4 { source, host_bits: 0, destination }, Encapsulation::IpIp) => {
-                Some((source, destination))
+                Some(OuterIpv4::new(&self.tunnel, IPV4_INSIDE, source, destination))
             }
             _ => None,
         }
@@ -153,22 +152,25 @@ pub fn encapsulate(
     let (outer, inner) = packet.split_at_mut_checked(path.overhead()).ok_or(DropReason::NoRoom)?;
     let of_inner = Inner::read(inner).ok_or(DropReason::IpVersionMismatch)?;
     let length = u16::try_from(length).map_err(|_| DropReason::PacketTooBig)?;
-    let header = Header::new(path, &of_inner, length, fragmentation, entropy);
+    let tunnel = &path.tunnel;
     let pseudo_header = match path.ends {
         Ends::V4 { source, host_bits, destination } => {
             let source = fill_v4(source, host_bits, entropy);
             let (ip, rest) = outer.split_first_chunk_mut().ok_or(DropReason::NoRoom)?;
-            header.write_v4(ip, source, destination, identification);
+            let header = OuterIpv4::new(tunnel, of_inner.protocol, source, destination);
+            let dont_fragment =
+                of_inner.dont_fragment && fragmentation == OuterFragmentation::Inherit;
+            header.write(of_inner.traffic_class, dont_fragment, length, identification, ip);
             (rest, PseudoHeader::V4(source, destination))
         }
         Ends::V6 { source, host_bits, destination } => {
             let source = fill_v6(source, host_bits, entropy);
             let (ip, rest) = outer.split_first_chunk_mut().ok_or(DropReason::NoRoom)?;
-            header.write_v6(ip, source, destination);
+            write_v6(tunnel, &of_inner, [source, destination], length, entropy, ip);
             (rest, PseudoHeader::V6(source, destination))
         }
     };
-    if let Encapsulation::Gue { port, checksum, .. } = path.tunnel.encapsulation {
+    if let Encapsulation::Gue { port, checksum, .. } = tunnel.encapsulation {
         let (udp, pseudo_header) = pseudo_header;
         write_gue(udp, inner.len(), of_inner.protocol, port, entropy);
         if checksum {
@@ -179,106 +181,110 @@ pub fn encapsulate(
     Ok(())
 }
 
-/// What [`encapsulate`] does, where a plain tunnel takes an IPv4 packet whose header is `inner`, and which with its outer
-/// header has `length` bytes; says whether it is one. The two headers need not be in one place.
-#[inline(always)]
-pub(crate) fn encapsulate_plain(
-    outer: &mut [u8; 20],
-    inner: &[u8; 20],
-    path: &TunnelPath,
-    length: u16,
-    identification: u16,
-) -> bool {
-    let (Some((source, destination)), Some(of_inner)) = (path.plain(), Inner::read(inner)) else {
-        return false;
-    };
-    let header = Header::new(path, &of_inner, length, OuterFragmentation::Inherit, 0);
-    header.write_v4(outer, source, destination, identification);
-    true
+/// An outer IPv4 header, as far as it is the same for each packet of a tunnel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OuterIpv4 {
+    /// From the time to live on, with a checksum of zero.
+    last: [u8; 12],
+    /// The sum of those, in the order in which this machine reads them (RFC 1071 section 2 (B)).
+    sum: u16,
+    /// The bits of the traffic class that the packet inside has no say in.
+    class: u8,
+    /// Those that are as in the packet inside.
+    inherited: u8,
 }
 
-/// What both versions of the outer header have.
-struct Header {
-    length: u16,
-    traffic_class: u8,
-    protocol: u8,
-    hop_limit: u8,
-    dont_fragment: bool,
-    entropy: u32,
-}
-
-impl Header {
+impl OuterIpv4 {
     #[inline]
-    fn new(
-        path: &TunnelPath,
-        inner: &Inner,
+    fn new(tunnel: &Tunnel, inside: u8, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (source.octets(), destination.octets());
+        let (ttl, protocol) = (tunnel.hop_limit, outer_protocol(tunnel, inside));
+        let last = [ttl, protocol, 0, 0, a, b, c, d, e, f, g, h];
+        let sum = checksum::fold(checksum::sum(&last)).to_be();
+        let (class, inherited) = outer_class(tunnel);
+        Self { last, sum, class, inherited }
+    }
+
+    /// Before an IPv4 packet whose header is `inner`, and which with this one has `length` bytes.
+    #[inline(always)]
+    pub(crate) fn put_before(
+        &self,
+        inner: &[u8; 20],
         length: u16,
-        fragmentation: OuterFragmentation,
-        entropy: u32,
-    ) -> Self {
-        // RFC 6040 section 4.1, normal mode: the ECN field goes outside as it is, "not ECT" above all.
-        let dscp = match path.tunnel.dscp {
-            TunnelDscp::Uniform => inner.traffic_class & !ECN,
-            TunnelDscp::Pipe(dscp) => dscp.value() << 2,
-        };
-        Self {
-            length,
-            traffic_class: dscp | inner.traffic_class & ECN,
-            protocol: match path.tunnel.encapsulation {
-                Encapsulation::IpIp => inner.protocol,
-                Encapsulation::Gue { .. } => UDP,
-            },
-            hop_limit: path.tunnel.hop_limit,
-            dont_fragment: inner.dont_fragment && fragmentation == OuterFragmentation::Inherit,
-            entropy,
-        }
+        identification: u16,
+        out: &mut [u8; 20],
+    ) {
+        let &[_, class, _, _, _, _, flags, ..] = inner;
+        self.write(class, flags & 0x40 != 0, length, identification, out);
     }
 
     #[inline(always)]
-    fn write_v4(
+    fn write(
         &self,
-        out: &mut [u8; 20],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        class_inside: u8,
+        dont_fragment: bool,
+        length: u16,
         identification: u16,
+        out: &mut [u8; 20],
     ) {
+        let class = self.class | class_inside & self.inherited;
         // Of what cannot be fragmented the identification means nothing (RFC 6864 section 4.1).
         let (identification, flags) =
-            if self.dont_fragment { (0, DONT_FRAGMENT) } else { (identification, 0) };
-        let (source, destination) = (source.to_bits(), destination.to_bits());
-        let words = [
-            0x4500_0000 | u32::from(self.traffic_class) << 16 | u32::from(self.length),
-            u32::from(identification) << 16 | u32::from(flags),
-            u32::from(self.hop_limit) << 24 | u32::from(self.protocol) << 16,
-            source,
-            destination,
-        ];
-        // Five words of 32 bits add up to less than 2^35; the halves are folded together.
-        let sum: u64 = words.iter().map(|word| u64::from(*word)).sum();
-        let folded = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-        let checksum = checksum::finish(folded as u32);
-        let [a, b, c, d, e] = words;
-        let words = [a, b, c | u32::from(checksum), d, e];
-        for (bytes, word) in out.chunks_exact_mut(4).zip(words) {
-            bytes.copy_from_slice(&word.to_be_bytes());
-        }
+            if dont_fragment { (0, DONT_FRAGMENT) } else { (identification, 0) };
+        let ([l0, l1], [i0, i1], [f0, f1]) =
+            (length.to_be_bytes(), identification.to_be_bytes(), flags.to_be_bytes());
+        let first = [[0x45, class], [l0, l1], [i0, i1], [f0, f1]].map(u16::from_ne_bytes);
+        // Five numbers of 16 bits.
+        let sum = first.iter().fold(u32::from(self.sum), |sum, half| sum + u32::from(*half));
+        let [c0, c1] = (!checksum::fold(sum)).to_ne_bytes();
+        let [ttl, protocol, _, _, a, b, c, d, e, f, g, h] = self.last;
+        *out = [0x45, class, l0, l1, i0, i1, f0, f1, ttl, protocol, c0, c1, a, b, c, d, e, f, g, h];
     }
+}
 
-    #[inline]
-    fn write_v6(&self, out: &mut [u8; 40], source: Ipv6Addr, destination: Ipv6Addr) {
-        // A label of zero would mean that there is none (RFC 6437 section 2), and equal-cost routes
-        // would see all tunnelled flows as one (RFC 6438 section 3).
-        let label = (self.entropy & 0x000f_ffff).max(1);
-        let first = 0x6000_0000 | u32::from(self.traffic_class) << 20 | label;
-        let payload_length = self.length.saturating_sub(40);
-        let (fixed, addresses) = out.split_at_mut(8);
-        let [f0, f1, f2, f3] = first.to_be_bytes();
-        let [l0, l1] = payload_length.to_be_bytes();
-        fixed.copy_from_slice(&[f0, f1, f2, f3, l0, l1, self.protocol, self.hop_limit]);
-        let (from, to) = addresses.split_at_mut(16);
-        from.copy_from_slice(&source.octets());
-        to.copy_from_slice(&destination.octets());
+/// The bits of the outer traffic class that the packet inside has no say in, and those that are as in it.
+#[inline]
+fn outer_class(tunnel: &Tunnel) -> (u8, u8) {
+    // RFC 6040 section 4.1, normal mode: the ECN field goes outside as it is, "not ECT" above all.
+    match tunnel.dscp {
+        TunnelDscp::Uniform => (0, 0xff),
+        TunnelDscp::Pipe(dscp) => (dscp.value() << 2, ECN),
     }
+}
+
+#[inline]
+fn outer_protocol(tunnel: &Tunnel, inside: u8) -> u8 {
+    match tunnel.encapsulation {
+        Encapsulation::IpIp => inside,
+        Encapsulation::Gue { .. } => UDP,
+    }
+}
+
+/// An outer IPv6 header.
+#[inline]
+fn write_v6(
+    tunnel: &Tunnel,
+    inner: &Inner,
+    ends: [Ipv6Addr; 2],
+    length: u16,
+    entropy: u32,
+    out: &mut [u8; 40],
+) {
+    let (class, inherited) = outer_class(tunnel);
+    let class = class | inner.traffic_class & inherited;
+    // A label of zero would mean that there is none (RFC 6437 section 2), and equal-cost routes
+    // would see all tunnelled flows as one (RFC 6438 section 3).
+    let label = (entropy & 0x000f_ffff).max(1);
+    let first = 0x6000_0000 | u32::from(class) << 20 | label;
+    let (fixed, addresses) = out.split_at_mut(8);
+    let [f0, f1, f2, f3] = first.to_be_bytes();
+    let [l0, l1] = length.saturating_sub(40).to_be_bytes();
+    let protocol = outer_protocol(tunnel, inner.protocol);
+    fixed.copy_from_slice(&[f0, f1, f2, f3, l0, l1, protocol, tunnel.hop_limit]);
+    let (from, to) = addresses.split_at_mut(16);
+    let [source, destination] = ends;
+    from.copy_from_slice(&source.octets());
+    to.copy_from_slice(&destination.octets());
 }
 
 /// The addresses that the UDP checksum covers.
