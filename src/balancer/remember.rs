@@ -104,6 +104,12 @@ impl FlowBalancer {
         }
     }
 
+    /// Whether a flow is not recorded that was looked for and is here.
+    #[inline]
+    fn is_new(&self, spot: Spot) -> bool {
+        self.record == Record::All && spot.is_none()
+    }
+
     /// The backend of a flow that goes on as it was: nearly every packet's, so it is asked first, and of the flow
     /// alone. Nothing else has to be looked at. A packet that may not be forwarded begins no flow; the backend
     /// says itself whether its service is there, and remembers flows.
@@ -134,11 +140,12 @@ impl FlowBalancer {
         services: &ServiceTable,
         packet: &Brief,
         key: FlowKey,
+        is_new: bool,
         now: Timestamp,
     ) -> Assignment {
         let packet = &packet.info();
         match find(services, packet) {
-            Ok(service) => self.place(services, service, packet, key, now).0,
+            Ok(service) => self.place(services, service, packet, key, is_new, now).0,
             Err(assignment) => assignment,
         }
     }
@@ -152,6 +159,7 @@ impl FlowBalancer {
         service: &Service,
         packet: &PacketInfo,
         key: FlowKey,
+        is_new: bool,
         now: Timestamp,
     ) -> (Assignment, Decider) {
         let protocol = packet.flow.protocol;
@@ -166,6 +174,7 @@ impl FlowBalancer {
             return (Assignment::Backend(index), Decider::ConnectionId);
         }
         if let Some(lives) = lives
+            && !is_new
             && self.has_flows()
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
@@ -258,6 +267,23 @@ impl FlowBalancer {
     }
 }
 
+/// The flows of a batch that may have been recorded since it was located: those whose keys agree in some bits.
+#[derive(Default)]
+struct Asked([u64; 8]);
+
+impl Asked {
+    /// Notes one; says whether it may have been noted before.
+    #[inline]
+    fn note(&mut self, FlowKey(key): FlowKey) -> bool {
+        let bit = 1 << (key % 64);
+        self.0.get_mut(key as usize / 64 % 8).is_none_or(|word| {
+            let before = *word;
+            *word |= bit;
+            before & bit != 0
+        })
+    }
+}
+
 impl Balancer for FlowBalancer {
     fn assign(
         &mut self,
@@ -270,7 +296,7 @@ impl Balancer for FlowBalancer {
         let (spot, tick) = (self.locate_one(key), self.table.tick(now));
         match self.known(services, packet, key, spot, tick) {
             Some(index) => Assignment::Backend(index),
-            None => self.decide(services, packet, key, now),
+            None => self.decide(services, packet, key, self.is_new(spot), now),
         }
     }
 
@@ -292,11 +318,15 @@ impl Balancer for FlowBalancer {
                 Record::All => self.table.locate(keys.get(..packets.len()).unwrap_or_default()),
                 Record::Contested => [Spot::NONE; BATCH],
             };
+            let mut asked = Asked::default();
             let packets = packets.iter().zip(keys).zip(spots);
             for (((packet, key), spot), assigned) in packets.zip(assigned) {
                 *assigned = match self.known(services, packet, key, spot, tick) {
                     Some(index) => Assignment::Backend(index),
-                    None => self.decide(services, packet, key, now),
+                    None => {
+                        let is_new = self.is_new(spot) && !asked.note(key);
+                        self.decide(services, packet, key, is_new, now)
+                    }
                 };
             }
         }
@@ -320,7 +350,9 @@ impl Balancer for FlowBalancer {
         ) {
             (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
             (None, Ok(service)) => {
-                let (assignment, decider) = trial.place(services, service, packet, key, now);
+                let is_new = trial.is_new(spot);
+                let (assignment, decider) =
+                    trial.place(services, service, packet, key, is_new, now);
                 let remembers = service.lives().is_some();
                 (assignment, decider, remembers && packet.tells_flow())
             }

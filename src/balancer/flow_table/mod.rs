@@ -85,8 +85,9 @@ impl Spot {
     /// Of what was not looked for.
     pub const NONE: Self = Self { set: 0, way: WAYS as u32 };
 
+    /// Whether it is that of nothing.
     #[inline]
-    const fn is_none(self) -> bool {
+    pub const fn is_none(self) -> bool {
         self.way == WAYS as u32
     }
 }
