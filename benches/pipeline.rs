@@ -4,6 +4,8 @@
 //! others, less what it takes to lay out the frames, and the spread. `--count CASE ROUNDS` runs one case and
 //! measures nothing: that is for `cargo xtask instructions`, which counts its instructions.
 
+mod memory;
+
 use arrayvec::ArrayVec;
 use dsrlb::balancer::{Backend, FlowBalancer, RealServer, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
@@ -91,8 +93,13 @@ struct Bench {
 
 impl Bench {
     fn new(case: Case) -> Self {
-        let balancer =
-            FlowBalancer::new(2 * case.flows, case.slots(), HashKey::new([9; 16])).unwrap();
+        let balancer = FlowBalancer::new_in(
+            2 * case.flows,
+            case.slots(),
+            HashKey::new([9; 16]),
+            memory::prepare,
+        )
+        .unwrap();
         let mut order: Vec<u32> = (0..case.flows as u32).collect();
         let mut state = 7u64;
         for place in (1..order.len()).rev() {

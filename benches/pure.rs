@@ -7,6 +7,8 @@
 //! The pipeline is measured a batch of 64 frames at a time, over more frames than the first-level
 //! cache holds, as they would come from a ring. Divide by 64 for the time of a packet.
 
+mod memory;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dsrlb::balancer::{
     Backend, Balancer, Candidate, FlowBalancer, FlowKey, FlowSync, FlowTable, FlowTimes, Found,
@@ -283,7 +285,16 @@ fn flows(c: &mut Criterion) {
         FlowKey(z ^ z >> 31)
     };
     for (count, label) in [(1000, "1 k"), (65_536, "64 k"), (524_288, "512 k"), (1 << 20, "1 M")] {
-        let new = || FlowTable::new(2 * count, generations.len(), HashKey::default(), now).unwrap();
+        let new = || {
+            FlowTable::new_in(
+                2 * count,
+                generations.len(),
+                HashKey::default(),
+                now,
+                memory::prepare,
+            )
+            .unwrap()
+        };
         let mut table = new();
         let mut known: Vec<FlowKey> = (0..count as u64).map(key).collect();
         known.retain(|key| {

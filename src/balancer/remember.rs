@@ -10,6 +10,7 @@ use super::sync::{Exchange, FlowSync, SyncCounts};
 use super::table::ServiceTable;
 use crate::flow::{Brief, HashKey, PacketInfo, Routed, Timestamp};
 use crate::verdict::{BackendIndex, DropReason};
+use std::ops::Range;
 
 /// How many packets of a batch are looked at ahead; a driver lends no more at once.
 const BATCH: usize = 64;
@@ -65,7 +66,22 @@ impl FlowBalancer {
     ///
     /// A number of entries that no table can have.
     pub fn new(entries: usize, slots: usize, secret: HashKey) -> Result<Self, CapacityError> {
-        let table = FlowTable::new(entries, slots, secret, Timestamp::default())?;
+        Self::new_in(entries, slots, secret, |_| ())
+    }
+
+    /// The same; `prepare` is told the addresses of the table's memory before anything is written there, so that it can
+    /// ask the kernel for huge pages (`dataplane::af_xdp::prefer_huge_pages`).
+    ///
+    /// # Errors
+    ///
+    /// As [`FlowBalancer::new`].
+    pub fn new_in(
+        entries: usize,
+        slots: usize,
+        secret: HashKey,
+        prepare: impl FnOnce(Range<usize>),
+    ) -> Result<Self, CapacityError> {
+        let table = FlowTable::new_in(entries, slots, secret, Timestamp::default(), prepare)?;
         Ok(Self { table, record: Record::default(), exchange: None })
     }
 

@@ -13,7 +13,7 @@ use super::workers::Workers;
 use super::{Director, Event};
 use crate::balancer::{Balancer, FlowBalancer, FlowSync, Record};
 use crate::config::{Config, ConfigSource, Host, Limits, ServiceConfig, SourceError};
-use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue};
+use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue, prefer_huge_pages};
 use crate::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Resolver, ResolverError, ResolverThread,
 };
@@ -400,7 +400,7 @@ fn usual_balancer(
     queue: u32,
 ) -> Result<Box<dyn Balancer>, StartError> {
     let key = sharing.as_ref().map_or_else(|| HashKey::new(secret()), |sharing| sharing.secret);
-    let balancer = FlowBalancer::new(entries, limits.backends, key);
+    let balancer = FlowBalancer::new_in(entries, limits.backends, key, prefer_huge_pages);
     let balancer = balancer.map_err(StartError::Flows)?.record(record);
     Ok(match sharing {
         Some(sharing) => Box::new(balancer.sync((sharing.transport)(queue))),

@@ -67,6 +67,7 @@ use keying::Keying;
 use place::{Place, Survey};
 use set::{Mask, Set, WAYS};
 use state::Step;
+use std::ops::Range;
 use tally::Tally;
 use times::Clock;
 
@@ -166,6 +167,21 @@ impl FlowTable {
         hash_key: HashKey,
         now: Timestamp,
     ) -> Result<Self, CapacityError> {
+        Self::new_in(entries, slots, hash_key, now, |_| ())
+    }
+
+    /// The same; `prepare` is told the addresses of the memory before anything is written there.
+    ///
+    /// # Errors
+    ///
+    /// As [`FlowTable::new`].
+    pub fn new_in(
+        entries: usize,
+        slots: usize,
+        hash_key: HashKey,
+        now: Timestamp,
+        prepare: impl FnOnce(Range<usize>),
+    ) -> Result<Self, CapacityError> {
         let refuse = |problem| CapacityError { entries, problem };
         if entries == 0 {
             return Err(refuse("it needs at least 1"));
@@ -174,8 +190,10 @@ impl FlowTable {
             return Err(refuse("it can have at most 268435456"));
         }
         let count = entries.div_ceil(WAYS);
-        let mut sets = Vec::new();
+        let mut sets: Vec<Set> = Vec::new();
         sets.try_reserve_exact(count).map_err(|_| refuse("there is not enough memory"))?;
+        let start = sets.as_ptr().addr();
+        prepare(start..start + count * size_of::<Set>());
         sets.resize(count, Set::FREE);
         Ok(Self {
             keying: Keying::new(&hash_key),
