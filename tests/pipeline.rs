@@ -19,7 +19,7 @@ fn decide<B: Balancer>(
     snapshot: &Snapshot,
     mut bytes: Vec<u8>,
 ) -> Verdict {
-    pipeline.process_one(snapshot, Timestamp(0), &mut Frame::new(&mut bytes))
+    pipeline.process(snapshot, Timestamp(0), &mut [Frame::new(&mut bytes)])[0]
 }
 
 /// Answers with an index it kept, as a flow table could.

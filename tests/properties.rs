@@ -2,7 +2,7 @@
 
 mod support;
 
-use dsrlb::balancer::{Backend, FlowBalancer, RealServer, VirtualService};
+use dsrlb::balancer::{Backend, FlowBalancer, RealServer, Record, VirtualService};
 use dsrlb::dataplane::neighbour::Path;
 use dsrlb::dataplane::{
     Frame, HEADROOM, Observed, Pipeline, Planner, Site, Snapshot, WorkerCounters,
@@ -126,9 +126,13 @@ proptest! {
         flags in prop::collection::vec(prop::sample::select(vec![0x10u8, 0x10, 0x10, 2, 0x11, 4]), 64),
         mtu in 60u32..160,
         seconds in 0u64..3,
+        // So few that flows displace each other within a batch, or more than there are flows.
+        entries in prop::sample::select(vec![4usize, 8, 256]),
+        record in prop::sample::select(vec![Record::All, Record::Contested]),
     ) {
         let snapshot = mixed(mtu);
-        let (mut scalar, mut batch) = (flow_pipeline(), flow_pipeline());
+        let new = || flow_pipeline(entries, record);
+        let (mut scalar, mut batch) = (new(), new());
         // Three rounds of the same: in the first, flows begin, in the next they are proven, then they go on.
         for round in 0..3 {
             let now = Timestamp(round * seconds * 40_000_000_000);
@@ -136,7 +140,13 @@ proptest! {
                 let room = [0, 20, HEADROOM][*room];
                 let mut memory = vec![0; room];
                 memory.extend(pick.get(&kinds));
-                if let Some(place) = memory.get_mut(room + 47) {
+                // Of TCP without tags and options.
+                let flags_at = match memory.get(room + 12..room + 15) {
+                    Some([0x08, 0x00, 0x45]) if memory.get(room + 23) == Some(&6) => 47,
+                    Some([0x86, 0xdd, _]) if memory.get(room + 20) == Some(&6) => 67,
+                    _ => usize::MAX,
+                };
+                if let Some(place) = memory.get_mut(flags_at.saturating_add(room)) {
                     *place = *flags;
                 }
                 // IPv4 that may be fragmented: its outer header has an identification.
@@ -204,7 +214,7 @@ fn mixed(mtu: u32) -> Snapshot {
     Planner::new(64).plan(&services, &site, observe).snapshot
 }
 
-fn flow_pipeline() -> Pipeline<FlowBalancer> {
-    let balancer = FlowBalancer::new(256, 64, HashKey::new([3; 16])).unwrap();
+fn flow_pipeline(entries: usize, record: Record) -> Pipeline<FlowBalancer> {
+    let balancer = FlowBalancer::new(entries, 64, HashKey::new([3; 16])).unwrap().record(record);
     Pipeline::new(balancer, Arc::new(WorkerCounters::new(64)))
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// Asks for huge pages, as a director does.
+/// Asks for huge pages, as a director does; nothing without AF_XDP.
 pub fn prepare(memory: Range<usize>) {
-    #[cfg(feature = "af-xdp")]
+    #[cfg(all(feature = "af-xdp", target_os = "linux"))]
     dsrlb::dataplane::af_xdp::prefer_huge_pages(memory);
-    #[cfg(not(feature = "af-xdp"))]
+    #[cfg(not(all(feature = "af-xdp", target_os = "linux")))]
     drop(memory);
 }

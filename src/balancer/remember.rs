@@ -120,7 +120,7 @@ impl FlowBalancer {
         }
     }
 
-    /// Whether a flow is not recorded that was looked for and is here.
+    /// Whether a flow was looked for, and is not recorded.
     #[inline]
     fn is_new(&self, spot: Spot) -> bool {
         self.record == Record::All && spot.is_none()
@@ -330,9 +330,16 @@ impl Balancer for FlowBalancer {
             for (key, packet) in keys.iter_mut().zip(packets) {
                 *key = self.table.key_of(packet);
             }
+            let located = keys.get(..packets.len()).unwrap_or_default();
             let spots = match self.record {
-                Record::All => self.table.locate(keys.get(..packets.len()).unwrap_or_default()),
-                Record::Contested => [Spot::NONE; BATCH],
+                Record::All => self.table.locate(located),
+                Record::Contested => {
+                    if self.has_flows() {
+                        // So that the look-ups need not wait for one line after the other.
+                        std::hint::black_box(self.table.locate(located));
+                    }
+                    [Spot::NONE; BATCH]
+                }
             };
             let mut asked = Asked::default();
             let packets = packets.iter().zip(keys).zip(spots);

@@ -19,7 +19,7 @@ pub struct NextHops {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
     index: BackendIndex,
-    /// The largest IP packet it takes, in bytes: nothing where this is all that matters of no hop.
+    /// The largest IP packet it takes, in bytes; zero, so that nothing fits, where there is no such hop.
     mtu: u16,
     pub(super) port: Port,
     /// The first bytes of each frame: to whom it goes, and from whom.
@@ -116,6 +116,7 @@ impl NextHops {
 }
 
 impl FromIterator<Option<NextHop>> for NextHops {
+    /// The first is that of slot zero.
     fn from_iter<I: IntoIterator<Item = Option<NextHop>>>(hops: I) -> Self {
         let hops: Box<[_]> = hops.into_iter().collect();
         let links = table(&hops, Link::NONE, Link::of);

@@ -113,63 +113,15 @@ impl<B: Balancer> Pipeline<B> {
         self.expire(now);
         let count = frames.len().min(MAX_BATCH);
         let frames = frames.get_mut(..count).unwrap_or_default();
-        let mut packets: ArrayVec<Brief, MAX_BATCH> = ArrayVec::new();
-        // A bit for each frame that a glance tells enough of, and what reading the others came to.
-        let (mut common, mut bit) = (0u64, 1u64);
-        let mut reads: ArrayVec<Read, MAX_BATCH> = ArrayVec::new();
-        let glances = !snapshot.services.routes();
-        for frame in frames.iter_mut() {
-            let bytes = frame.bytes();
-            // A segment or datagram for us, as nearly all are.
-            if glances
-                && is_for(bytes, snapshot.station)
-                && glance(bytes, |packet| packets.push(packet))
-            {
-                common |= bit;
-            } else {
-                let mut parsed = Parsed::EMPTY;
-                let read = read(snapshot, frame, &mut parsed, &mut self.means.outbox);
-                if let Read::Assign = read {
-                    packets.push(parsed.info.into());
-                }
-                reads.push(read);
-            }
-            bit <<= 1;
-        }
+        let mut batch = Batch { packets: ArrayVec::new(), common: 0, reads: ArrayVec::new() };
+        batch.read(snapshot, frames, &mut self.means.outbox);
 
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
-        let assigned = &mut assigned[..packets.len()];
-        self.balancer.assign_batch(&snapshot.services, &packets, now, assigned);
+        let assigned = &mut assigned[..batch.packets.len()];
+        self.balancer.assign_batch(&snapshot.services, &batch.packets, now, assigned);
         self.balancer.tend(&snapshot.services, now, false);
 
-        let mut verdicts = [Verdict::Pass; MAX_BATCH];
-        let (mut reads, mut assigned) = (reads.iter(), assigned.iter());
-        let (mut packets, mut bytes) = (0, 0);
-        for (frame, verdict) in frames.iter_mut().zip(&mut verdicts) {
-            let is_common = common & 1 != 0;
-            common >>= 1;
-            let lot = if is_common {
-                let assignment = assigned.next();
-                if let Some(Assignment::Backend(index)) = assignment
-                    && let Some(length) = express::forward(snapshot, &mut self.means, frame, *index)
-                {
-                    self.counters.record_sent(*index, length);
-                    packets += 1;
-                    bytes += length;
-                    *verdict = Verdict::Forward(*index);
-                    continue;
-                }
-                lot(Read::Assign, assignment)
-            } else {
-                match reads.next().copied() {
-                    Some(Read::Assign) => lot(Read::Assign, assigned.next()),
-                    read => lot(read.unwrap_or(Read::Assign), None),
-                }
-            };
-            *verdict = self.settle_unread(snapshot, now, frame, lot);
-        }
-        self.counters.record_forwarded(packets, bytes);
-        self.verdicts = verdicts;
+        self.settle_batch(snapshot, now, frames, &batch, assigned);
         self.verdicts.get(..count).unwrap_or_default()
     }
 
@@ -181,13 +133,13 @@ impl<B: Balancer> Pipeline<B> {
         frame: &mut Frame<'_>,
     ) -> Verdict {
         self.expire(now);
-        self.balancer.tend(&snapshot.services, now, false);
         let mut parsed = Parsed::EMPTY;
         let read = read(snapshot, frame, &mut parsed, &mut self.means.outbox);
         let assignment = match read {
             Read::Assign => Some(self.balancer.assign(&snapshot.services, &parsed.info, now)),
             _ => None,
         };
+        self.balancer.tend(&snapshot.services, now, false);
         self.settle(snapshot, now, frame, &parsed, lot(read, assignment.as_ref()))
     }
 }
@@ -267,6 +219,44 @@ impl<B: Balancer> Pipeline<B> {
 }
 
 impl<B> Pipeline<B> {
+    /// The last stage of a batch. Apart, so that it has all registers for itself, as has the first one.
+    #[inline(never)]
+    fn settle_batch(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        frames: &mut [Frame<'_>],
+        batch: &Batch,
+        assigned: &[Assignment],
+    ) {
+        let mut verdicts = [Verdict::Pass; MAX_BATCH];
+        let (mut reads, mut assigned) = (batch.reads.iter(), assigned.iter());
+        let mut common = batch.common;
+        let (mut sent, mut sent_bytes) = (0, 0);
+        for (frame, verdict) in frames.iter_mut().zip(&mut verdicts) {
+            let is_common = common & 1 != 0;
+            common >>= 1;
+            let read = if is_common { Read::Assign } else { next(&mut reads) };
+            let assignment = match read {
+                Read::Assign => assigned.next(),
+                Read::Decided(_) | Read::Settled(_) => None,
+            };
+            if let Some(Assignment::Backend(index)) = assignment
+                && is_common
+                && let Some(length) = express::forward(snapshot, &mut self.means, frame, *index)
+            {
+                self.counters.record_sent(*index, length);
+                sent += 1;
+                sent_bytes += length;
+                *verdict = Verdict::Forward(*index);
+            } else {
+                *verdict = self.settle_unread(snapshot, now, frame, read, assignment);
+            }
+        }
+        self.counters.record_forwarded(sent, sent_bytes);
+        self.verdicts = verdicts;
+    }
+
     /// Carries out what was found and decided for a frame of which no more is at hand, and counts it.
     #[inline(never)]
     fn settle_unread(
@@ -274,8 +264,10 @@ impl<B> Pipeline<B> {
         snapshot: &Snapshot,
         now: Timestamp,
         frame: &mut Frame<'_>,
-        lot: Result<Decision, Verdict>,
+        read: Read,
+        assignment: Option<&Assignment>,
     ) -> Verdict {
+        let lot = lot(read, assignment);
         let mut parsed = Parsed::EMPTY;
         if lot.is_ok() {
             parse_into(frame.bytes(), &mut parsed);
@@ -444,6 +436,50 @@ impl<B> Pipeline<B> {
     }
 }
 
+/// What the first stage found in the frames of a batch.
+struct Batch {
+    /// Those for the balancer, in order.
+    packets: ArrayVec<Brief, MAX_BATCH>,
+    /// A bit for each frame that a glance told enough of: it is for the balancer.
+    common: u64,
+    /// What reading each of the others came to, in order.
+    reads: ArrayVec<Read, MAX_BATCH>,
+}
+
+const _: () = assert!(MAX_BATCH <= u64::BITS as usize);
+
+impl Batch {
+    /// Reads frames into an empty batch.
+    #[inline(never)]
+    fn read(&mut self, snapshot: &Snapshot, frames: &mut [Frame<'_>], outbox: &mut Outbox) {
+        let glances = !snapshot.services.routes();
+        let mut bit = 1;
+        for frame in frames {
+            let bytes = frame.bytes();
+            if glances
+                && comes_for(snapshot.station, bytes)
+                && glance(bytes, |packet| self.packets.push(packet))
+            {
+                self.common |= bit;
+            } else {
+                let mut parsed = Parsed::EMPTY;
+                let read = read(snapshot, frame, &mut parsed, outbox);
+                if let Read::Assign = read {
+                    self.packets.push(parsed.info.into());
+                }
+                self.reads.push(read);
+            }
+            bit <<= 1;
+        }
+    }
+}
+
+/// What reading the next frame came to.
+#[inline]
+fn next(reads: &mut std::slice::Iter<'_, Read>) -> Read {
+    reads.next().copied().unwrap_or(Read::Decided(Verdict::Pass))
+}
+
 /// What reading a frame came to.
 #[derive(Clone, Copy)]
 enum Read {
@@ -495,7 +531,7 @@ fn read(
 
 /// Whether a frame is for this station, and from another one.
 #[inline(always)]
-fn is_for(frame: &[u8], station: MacAddress) -> bool {
+fn comes_for(station: MacAddress, frame: &[u8]) -> bool {
     let Some(addresses) = frame.first_chunk::<14>() else { return false };
     let MacAddress([a, b, c, d, e, f]) = station;
     let station = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;

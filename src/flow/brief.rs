@@ -6,15 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// A packet of a batch: what a [`PacketInfo`] says of it, in as few words as its kind takes. Nearly every packet is one
 /// of the first two, and nearly every one of those goes where its flow goes, so that nothing else is ever made of it.
 ///
-/// Its layout is fixed so that which one it is stands in a word of its own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which variant it is says nothing more than what is in it. The layout is fixed so that this stands in a word of its own.
+#[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum Brief {
     /// A whole segment or datagram of a client by IPv4.
     Ipv4(Segment<4>),
     /// The same by IPv6.
     Ipv6(Segment<16>),
-    /// Anything else.
+    /// Any packet, also such a one.
     Other(PacketInfo),
 }
 

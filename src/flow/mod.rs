@@ -1,7 +1,7 @@
 //! What identifies a flow, and how it is hashed.
 //!
 //! Everything above this module speaks of packets in these terms: the packet parser produces a
-//! [`PacketInfo`], the balancer consumes one. Neither knows the other.
+//! [`PacketInfo`] or a [`Brief`] of one, the balancer consumes them. Neither knows the other.
 
 mod brief;
 mod connection;
@@ -280,7 +280,7 @@ pub enum PacketKind {
     StrayError,
 }
 
-/// A backend, or none, in four bytes: a [`PacketInfo`] is copied for every packet, so it is kept small.
+/// A backend, or none, in four bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Routed(BackendIndex);
 
@@ -312,7 +312,7 @@ impl Default for Routed {
     }
 }
 
-/// What the balancer needs to know of a packet, and all it gets to see.
+/// What the balancer needs to know of a packet, and all that it is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PacketInfo {

@@ -149,7 +149,7 @@ pub(crate) enum Content {
 
 /// Parses a frame into `parsed`, which says something only if the frame is IP.
 ///
-/// Each field is written where it stays. Addresses are of one of two lengths, so to move one means to read
+/// It is written where it stays. Addresses are of one of two lengths, so to move one means to read
 /// sixteen bytes of which a few have just been written: the processor has to wait for those.
 #[inline]
 pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Content {

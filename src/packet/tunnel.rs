@@ -65,6 +65,7 @@ impl TunnelPath {
 
     /// The outer header of IPv4 packets in it, if that is all there is before them and it does not depend on the flow: so
     /// it is for most tunnels.
+    #[inline]
     pub(crate) fn plain(&self) -> Option<OuterIpv4> {
         match (self.ends, self.tunnel.encapsulation) {
             (Ends::V4 { source, host_bits: 0, destination }, Encapsulation::IpIp) => {
@@ -77,8 +78,7 @@ impl TunnelPath {
     /// Whether the outer headers depend on the flow.
     #[inline]
     pub fn uses_entropy(&self) -> bool {
-        let fixed = matches!(self.ends, Ends::V4 { host_bits: 0, .. });
-        !fixed || !matches!(self.tunnel.encapsulation, Encapsulation::IpIp)
+        self.plain().is_none()
     }
 }
 

@@ -485,10 +485,15 @@ fn frames_for_another_port_leave_by_it_with_its_address_and_tags() {
     ] {
         let path = |path| Path { mtu: 1500, port: 1, vlan, ..path };
         let mut world = World::with(mode, false, path, |site| site, |service| service);
-        let (_, sent) = world.send(tagged(tcp(false, 0)));
-        let (port, frame) = &sent[0];
-        assert_eq!((*port, &frame[6..12]), (Port(1), &SECOND.0[..]), "{mode}");
-        assert_eq!(&frame[12..12 + expected.len()], expected, "{mode} {vlan:?}");
+        for (came, priority) in [(tagged(tcp(false, 0)), 0xa0), (tcp(false, 0), 0)] {
+            let (_, sent) = world.send(came);
+            let (port, frame) = &sent[0];
+            assert_eq!((*port, &frame[6..12]), (Port(1), &SECOND.0[..]), "{mode}");
+            // A frame that had no tag has no priority to keep.
+            let expected: Vec<u8> =
+                expected.iter().map(|byte| if *byte == 0xa0 { priority } else { *byte }).collect();
+            assert_eq!(frame[12..12 + expected.len()], expected, "{mode} {vlan:?}");
+        }
     }
     // By the port it came in by, a frame keeps its tag, also around a tunnel.
     let (_, sent) = World::new("ipip", true, 1500).send(tagged(tcp(false, 0)));

@@ -76,7 +76,8 @@ pub fn send(
     let mut memory = [&[0; HEADROOM], frame].concat();
     let end = memory.len();
     let mut frame = Frame::in_memory(&mut memory, HEADROOM..end);
-    let verdict = pipeline.process_one(&plan.snapshot, Timestamp(now), &mut frame);
+    let batch = std::slice::from_mut(&mut frame);
+    let verdict = pipeline.process(&plan.snapshot, Timestamp(now), batch)[0];
     let mut sent = Vec::new();
     if let Action::Transmit(_) = frame.action() {
         sent.push(frame.bytes().to_vec());

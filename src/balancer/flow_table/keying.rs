@@ -7,12 +7,13 @@
 //!
 //! 1. Multilinear hashing with multiply-shift (Thorup, *High Speed Hashing for Integers and Strings*, 2015, section 3.5,
 //!    here of words of 64 bits): each word of the message times one of the secret, of 128 bits, and one more added.
-//!    Of different messages, the 64 upper bits of the sums are independent of each other and uniform.
+//!    Of two different messages, the 64 upper bits of the sums are independent of each other and uniform.
 //! 2. A finalizer as that of MurmurHash3. One-to-one, so what was proven stays; without it, the keys of a client's
 //!    ports in a row would lie in a row.
 //!
 //! A message is: both addresses, the ports, the protocol, as on the wire. Those of IPv4 and IPv6 have words of the secret
-//! to themselves.
+//! to themselves. Directors that share flows tell each other keys: whoever changes what is here makes another version of
+//! [`SharedFlow`](crate::balancer::SharedFlow).
 
 use super::FlowKey;
 use crate::flow::{Brief, FiveTuple, HashInput, HashKey, Protocol};

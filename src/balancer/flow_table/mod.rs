@@ -12,7 +12,7 @@
 //! are entries one in 100,000 or fewer; with one choice it would be one in ten, and one in 25 (`cargo test --test
 //! flow_table full -- --nocapture`). So ask for twice the flows that must not be forgotten: 32 bytes a
 //! flow. A look-up reads one line, or two if the flow is not in the first set; both are known from the
-//! hash, so that [`FlowTable::touch`] can fetch those of a whole batch at a time.
+//! hash, so that [`FlowTable::locate`] can fetch those of a whole batch at a time.
 //!
 //! # Who may stay
 //!

@@ -1,7 +1,7 @@
 //! What only the inside can tell; the rest is in `tests/flow_table.rs`.
 
 use super::*;
-use crate::flow::Protocol;
+use crate::flow::{Protocol, Segment, TcpFlags};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -35,6 +35,29 @@ fn memory_is_aligned_to_cache_lines() {
 }
 
 proptest! {
+    /// Whichever way a packet is told, it is of the same flow and says the same.
+    #[test]
+    fn a_brief_says_what_the_packet_says(
+        ipv4 in any::<[[u8; 4]; 2]>(),
+        ipv6 in any::<[[u8; 16]; 2]>(),
+        ports in any::<[[u8; 2]; 2]>(),
+        protocol in prop::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol::SCTP]),
+        flags: u8,
+    ) {
+        let (table, tcp_flags) = (table(4), TcpFlags(flags));
+        let four = Segment { addresses: ipv4, ports, protocol, tcp_flags };
+        let six = Segment { addresses: ipv6, ports, protocol, tcp_flags };
+        let steady = [Signal::steady_of(&four), Signal::steady_of(&six)];
+        for (brief, steady) in [Brief::Ipv4(four), Brief::Ipv6(six)].into_iter().zip(steady) {
+            let info = brief.info();
+            prop_assert_eq!(table.key_of(&brief), table.key(&info.flow));
+            prop_assert_eq!(table.key_of(&info.into()), table.key(&info.flow));
+            let signal = Some(Signal::of(&info)).filter(|signal| signal.steady().is_some());
+            // Others than TCP and UDP are no segments.
+            prop_assert_eq!(steady, signal.filter(|_| protocol != Protocol::SCTP));
+        }
+    }
+
     #[test]
     fn the_two_sets_are_two(key in any::<u64>(), entries in 1usize..5000) {
         let table = table(entries);

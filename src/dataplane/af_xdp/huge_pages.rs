@@ -14,8 +14,8 @@ pub fn prefer_huge_pages(memory: Range<usize>) {
     let start = memory.start.checked_next_multiple_of(page).unwrap_or(usize::MAX);
     let length = memory.end.saturating_sub(start) / page * page;
     if length > 0 {
-        // SAFETY: by this advice the kernel changes what pages hold the memory, and never what is in it, whose ever it is;
-        // addresses where there is none are refused.
+        // SAFETY: by this advice the kernel changes what pages hold the memory, and never what is in it, whoever has it; addresses where
+        // there is none are refused.
         unsafe {
             libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_HUGEPAGE)
         };
