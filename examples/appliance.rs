@@ -101,6 +101,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let metrics = source.metrics().cloned();
+    // Before traffic is taken, lest it be taken for nothing.
+    let output = options.capture.as_deref().map(create).transpose()?;
     // Before the start, so that none is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let mut director =
@@ -109,24 +111,22 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         endpoint::serve(&metrics, &director)?;
         eprintln!("metrics: http://{}/metrics", metrics.listen);
     }
-    let mut capture = match &options.capture {
-        Some(file) => Some(capture(&director, file, options.capture_only.clone())?),
-        None => None,
-    };
+    let chosen = options.capture_only.clone().unwrap_or_default();
+    let begin = |output| director.capture(output, chosen, Bounds::default());
+    let mut capture = output.map(begin).transpose()?;
+    let tell = |capture: Capture| tell(capture, options.capture.as_deref());
     let granted = director.granted();
     eprintln!("serving: {granted}");
     for remark in granted.fallbacks.iter().chain(&director.warnings()) {
         eprintln!("note: {remark}");
     }
-    while signals.pending().next().is_none() {
+    let mut failure = None;
+    while failure.is_none() && signals.pending().next().is_none() {
         std::thread::sleep(Duration::from_millis(50));
-        if let Some(failure) = director.failure() {
-            return Err(failure.into());
-        }
+        failure = director.failure();
         let ended = capture.take_if(|capture| !capture.is_running());
         ended.into_iter().for_each(tell);
     }
-    capture.into_iter().for_each(tell);
     // Whoever asks for statistics just now has it for a moment.
     let director = loop {
         match Arc::try_unwrap(director) {
@@ -136,23 +136,20 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         std::thread::sleep(Duration::from_millis(1));
     };
     let counts = director.shutdown().counts;
+    // Its output may have to be waited for; packets are the kernel's already.
+    capture.into_iter().for_each(tell);
     eprintln!("ended: {} frames received, {} forwarded", counts.io.received, counts.forwarded);
-    Ok(())
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-fn capture(
-    director: &Director,
-    file: &Path,
-    chosen: Option<Chosen>,
-) -> Result<Capture, Box<dyn Error>> {
-    let output = File::create(file).map(BufWriter::new);
-    let begun = output
-        .and_then(|output| director.capture(output, chosen.unwrap_or_default(), Bounds::default()));
-    begun.map_err(|error| format!("{}: {error}", file.display()).into())
+fn create(file: &Path) -> Result<BufWriter<File>, Box<dyn Error>> {
+    let created = File::create(file).map(BufWriter::new);
+    created.map_err(|error| format!("--capture {}: {error}", file.display()).into())
 }
 
 /// Ends a capture, and says what is in it and what is not.
-fn tell(capture: Capture) {
+fn tell(capture: Capture, file: Option<&Path>) {
+    let known = capture.counts();
     match capture.stop() {
         Ok(counts) => eprintln!(
             "captured: {} frames, {} bytes; {} more came too fast{}",
@@ -161,7 +158,12 @@ fn tell(capture: Capture) {
             counts.too_many + counts.missed,
             if counts.ended > 0 { ", and then it was full" } else { "" },
         ),
-        Err(error) => eprintln!("capture failed: {error}"),
+        Err(error) => eprintln!(
+            "capture failed: {}: {error}; about {} frames, {} bytes had been written",
+            file.map(Path::display).unwrap_or(Path::new("").display()),
+            known.written,
+            known.bytes,
+        ),
     }
 }
 

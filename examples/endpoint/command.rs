@@ -32,8 +32,8 @@ struct Body {
 }
 
 impl Command {
-    /// The command that a request is, if it may be given by this peer.
-    pub fn of(request: &Request, peer: IpAddr, enabled: bool) -> Result<Self, Refusal> {
+    /// The command that a request is, if it is one; `is_local` says whether it comes from this host.
+    pub fn of(request: &Request, is_local: bool, enabled: bool) -> Result<Self, Refusal> {
         let refuse = |status, why: &str| Err(Refusal { status, why: format!("{why}\n") });
         let admin = match request.path.as_str() {
             "/drain" => Some(AdminState::Draining),
@@ -45,8 +45,8 @@ impl Command {
             let why = "no commands are taken here; `commands = true` in [metrics] changes that";
             return refuse("403 Forbidden", why);
         }
-        if !peer.to_canonical().is_loopback() {
-            return refuse("403 Forbidden", "commands are taken from this host alone, by loopback");
+        if !is_local {
+            return refuse("403 Forbidden", "commands are taken from this host alone");
         }
         // Browsers say of every POST which page it comes from (Fetch standard, "append a request `Origin` header").
         if request.has_header("origin") {
@@ -79,6 +79,12 @@ impl Command {
             Err(error) => refuse("400 Bad Request", &format!("service: {error}")),
         }
     }
+}
+
+/// Whether who has the first address is on the host that was reached by the second one. The kernel takes no packet from
+/// elsewhere whose source is an address of its own.
+pub fn is_of_this_host(peer: IpAddr, reached: IpAddr) -> bool {
+    peer.to_canonical().is_loopback() || peer == reached
 }
 
 /// Whether this is no name that somebody else may give to an address.
@@ -114,30 +120,38 @@ mod tests {
     const KIND: (&str, &str) = ("Content-Type", "application/json");
 
     fn status(path: &str, headers: &[(&str, &str)], body: &str) -> &'static str {
-        let command = Command::of(&request(path, headers, body), [127, 0, 0, 1].into(), true);
+        let command = Command::of(&request(path, headers, body), true, true);
         command.map_or_else(|refusal| refusal.status, |_| "taken")
     }
 
     #[test]
     fn a_command_of_this_host_is_taken() {
-        for (peer, path, admin) in [
-            ("127.0.0.1", "/drain", Some(AdminState::Draining)),
-            ("::ffff:127.0.0.9", "/undrain", None),
-        ] {
+        for (path, admin) in [("/drain", Some(AdminState::Draining)), ("/undrain", None)] {
             let request = request(path, &[HOST, KIND], BODY);
             let service = "10.0.0.100:80/tcp".parse().unwrap();
             let command = Command { service, backend: "web-1".to_owned(), admin };
-            assert_eq!(Command::of(&request, peer.parse().unwrap(), true).unwrap(), command);
+            assert_eq!(Command::of(&request, true, true).unwrap(), command);
         }
     }
 
     #[test]
     fn who_is_not_of_this_host_or_not_wanted_is_refused() {
         let request = request("/drain", &[HOST, KIND], BODY);
-        for (peer, enabled) in [("127.0.0.1", false), ("10.0.0.7", true), ("::ffff:10.0.0.7", true)]
-        {
-            let refusal = Command::of(&request, peer.parse().unwrap(), enabled).unwrap_err();
-            assert_eq!(refusal.status, "403 Forbidden", "{peer}");
+        for (is_local, enabled) in [(true, false), (false, true)] {
+            let refusal = Command::of(&request, is_local, enabled).unwrap_err();
+            assert_eq!(refusal.status, "403 Forbidden");
+        }
+        for (peer, reached, is_local) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("::ffff:127.0.0.9", "::ffff:127.0.0.1", true),
+            ("::1", "::1", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.7", "10.0.0.1", false),
+            ("::ffff:10.0.0.7", "::ffff:10.0.0.1", false),
+            ("2001:db8::7", "2001:db8::1", false),
+        ] {
+            let [peer, reached] = [peer, reached].map(|ip| ip.parse().unwrap());
+            assert_eq!(is_of_this_host(peer, reached), is_local, "{peer} {reached}");
         }
     }
 
@@ -179,7 +193,7 @@ mod tests {
             ),
         ] {
             let request = request(path, &[HOST, KIND], body);
-            let refusal = Command::of(&request, [127, 0, 0, 1].into(), true).unwrap_err();
+            let refusal = Command::of(&request, true, true).unwrap_err();
             assert!(refusal.why.contains(expected), "{path} {body}: {refusal:?}");
         }
     }

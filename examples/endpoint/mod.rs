@@ -8,13 +8,14 @@
 mod command;
 mod request;
 
-use command::Command;
+use command::{Command, is_of_this_host};
 use dsrlb::config::file::Metrics;
 use dsrlb::director::{Director, Stats, prometheus_text};
 use request::{Bad, Request, left};
 use serde_json::json;
 use std::io::{self, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,12 @@ pub fn serve(metrics: &Metrics, director: &Arc<Director>) -> io::Result<()> {
         let work = move || {
             loop {
                 match listener.accept() {
-                    // A client that goes away, or is too slow, has only itself to blame.
-                    Ok((stream, peer)) => drop(converse(stream, peer.ip(), commands, &director)),
+                    // A client that goes away, or is too slow, has only itself to blame. And no answer is to end
+                    // the thread that gives it.
+                    Ok((stream, _)) => {
+                        let answer = || converse(stream, commands, &director);
+                        drop(catch_unwind(AssertUnwindSafe(answer)));
+                    }
                     // Out of file descriptors, most likely: that may pass.
                     Err(_) => std::thread::sleep(Duration::from_millis(100)),
                 }
@@ -57,20 +62,19 @@ struct Answer {
     body: String,
 }
 
-fn converse(
-    mut stream: TcpStream,
-    peer: IpAddr,
-    commands: bool,
-    director: &Weak<Director>,
-) -> io::Result<()> {
+fn converse(mut stream: TcpStream, commands: bool, director: &Weak<Director>) -> io::Result<()> {
+    let is_local = is_of_this_host(stream.peer_addr()?.ip(), stream.local_addr()?.ip());
     let (answer, with_body) = match request::read(&mut stream, Instant::now() + PATIENCE)? {
         Ok(request) => match request.method.as_str() {
             "GET" | "HEAD" => (tell(&request.path, director), request.method == "GET"),
-            "POST" => (obey(&request, peer, commands, director), true),
+            "POST" => (obey(&request, is_local, commands, director), true),
             _ => (plain("405 Method Not Allowed", "GET, HEAD or POST\n"), true),
         },
         Err(Bad::NoRequest) => (plain("400 Bad Request", "not a request\n"), true),
-        Err(Bad::TooLong) => (plain("413 Content Too Large", "too long for a command\n"), true),
+        Err(Bad::Chunked) => {
+            (plain("411 Length Required", "a body has to have its Content-Length\n"), true)
+        }
+        Err(Bad::TooLong) => (plain("413 Content Too Large", "more than 8 KiB\n"), true),
     };
     let Answer { status, kind, body } = answer;
     let head = format!(
@@ -103,8 +107,8 @@ fn plain(status: &'static str, body: &str) -> Answer {
 const ENDED: &str = "the director has ended\n";
 
 /// What a command comes to: how the backend is then.
-fn obey(request: &Request, peer: IpAddr, commands: bool, director: &Weak<Director>) -> Answer {
-    let command = match Command::of(request, peer, commands) {
+fn obey(request: &Request, is_local: bool, commands: bool, director: &Weak<Director>) -> Answer {
+    let command = match Command::of(request, is_local, commands) {
         Ok(command) => command,
         Err(refusal) => return plain(refusal.status, &refusal.why),
     };
@@ -115,7 +119,9 @@ fn obey(request: &Request, peer: IpAddr, commands: bool, director: &Weak<Directo
     if let Err(error) = director.set_admin(service, &backend, admin) {
         return plain("404 Not Found", &format!("{error}\n"));
     }
-    eprintln!("command: {} {backend:?} of {service}", request.path.trim_start_matches('/'));
+    let what = request.path.trim_start_matches('/');
+    // Nobody may be left to read it.
+    let _ = writeln!(io::stderr(), "command: {what} {backend:?} of {service}");
     let all = director.stats().backends;
     // It may have been removed just now.
     let is_it = all.iter().find(|of| of.service == service && of.id == backend);

@@ -24,6 +24,8 @@ pub struct Request {
 #[derive(Debug)]
 pub enum Bad {
     NoRequest,
+    /// A body whose length is not told (RFC 9112 section 6.3).
+    Chunked,
     TooLong,
 }
 
@@ -78,9 +80,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Bad> {
         headers: headers.collect(),
         body: Vec::new(),
     };
-    // Its length could not be told (RFC 9112 section 6.3): a body in chunks is not taken.
     if found.has_header("transfer-encoding") {
-        return Err(Bad::NoRequest);
+        return Err(Bad::Chunked);
     }
     let body = match found.header("content-length") {
         Some(count) => count.parse::<usize>().map_err(|_| Bad::NoRequest)?,

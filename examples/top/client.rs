@@ -79,7 +79,9 @@ impl Client {
         let path = if order.drain { "/drain" } else { "/undrain" };
         let body = json!({ "service": order.service, "backend": order.backend }).to_string();
         let post = self.agent.post(self.url(path)).content_type("application/json");
-        let mut answer = post.send(body).map_err(no_answer)?;
+        // It may have been heard all the same.
+        let unsure = |error| format!("{}; it may still take effect", no_answer(error));
+        let mut answer = post.send(body).map_err(unsure)?;
         let said = text(&mut answer, SHOWN)?;
         if answer.status() != StatusCode::OK {
             return Err(format!("refused: {}", said.trim()));

@@ -46,7 +46,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    // The terminal is given back as it was, whatever ends this.
+    // The terminal is given back as it was, unless a second signal ends this before the first one was noticed.
     let shown = ratatui::try_init().and_then(|terminal| run(terminal, &options));
     ratatui::restore();
     match shown {

@@ -80,7 +80,9 @@ fn is_wanted(why: &Idle) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::status::Applied;
     use super::*;
+    use crate::config::Changes;
     use crate::packet::MacAddress;
     use std::collections::BTreeMap;
     use std::fmt::Debug;
@@ -127,6 +129,16 @@ mod tests {
         let vip = "10.0.0.100".parse().unwrap();
         let mac = MacAddress([2, 0, 0, 0, 0, 7]);
         const OF: &str = "10.0.0.100:80/tcp";
+        let backends = |count| vec![(service, id.clone()); count];
+        let changes = Changes {
+            services_added: vec![service; 1],
+            services_removed: vec![service; 2],
+            services_changed: vec![service; 3],
+            backends_added: backends(4),
+            backends_removed: backends(5),
+            backends_changed: backends(6),
+        };
+        let applied = Applied { generation: 7, changes, moved: Vec::new() };
         let cases: Vec<Case> = vec![
             (
                 Event::BackendActive { service, id },
@@ -142,6 +154,20 @@ mod tests {
                 idle(refused),
                 Level::WARN,
                 &[("kind", "backend-idle"), ("state", "unhealthy"), ("why", "unhealthy: refused")],
+            ),
+            (
+                Event::ConfigApplied(applied),
+                Level::INFO,
+                &[
+                    ("kind", "config-applied"),
+                    ("generation", "7"),
+                    ("services_added", "1"),
+                    ("services_removed", "2"),
+                    ("services_changed", "3"),
+                    ("backends_added", "4"),
+                    ("backends_removed", "5"),
+                    ("backends_changed", "6"),
+                ],
             ),
             (
                 Event::ConfigRefused("no".to_owned()),

@@ -62,6 +62,9 @@ pub struct TapCounts {
     pub bytes: u64,
 }
 
+/// By as many nanoseconds no two queues are apart: ten seconds.
+const SET_BACK: u64 = 10_000_000_000;
+
 /// Decides about one frame after the other.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -69,7 +72,7 @@ pub(super) struct Gate {
     bounds: Bounds,
     bucket: TokenBucket,
     /// The latest time seen: several queues in one file are not quite in order, and a bucket whose clock
-    /// goes back lets nothing through.
+    /// goes back lets nothing through. Where the time is that of a clock that has been set back, it is the new one.
     latest: Timestamp,
     has_ended: bool,
     counts: TapCounts,
@@ -100,6 +103,11 @@ impl Gate {
             return Err(Taken::NotChosen);
         }
         let nanoseconds = u64::try_from(sample.time.as_nanos()).unwrap_or(u64::MAX);
+        if self.latest.0.saturating_sub(nanoseconds) > SET_BACK {
+            self.bucket =
+                TokenBucket::new(self.bounds.frames_per_second, self.bounds.frames_at_once);
+            self.latest = Timestamp(0);
+        }
         self.latest = self.latest.max(Timestamp(nanoseconds));
         if !self.bucket.take(self.latest) {
             counts.too_many += 1;

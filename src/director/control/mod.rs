@@ -114,16 +114,19 @@ impl Shared {
         // Handlers and subscribers are the embedder's; their bugs must not end the thread that found
         // something out. The panic hook has told of it.
         let call = |them: &dyn Fn()| drop(catch_unwind(AssertUnwindSafe(them)));
-        #[cfg(feature = "tracing")]
-        {
-            let generation = self.snapshots.load().generation;
-            if std::mem::replace(&mut control.traced, generation) != generation {
-                drop(control);
-                call(&|| trace::snapshot(generation));
-                control = self.lock();
+        loop {
+            #[cfg(feature = "tracing")]
+            {
+                let generation = self.snapshots.load().generation;
+                if std::mem::replace(&mut control.traced, generation) != generation {
+                    drop(control);
+                    call(&|| trace::snapshot(generation));
+                    control = self.lock();
+                    // Another one may have come meanwhile.
+                    continue;
+                }
             }
-        }
-        while let Some(event) = control.untold.pop_front() {
+            let Some(event) = control.untold.pop_front() else { break };
             drop(control);
             #[cfg(feature = "tracing")]
             call(&|| trace::event(&event));

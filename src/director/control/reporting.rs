@@ -21,13 +21,10 @@ impl Shared {
         let workers = self.worker_counts();
         let mut counts = Counts::default();
         workers.iter().for_each(|worker| counts += *worker);
-        let status = |member: &Member| BackendStatus {
-            probes: probes.remove(&(member.service.to_string(), member.backend.id().to_owned())),
-            ..self.status(&control, member)
-        };
+        let status = |member| self.status(&control, member);
         let backends: Vec<_> = control.members.iter().map(status).collect();
         let keys = control.config.services.iter().map(|bound| bound.service.key);
-        Stats {
+        let mut stats = Stats {
             generation: self.snapshots.load().generation,
             counts,
             workers,
@@ -36,7 +33,15 @@ impl Shared {
             services: services(keys, &backends),
             backends,
             failure: control.failure(),
+        };
+        drop(control);
+        // Changes need not wait for this.
+        if !probes.is_empty() {
+            for backend in &mut stats.backends {
+                backend.probes = probes.remove(&(backend.service.to_string(), backend.id.clone()));
+            }
         }
+        stats
     }
 
     fn status(&self, control: &Control, member: &Member) -> BackendStatus {

@@ -18,7 +18,7 @@ fn text() -> String {
     let well = BackendStatus { probes, ..stats::tests::backend(key(1), "b1") };
     let idle = Some(Idle::Unhealthy("refused".to_owned()));
     let ill = BackendStatus { idle, ..stats::tests::backend(key(2), "b1") };
-    let full = with(vec![well, ill], [key(1), key(2)].into_iter());
+    let full = with(vec![well, ill], [key(1), key(2), key(3)].into_iter());
     prometheus_text(Stats {
         redirect: Some(RedirectStats::default()),
         devices: vec![DeviceStats::default()],
@@ -102,7 +102,9 @@ fn the_dashboard_asks_for_what_is_exported_alone() {
                     let label = condition.split(['=', '!', '~']).next().unwrap();
                     let value = condition.split('"').nth(1).unwrap();
                     // Those of a variable are whatever there is; `instance` is Prometheus's own.
-                    let is_there = value.starts_with('$') || pairs.contains(&(label, value));
+                    let mut values = value.split('|');
+                    let is_there = value.starts_with('$')
+                        || values.all(|value| pairs.contains(&(label, value)));
                     assert!(labels.contains(label) || label == "instance", "{expression}: {label}");
                     assert!(is_there, "{expression}: {value}");
                 }
