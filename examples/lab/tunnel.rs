@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tun_rs::{DeviceBuilder, SyncDevice};
 
 const DEVICE: &str = "tunnel";
 const IPV4_INSIDE: u8 = 4;
@@ -74,7 +75,7 @@ impl TunnelReceiver {
         over_ipv6: bool,
         protocol: u8,
         gue_port: u16,
-        device: &Arc<tun::Device>,
+        device: &Arc<SyncDevice>,
     ) -> io::Result<()> {
         let mut socket = namespace.enter(|| {
             let domain = if over_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
@@ -120,10 +121,8 @@ impl Drop for TunnelReceiver {
     }
 }
 
-fn make_device() -> io::Result<tun::Device> {
-    let mut configuration = tun::Configuration::default();
-    configuration.tun_name(DEVICE);
-    tun::create(&configuration).map_err(io::Error::other)
+fn make_device() -> io::Result<SyncDevice> {
+    DeviceBuilder::new().name(DEVICE).build_sync()
 }
 
 struct Malformed;

@@ -42,7 +42,8 @@ pub(crate) fn run() -> Result {
     process::run(Command::new("git").args(["clone", "--quiet"]).arg(process::root()?).arg(&clone))?;
     let cloned = start.elapsed();
 
-    // `timeout` asks by SIGTERM: each program on this way turns itself into the next, so the demonstration hears it.
+    // `timeout` asks by SIGTERM. As root, each program on this way turns itself into the next, so the demonstration hears
+    // it; what sudo has started cannot be asked, and is to be ended by hand.
     let mut command = Command::new("timeout");
     command.args(["--foreground", LIMIT_SECONDS, "cargo", "xtask", "demo"]);
     command.current_dir(&clone).env("CARGO_TARGET_DIR", clone.join("target"));
