@@ -63,7 +63,7 @@ pub struct TapCounts {
 }
 
 /// By as many nanoseconds no two queues are apart: ten seconds.
-const SET_BACK: u64 = 10_000_000_000;
+const APART: u64 = 10_000_000_000;
 
 /// Decides about one frame after the other.
 #[derive(Debug)]
@@ -72,8 +72,10 @@ pub(super) struct Gate {
     bounds: Bounds,
     bucket: TokenBucket,
     /// The latest time seen: several queues in one file are not quite in order, and a bucket whose clock
-    /// goes back lets nothing through. Where the time is that of a clock that has been set back, it is the new one.
+    /// goes back lets nothing through.
     latest: Timestamp,
+    /// By how many nanoseconds the clock has been set back in all.
+    set_back: u64,
     has_ended: bool,
     counts: TapCounts,
 }
@@ -86,6 +88,7 @@ impl Gate {
             bounds,
             bucket,
             latest: Timestamp(0),
+            set_back: 0,
             has_ended: false,
             counts: TapCounts::default(),
         }
@@ -103,12 +106,12 @@ impl Gate {
             return Err(Taken::NotChosen);
         }
         let nanoseconds = u64::try_from(sample.time.as_nanos()).unwrap_or(u64::MAX);
-        if self.latest.0.saturating_sub(nanoseconds) > SET_BACK {
-            self.bucket =
-                TokenBucket::new(self.bounds.frames_per_second, self.bounds.frames_at_once);
-            self.latest = Timestamp(0);
+        let behind = self.latest.0.saturating_sub(nanoseconds.saturating_add(self.set_back));
+        if behind > APART {
+            self.set_back = self.set_back.saturating_add(behind);
         }
-        self.latest = self.latest.max(Timestamp(nanoseconds));
+        let time = Timestamp(nanoseconds.saturating_add(self.set_back));
+        self.latest = self.latest.max(time);
         if !self.bucket.take(self.latest) {
             counts.too_many += 1;
             return Err(Taken::TooMany);

@@ -84,6 +84,23 @@ fn no_more_than_the_rate_is_taken_even_if_time_goes_back() {
     }
 }
 
+/// By an hour, as when a machine has slept: what comes then is taken at the rate, and nothing at once for it.
+#[test]
+fn a_clock_that_is_set_back_goes_on_from_there() {
+    let bounds = Bounds { frames_per_second: 10, frames_at_once: 5, ..Bounds::NONE };
+    let mut gate = Gate::new(Chosen::All, bounds);
+    let mut taken = |milliseconds: std::ops::Range<u64>| {
+        let times = milliseconds.map(Duration::from_millis);
+        times.filter(|time| gate.choose(&Sample::new(*time, &[], DROP)).is_ok()).count()
+    };
+    assert_eq!(taken(3_600_000..3_601_000), 5 + 9);
+    assert_eq!(taken(0..1000), 10);
+    assert_eq!(taken(1000..2000), 10);
+    // Also another time, and forward again.
+    assert_eq!(taken(3_600_000..3_600_001), 1);
+    assert_eq!(taken(0..1), 1);
+}
+
 #[test]
 fn a_rate_of_zero_takes_nothing() {
     let mut gate = Gate::new(Chosen::All, Bounds { frames_per_second: 0, ..Bounds::NONE });
