@@ -181,11 +181,13 @@ impl XdpQueue {
 
     /// Lends what is in `lent` to `handler` and sorts it by what the handler said.
     fn handle(&mut self, handler: &mut Handler<'_>) {
-        let decided: ArrayVec<(Action, Range<usize>), MAX_BATCH> = {
-            let mut frames = self.rings.lend(&mut self.lent);
+        let mut decided: ArrayVec<(Action, Range<usize>), MAX_BATCH> = ArrayVec::new();
+        {
+            let mut frames: ArrayVec<Frame<'_>, MAX_BATCH> = ArrayVec::new();
+            self.rings.lend(&mut self.lent, &mut frames);
             handler(&mut frames);
-            frames.iter().map(|frame: &Frame<'_>| (frame.action(), frame.range())).collect()
-        };
+            decided.extend(frames.iter().map(|frame| (frame.action(), frame.range())));
+        }
         for (mut frame, (action, content)) in self.lent.drain(..).zip(decided) {
             let Action::Transmit(port) = action else {
                 self.free.push(frame);

@@ -97,15 +97,20 @@ impl Rings {
         // out leave the ring with this call, so each becomes the frame's only owner.
         let count = unsafe { self.rx.consume(&mut descriptors[..room]) };
         let memory = &self.memory;
-        batch.extend(descriptors.into_iter().take(count).map(|descriptor| {
+        batch.extend(descriptors.iter().take(count).copied().map(|descriptor| {
             let (_, start) = memory.place(descriptor.addr());
             let content = start..start + descriptor.lengths().data();
             OwnedFrame { descriptor, content }
         }));
     }
 
-    /// Each frame of `batch` with the whole of its chunk around it, for as long as both are borrowed.
-    pub(super) fn lend<'a>(&'a self, batch: &'a mut Batch) -> ArrayVec<Frame<'a>, MAX_BATCH> {
+    /// Adds to `lent` each frame of `batch` with the whole of its chunk around it, for as long as both are borrowed. Where
+    /// it is to be: to return kilobytes is to copy them.
+    pub(super) fn lend<'a>(
+        &'a self,
+        batch: &'a mut Batch,
+        lent: &mut ArrayVec<Frame<'a>, MAX_BATCH>,
+    ) {
         let lend = |frame: &'a mut OwnedFrame| {
             let (chunk, _) = self.memory.place(frame.descriptor.addr());
             // SAFETY: an owned frame is in no ring, so neither the kernel nor another owned frame
@@ -114,7 +119,7 @@ impl Rings {
             let memory = unsafe { self.memory.chunk(chunk) };
             Frame::in_memory(memory, frame.content.clone())
         };
-        batch.iter_mut().map(lend).collect()
+        lent.extend(batch.iter_mut().map(lend));
     }
 
     /// Writes `bytes` into `frame` as its content; false, and nothing to be sent, if they do not

@@ -90,7 +90,7 @@ impl TxPort {
             // SAFETY: the ring belongs to the same UMEM as every frame of the queue. What it hands
             // out leaves it with this call, so each becomes the frame's only owner.
             let count = unsafe { self.completion.consume(&mut descriptors) };
-            free.extend(descriptors.into_iter().take(count).map(OwnedFrame::empty));
+            free.extend(descriptors.iter().take(count).copied().map(OwnedFrame::empty));
             self.transmitting = self.transmitting.saturating_sub(count as u64);
             if count < MAX_BATCH {
                 return;
