@@ -119,6 +119,8 @@ pub(crate) fn shown(command: &Command) -> String {
     };
     let variables = command
         .get_envs()
+        // Where `sbin` is added, which says nothing of the command.
+        .filter(|(name, _)| *name != "PATH")
         .filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
     variables.chain(words).collect::<Vec<_>>().join(" ")
