@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 /// How soon what is new is shown.
@@ -86,7 +86,15 @@ fn watch(
 ) -> io::Result<()> {
     let mut model = Model::default();
     while !ended.load(Ordering::Relaxed) {
-        news.try_iter().for_each(|news| model.take(news));
+        loop {
+            match news.try_recv() {
+                Ok(news) => model.take(news),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    return Err(io::Error::other("the thread that asks the appliance has ended"));
+                }
+            }
+        }
         terminal.draw(|frame| draw::draw(frame, &model, endpoint))?;
         if !event::poll(TICK)? {
             continue;

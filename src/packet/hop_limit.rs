@@ -74,6 +74,18 @@ mod tests {
     }
 
     #[test]
+    fn the_checksum_stays_right_for_each_time_and_protocol() {
+        for (ttl, protocol) in (2..=255).flat_map(|ttl| (0..=255).map(move |of| (ttl, of))) {
+            let mut packet =
+                [0x45, 0, 0, 20, 0, 0, 0, 0, ttl, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+            let sum = checksum::checksum(&packet);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            decrement_hop_limit(&mut packet).unwrap();
+            assert_eq!((packet[8], checksum::checksum(&packet)), (ttl - 1, 0), "{ttl} {protocol}");
+        }
+    }
+
+    #[test]
     fn the_last_hop_is_not_taken() {
         let mut v4 = [0x45, 0, 0, 20, 0, 0, 0, 0, 2, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         let mut v6 = [0x60, 0, 0, 0, 0, 0, 59, 2];

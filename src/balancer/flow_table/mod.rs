@@ -316,12 +316,11 @@ impl FlowTable {
         spots
     }
 
-    /// The same for a single flow.
+    /// The same for a single flow; the second set is only looked at if it is not in the first.
     #[inline]
     pub fn locate_one(&self, key: FlowKey) -> Spot {
-        let [first, second] = self.sets_of(key);
-        let spot = self.look(first as u32, key);
-        if spot.is_none() { self.look(second as u32, key) } else { spot }
+        let spot = self.look(self.first_set(key) as u32, key);
+        if spot.is_none() { self.look(self.second_set(spot.set, key) as u32, key) } else { spot }
     }
 
     /// Where a flow is in a set.
@@ -471,18 +470,11 @@ impl FlowTable {
         Some(backend)
     }
 
-    /// In which set a flow is, alive or not, and where in it; the second set is only looked at if it is not in
-    /// the first.
+    /// In which set a flow is, alive or not, and where in it.
     #[inline]
     fn find(&self, key: FlowKey) -> Option<(usize, usize)> {
-        let first = self.first_set(key);
-        let held = self.sets.get(first)?.holding(key.0);
-        if held.any() {
-            return Some((first, held.first()));
-        }
-        let [_, second] = self.sets_of(key);
-        let held = self.sets.get(second)?.holding(key.0);
-        held.any().then(|| (second, held.first()))
+        let spot = self.locate_one(key);
+        (!spot.is_none()).then_some((spot.set as usize, spot.way as usize))
     }
 
     /// The best place that these sets have for a flow, once what is over there is free; none if it is there
