@@ -7,5 +7,5 @@ pub fn prepare(memory: Range<usize>) {
     #[cfg(all(feature = "af-xdp", target_os = "linux"))]
     dsrlb::dataplane::af_xdp::prefer_huge_pages(memory);
     #[cfg(not(all(feature = "af-xdp", target_os = "linux")))]
-    drop(memory);
+    let _ = memory;
 }

@@ -31,6 +31,7 @@ mod pcap;
 mod pipeline;
 mod planner;
 mod probe;
+mod reading;
 mod refusal;
 mod snapshot;
 #[cfg(feature = "pcap")]

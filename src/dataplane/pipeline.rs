@@ -1,6 +1,6 @@
 //! One packet's journey, top to bottom: whose frame is it, what is in it, who takes it, off it goes.
 
-use super::answer::{answer, answer_echo};
+use super::answer::answer_echo;
 use super::counters::WorkerCounters;
 use super::delivery::{Means, deliver};
 use super::explanation::{Explanation, FragmentTrace};
@@ -10,13 +10,13 @@ use super::io::{Action, Frame, HEADROOM, MAX_BATCH, Port};
 use super::minimal::{MixedFamilies, frame_of};
 use super::outbox::Outbox;
 use super::probe::is_answer;
+use super::reading::{Batch, Read, next, read};
 use super::snapshot::Snapshot;
-use crate::balancer::{Assignment, Balancer, Echo};
-use crate::flow::{Brief, FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
+use crate::balancer::{Assignment, Balancer};
+use crate::flow::{FiveTuple, Fragment, HashKey, PacketInfo, PacketKind, Timestamp};
 use crate::packet::icmp::{TokenBucket, claims_too_little};
-use crate::packet::{self, Content, MacAddress, Parse, Parsed, glance, parse_into};
-use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
-use arrayvec::ArrayVec;
+use crate::packet::{self, Parse, Parsed, parse_into};
+use crate::verdict::{DropReason, Verdict};
 use std::fmt;
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl<B: Balancer> Pipeline<B> {
         self.expire(now);
         let count = frames.len().min(MAX_BATCH);
         let frames = frames.get_mut(..count).unwrap_or_default();
-        let mut batch = Batch { packets: ArrayVec::new(), common: 0, reads: ArrayVec::new() };
+        let mut batch = Batch::new();
         batch.read(snapshot, frames, &mut self.means.outbox);
 
         let mut assigned = [Assignment::NotVip; MAX_BATCH];
@@ -433,150 +433,6 @@ impl<B> Pipeline<B> {
     /// What has been counted.
     pub fn counters(&self) -> &Arc<WorkerCounters> {
         &self.counters
-    }
-}
-
-/// What the first stage found in the frames of a batch.
-struct Batch {
-    /// Those for the balancer, in order.
-    packets: ArrayVec<Brief, MAX_BATCH>,
-    /// A bit for each frame that a glance told enough of: it is for the balancer.
-    common: u64,
-    /// What reading each of the others came to, in order.
-    reads: ArrayVec<Read, MAX_BATCH>,
-}
-
-const _: () = assert!(MAX_BATCH <= u64::BITS as usize);
-
-impl Batch {
-    /// Reads frames into an empty batch.
-    #[inline(never)]
-    fn read(&mut self, snapshot: &Snapshot, frames: &mut [Frame<'_>], outbox: &mut Outbox) {
-        let glances = !snapshot.services.routes();
-        // Another core has written them, the kernel or the NIC: they are fetched together, and not one after the other.
-        let first = |frame: &Frame<'_>| frame.bytes().first().copied().unwrap_or_default();
-        std::hint::black_box(frames.iter().fold(0, |all, frame| all | first(frame)));
-        let mut bit = 1;
-        for frame in frames {
-            let bytes = frame.bytes();
-            if glances
-                && comes_for(snapshot.station, bytes)
-                && glance(bytes, |packet| self.packets.push(packet))
-            {
-                self.common |= bit;
-            } else {
-                let mut parsed = Parsed::EMPTY;
-                let read = read(snapshot, frame, &mut parsed, outbox);
-                if let Read::Assign = read {
-                    self.packets.push(parsed.info.into());
-                }
-                self.reads.push(read);
-            }
-            bit <<= 1;
-        }
-    }
-}
-
-/// What reading the next frame came to.
-#[inline]
-fn next(reads: &mut std::slice::Iter<'_, Read>) -> Read {
-    reads.next().copied().unwrap_or(Read::Decided(Verdict::Pass))
-}
-
-/// What reading a frame came to.
-#[derive(Clone, Copy)]
-enum Read {
-    /// It is for the balancer to say where it goes.
-    Assign,
-    /// Its verdict is known.
-    Decided(Verdict),
-    /// It is known without the balancer what becomes of it, and of fragments that belong to it.
-    Settled(Decision),
-}
-
-/// Whose frame is it, and what is in it? `parsed` tells what, unless its verdict is known.
-#[inline(never)]
-fn read(
-    snapshot: &Snapshot,
-    frame: &mut Frame<'_>,
-    parsed: &mut Parsed,
-    outbox: &mut Outbox,
-) -> Read {
-    let Some(&addresses) = frame.bytes().first_chunk::<12>() else {
-        return Read::Decided(Verdict::Drop(DropReason::EthernetTruncated));
-    };
-    let (to, from) = addresses.split_at(6);
-    if from == snapshot.station.0 {
-        return Read::Decided(Verdict::Drop(DropReason::Looped));
-    }
-    // A bridge floods frames to stations it does not know yet, so XDP sees those of others:
-    // forwarding them would send every packet twice.
-    let is_ours = to == snapshot.station.0;
-    let is_question = snapshot.answers && is_multicast(to);
-    if !is_ours && !is_question {
-        return Read::Decided(Verdict::Pass);
-    }
-    let content = parse_into(frame.bytes(), parsed);
-    if answer(snapshot, frame, content, parsed, outbox) {
-        return Read::Decided(Verdict::Answer(AnswerKind::Neighbour));
-    }
-    match content {
-        Content::Malformed(reason) => Read::Decided(Verdict::Drop(reason)),
-        Content::Ip if is_ours => {
-            if snapshot.services.routes() {
-                parsed.info.routed = route(snapshot, frame.bytes(), parsed).into();
-            }
-            place(snapshot, &parsed.info)
-        }
-        Content::Ip | Content::NotIp { .. } => Read::Decided(Verdict::Pass),
-    }
-}
-
-/// Whether a frame is for this station, and from another one.
-#[inline(always)]
-fn comes_for(station: MacAddress, frame: &[u8]) -> bool {
-    let Some(addresses) = frame.first_chunk::<14>() else { return false };
-    let MacAddress([a, b, c, d, e, f]) = station;
-    let station = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;
-    // Both are read as words of eight bytes, of which the last two are others.
-    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes) << 16);
-    word(addresses.first_chunk()) == station && word(addresses.last_chunk()) != station
-}
-
-#[inline]
-fn is_multicast(address: &[u8]) -> bool {
-    address.first().is_some_and(|first| first & 1 != 0)
-}
-
-/// The backend whose connection ID the packet has. Apart, as few snapshots have a service that asks.
-#[inline(never)]
-fn route(snapshot: &Snapshot, frame: &[u8], parsed: &Parsed) -> Option<BackendIndex> {
-    snapshot.services.route(&parsed.info, &parsed.connection_id(frame)?)
-}
-
-/// Whether the balancer is to be asked about the packet.
-#[inline]
-fn place(snapshot: &Snapshot, info: &PacketInfo) -> Read {
-    let flow = &info.flow;
-    let stray = |reason| match snapshot.services.is_vip(flow.destination) {
-        true => Read::Decided(Verdict::Drop(reason)),
-        false => Read::Decided(Verdict::Pass),
-    };
-    match info.kind {
-        PacketKind::Ordinary | PacketKind::IcmpError => Read::Assign,
-        PacketKind::TruncatedError => stray(DropReason::IcmpQuoteTruncated),
-        PacketKind::StrayError => stray(DropReason::IcmpQuoteStray),
-        PacketKind::EchoRequest => match snapshot.services.echo(flow.destination) {
-            None | Some(Echo::Forward) => Read::Assign,
-            Some(Echo::Drop) => Read::Settled(Decision::Drop(DropReason::EchoRefused)),
-            Some(Echo::Answer) if flow.has_martian_source() => {
-                Read::Settled(Decision::Drop(DropReason::MartianSource))
-            }
-            Some(Echo::Answer) if flow.source == flow.destination => {
-                Read::Settled(Decision::Drop(DropReason::SourceIsVip))
-            }
-            Some(Echo::Answer) => Read::Settled(Decision::Answer),
-        },
     }
 }
 
