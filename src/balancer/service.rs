@@ -232,7 +232,7 @@ impl VirtualService {
     }
 
     /// The real servers, and the fallback if there is one.
-    pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+    pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> + Clone {
         let fallback = match &self.when_all_down {
             WhenAllDown::Fallback(backend) => Some(backend),
             _ => None,

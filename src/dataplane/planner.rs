@@ -246,7 +246,7 @@ impl Planner {
         let backends = services
             .clone()
             .flat_map(|service| service.all_backends().map(|backend| (service.key, backend.id())));
-        self.registry.retain(&backends.collect());
+        let mut indices = self.registry.indices(backends).into_iter();
         let keys: HashSet<VipKey> = services.clone().map(|service| service.key).collect();
         self.built.retain(|key, _| keys.contains(key));
 
@@ -258,7 +258,7 @@ impl Planner {
             let first = members.len();
             let mut illness = Vec::new();
             for (number, backend) in service.all_backends().enumerate() {
-                let Some(index) = self.registry.index(service.key, backend.id()) else {
+                let Some(index) = indices.next().flatten() else {
                     continue; // beyond the limit, which the check has refused
                 };
                 let observed = observe(service.key, backend.as_ref());
