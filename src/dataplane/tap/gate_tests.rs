@@ -63,14 +63,22 @@ fn a_flow_that_is_told_counts_before_the_one_in_the_frame() {
     assert_eq!(gate.choose(&sample.of_flow(FLOW.parse().ok())), Ok(()));
 }
 
+/// And five at once.
+fn ten_a_second() -> Gate {
+    let bounds = Bounds { frames_per_second: 10, frames_at_once: 5, ..Bounds::NONE };
+    Gate::new(Chosen::All, bounds)
+}
+
+/// How many are, of one frame in each of these milliseconds.
+fn taken(gate: &mut Gate, milliseconds: std::ops::Range<u64>) -> usize {
+    let times = milliseconds.map(Duration::from_millis);
+    times.filter(|time| gate.choose(&Sample::new(*time, &[], DROP)).is_ok()).count()
+}
+
 #[test]
 fn no_more_than_the_rate_is_taken_even_if_time_goes_back() {
-    let bounds = Bounds { frames_per_second: 10, frames_at_once: 5, ..Bounds::NONE };
-    let mut gate = Gate::new(Chosen::All, bounds);
-    let mut taken = |milliseconds: std::ops::Range<u64>| {
-        let times = milliseconds.map(Duration::from_millis);
-        times.filter(|time| gate.choose(&Sample::new(*time, &[], DROP)).is_ok()).count()
-    };
+    let mut gate = ten_a_second();
+    let mut taken = |milliseconds| taken(&mut gate, milliseconds);
     // Five at once, and one each tenth of a second from then on.
     assert_eq!(taken(5000..6000), 5 + 9);
     assert_eq!(taken(0..1000), 0);
@@ -87,12 +95,8 @@ fn no_more_than_the_rate_is_taken_even_if_time_goes_back() {
 /// By an hour, as when a machine has slept: what comes then is taken at the rate, and nothing at once for it.
 #[test]
 fn a_clock_that_is_set_back_goes_on_from_there() {
-    let bounds = Bounds { frames_per_second: 10, frames_at_once: 5, ..Bounds::NONE };
-    let mut gate = Gate::new(Chosen::All, bounds);
-    let mut taken = |milliseconds: std::ops::Range<u64>| {
-        let times = milliseconds.map(Duration::from_millis);
-        times.filter(|time| gate.choose(&Sample::new(*time, &[], DROP)).is_ok()).count()
-    };
+    let mut gate = ten_a_second();
+    let mut taken = |milliseconds| taken(&mut gate, milliseconds);
     assert_eq!(taken(3_600_000..3_601_000), 5 + 9);
     assert_eq!(taken(0..1000), 10);
     assert_eq!(taken(1000..2000), 10);
