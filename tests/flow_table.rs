@@ -5,7 +5,7 @@ mod support;
 use dsrlb::balancer::{
     Assignment, Backend, Balancer, FlowBalancer, FlowKey, FlowTable, FlowTimes, Found,
     HashBalancer, Imported, Keeping, Lifetimes, Maglev, RealServer, Service, ServiceTable, Signal,
-    State, VirtualService,
+    Spot, State, VirtualService,
 };
 use dsrlb::flow::{FiveTuple, Fragment, HashKey, PacketInfo, Protocol, TcpFlags, Timestamp};
 use dsrlb::verdict::BackendIndex;
@@ -57,7 +57,15 @@ fn connect(table: &mut FlowTable, number: usize, now: Timestamp) -> bool {
         match table.lookup(key(number), *signal, &lives, now, |_| true) {
             Found::Known(_, state) => state == State::Established,
             _ => {
-                table.insert(key(number), backend(number), *signal, &lives, now, |_| true);
+                table.insert(
+                    key(number),
+                    Spot::UNKNOWN,
+                    backend(number),
+                    *signal,
+                    &lives,
+                    now,
+                    |_| true,
+                );
                 false
             }
         }
@@ -75,7 +83,7 @@ fn a_flood_leaves_every_proven_flow_where_it_is() {
         for number in 0..10 * ENTRIES {
             let (key, signal) = (key(1 << 32 | number), flood);
             assert_eq!(table.lookup(key, signal, &lives, START, |_| true), Found::Missing);
-            table.insert(key, backend(0), signal, &lives, START, |_| true);
+            table.insert(key, Spot::UNKNOWN, backend(0), signal, &lives, START, |_| true);
         }
         assert_eq!(table.counts().proven, count as u64);
         assert!(table.counts().unproven <= ENTRIES as u64 / 4);
@@ -96,14 +104,30 @@ fn no_flood_of_syns_keeps_a_client_from_being_known() {
     let mut flood = |table: &mut FlowTable| {
         for _ in 0..4 * ENTRIES {
             flooded += 1;
-            table.insert(key(1 << 32 | flooded), backend(0), Signal::Syn, &lives, START, |_| true);
+            table.insert(
+                key(1 << 32 | flooded),
+                Spot::UNKNOWN,
+                backend(0),
+                Signal::Syn,
+                &lives,
+                START,
+                |_| true,
+            );
         }
     };
     flood(&mut table);
     for number in 0..32 {
         for signal in [Signal::Syn, Signal::Data, Signal::Data] {
             if table.lookup(key(number), signal, &lives, START, |_| true) == Found::Missing {
-                table.insert(key(number), backend(number), signal, &lives, START, |_| true);
+                table.insert(
+                    key(number),
+                    Spot::UNKNOWN,
+                    backend(number),
+                    signal,
+                    &lives,
+                    START,
+                    |_| true,
+                );
             }
             flood(&mut table);
         }

@@ -2,7 +2,7 @@
 
 use dsrlb::balancer::{
     Assignment, Balancer, FlowBalancer, FlowTable, FlowTimes, Found, HashBalancer, Lifetimes,
-    Record, ServiceTable, Signal,
+    Record, ServiceTable, Signal, Spot,
 };
 use dsrlb::flow::{HashKey, PacketInfo, Timestamp};
 use dsrlb::verdict::BackendIndex;
@@ -103,7 +103,7 @@ impl Design {
                     Found::Known(index, _) => Some(index),
                     Found::Missing | Found::Reopened(_) => {
                         let index = before().or_else(by_hash)?;
-                        table.insert(key, index, signal, &lives, now, keeps);
+                        table.insert(key, Spot::UNKNOWN, index, signal, &lives, now, keeps);
                         Some(index)
                     }
                 }

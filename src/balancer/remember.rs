@@ -116,14 +116,8 @@ impl FlowBalancer {
     fn locate_one(&self, key: FlowKey) -> Spot {
         match self.record {
             Record::All => self.table.locate_one(key),
-            Record::Contested => Spot::NONE,
+            Record::Contested => Spot::UNKNOWN,
         }
-    }
-
-    /// Whether a flow was looked for, and is not recorded.
-    #[inline]
-    fn is_new(&self, spot: Spot) -> bool {
-        self.record == Record::All && spot.is_none()
     }
 
     /// The backend of a flow that goes on as it was: nearly every packet's, so it is asked first, and of the flow
@@ -156,12 +150,12 @@ impl FlowBalancer {
         services: &ServiceTable,
         packet: &Brief,
         key: FlowKey,
-        is_new: bool,
+        spot: Spot,
         now: Timestamp,
     ) -> Assignment {
         let packet = &packet.info();
         match find(services, packet) {
-            Ok(service) => self.place(services, service, packet, key, is_new, now).0,
+            Ok(service) => self.place(services, service, packet, key, spot, now).0,
             Err(assignment) => assignment,
         }
     }
@@ -175,7 +169,7 @@ impl FlowBalancer {
         service: &Service,
         packet: &PacketInfo,
         key: FlowKey,
-        is_new: bool,
+        spot: Spot,
         now: Timestamp,
     ) -> (Assignment, Decider) {
         let protocol = packet.flow.protocol;
@@ -190,7 +184,7 @@ impl FlowBalancer {
             return (Assignment::Backend(index), Decider::ConnectionId);
         }
         if let Some(lives) = lives
-            && !is_new
+            && !spot.is_missing()
             && self.has_flows()
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
@@ -222,9 +216,9 @@ impl FlowBalancer {
         let goes_on = signal != Signal::Syn && elder == Some(chosen);
         let inserted = if goes_on {
             // It may speak once before what was chosen before is over, and then be silent for as long as any.
-            self.table.resume(key, chosen, signal, lives, now, usable)
+            self.table.resume(key, spot, chosen, signal, lives, now, usable)
         } else {
-            self.table.insert(key, chosen, signal, lives, now, usable)
+            self.table.insert(key, spot, chosen, signal, lives, now, usable)
         };
         // Refused or not, it is served: by whom the next packet will be taken to, if that is not recorded.
         let last = elder.filter(|_| inserted == Inserted::Refused).unwrap_or(chosen);
@@ -277,7 +271,7 @@ impl FlowBalancer {
             }
             Found::Missing | Found::Reopened(_) => {
                 let usable = |index| services.keeps_any(index);
-                self.table.insert(key, index, signal, lives, now, usable);
+                self.table.insert(key, Spot::UNKNOWN, index, signal, lives, now, usable);
             }
         }
     }
@@ -312,7 +306,7 @@ impl Balancer for FlowBalancer {
         let (spot, tick) = (self.locate_one(key), self.table.tick(now));
         match self.known(services, packet, key, spot, tick) {
             Some(index) => Assignment::Backend(index),
-            None => self.decide(services, packet, key, self.is_new(spot), now),
+            None => self.decide(services, packet, key, spot, now),
         }
     }
 
@@ -338,7 +332,7 @@ impl Balancer for FlowBalancer {
                         // So that the look-ups need not wait for one line after the other.
                         std::hint::black_box(self.table.locate(located));
                     }
-                    [Spot::NONE; BATCH]
+                    [Spot::UNKNOWN; BATCH]
                 }
             };
             let mut asked = Asked::default();
@@ -347,8 +341,9 @@ impl Balancer for FlowBalancer {
                 *assigned = match self.known(services, packet, key, spot, tick) {
                     Some(index) => Assignment::Backend(index),
                     None => {
-                        let is_new = self.is_new(spot) && !asked.note(key);
-                        self.decide(services, packet, key, is_new, now)
+                        let recorded = spot.is_missing() && asked.note(key);
+                        let spot = if recorded { Spot::UNKNOWN } else { spot };
+                        self.decide(services, packet, key, spot, now)
                     }
                 };
             }
@@ -373,9 +368,7 @@ impl Balancer for FlowBalancer {
         ) {
             (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
             (None, Ok(service)) => {
-                let is_new = trial.is_new(spot);
-                let (assignment, decider) =
-                    trial.place(services, service, packet, key, is_new, now);
+                let (assignment, decider) = trial.place(services, service, packet, key, spot, now);
                 let remembers = service.lives().is_some();
                 (assignment, decider, remembers && packet.tells_flow())
             }

@@ -1,7 +1,8 @@
 //! The flow table against a slow and obvious model of its rules, by lists of operations.
 
 use dsrlb::balancer::{
-    FlowKey, FlowRecord, FlowTable, FlowTimes, Found, Imported, Inserted, Lifetimes, Signal, State,
+    FlowKey, FlowRecord, FlowTable, FlowTimes, Found, Imported, Inserted, Lifetimes, Signal, Spot,
+    State,
 };
 use dsrlb::flow::{HashKey, Timestamp};
 use dsrlb::verdict::BackendIndex;
@@ -339,13 +340,16 @@ pub fn check_flow_table(data: &[u8]) {
                 };
                 assert_eq!(found, model.lookup(key, signal, &times));
                 if !matches!(found, Found::Known(..)) {
-                    let inserted = table.insert(FlowKey(key), backend, signal, &lives, now, usable);
+                    // Nothing was inserted since it was located.
+                    let inserted =
+                        table.insert(FlowKey(key), spot, backend, signal, &lives, now, usable);
                     assert_eq!(inserted, model.insert(key, backend, signal, &times));
                 }
             }
             10 => {
                 let lives = Lifetimes::from(&times);
-                let inserted = table.insert(FlowKey(key), backend, signal, &lives, now, usable);
+                let inserted =
+                    table.insert(FlowKey(key), Spot::UNKNOWN, backend, signal, &lives, now, usable);
                 assert_eq!(inserted, model.insert(key, backend, signal, &times));
             }
             11 => model.now += u64::from(a) * TICK / 2 + u64::from(b),

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Life};
 use super::times::Clock;
-use super::{FlowRecord, FlowTable, Inserted, State};
+use super::{FlowRecord, FlowTable, Inserted, Spot, State};
 use crate::flow::Timestamp;
 use crate::verdict::BackendIndex;
 
@@ -76,7 +76,7 @@ impl FlowTable {
             self.tally.add(backend, state);
             return Imported::Updated;
         }
-        match self.put(told, now, usable) {
+        match self.put(told, Spot::UNKNOWN, state, ticks, usable) {
             Inserted::New(_) => Imported::New,
             Inserted::Known(_) => Imported::Known,
             Inserted::Refused => Imported::Refused,

@@ -46,6 +46,7 @@
 mod entry;
 mod import;
 mod keying;
+mod location;
 mod place;
 mod set;
 mod state;
@@ -54,44 +55,23 @@ mod times;
 mod upkeep;
 
 pub use import::Imported;
+pub use location::Spot;
 pub use state::{Signal, State};
 pub use tally::FlowCounts;
 pub(super) use times::TICK;
 pub use times::{FlowTimes, Lifetimes, Steady};
 pub use upkeep::FlowRecord;
 
-use crate::flow::{Brief, FiveTuple, FlowHash, HashKey, Timestamp};
+use crate::flow::{Brief, FiveTuple, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
 use keying::Keying;
 use place::{Place, Survey};
-use set::{Mask, Set, WAYS};
+use set::{Set, WAYS};
 use state::Step;
 use std::ops::Range;
 use tally::Tally;
 use times::Clock;
-
-/// How many flows are located at a time; a driver lends no more packets at once.
-const LOCATED: usize = 64;
-
-/// Where a flow is in the table, or that it was not found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Spot {
-    set: u32,
-    /// [`WAYS`] if it was not found.
-    way: u32,
-}
-
-impl Spot {
-    /// Of what was not looked for.
-    pub const NONE: Self = Self { set: 0, way: WAYS as u32 };
-
-    /// Whether it is that of nothing.
-    #[inline]
-    pub const fn is_none(self) -> bool {
-        self.way == WAYS as u32
-    }
-}
 
 /// A time as the table counts it.
 #[derive(Clone, Copy, Debug)]
@@ -251,85 +231,6 @@ impl FlowTable {
         self.keying.key_of(packet)
     }
 
-    /// The two sets that a flow may be in; the same twice if there is only one.
-    #[inline]
-    fn sets_of(&self, key: FlowKey) -> [usize; 2] {
-        let first = self.first_set(key);
-        [first, self.second_set(first as u32, key)]
-    }
-
-    /// The other one than the first.
-    #[inline]
-    fn second_set(&self, first: u32, key: FlowKey) -> usize {
-        let count = self.sets.len();
-        let others = count.saturating_sub(1);
-        let further =
-            first as usize + usize::from(others > 0) + FlowHash(key.0.rotate_left(32)).slot(others);
-        if further < count { further } else { further - count }
-    }
-
-    /// The set that a flow is looked for first.
-    #[inline]
-    fn first_set(&self, key: FlowKey) -> usize {
-        FlowHash(key.0).slot(self.sets.len())
-    }
-
-    /// Where each of at most 64 flows is, if it is anywhere.
-    ///
-    /// A word of the first set that each may be in is read before any is looked at, and then of the second one of
-    /// those that are not in the first, where three of four are: so the cache misses of a batch overlap, where
-    /// [`FlowTable::lookup`] would wait for one after the other.
-    #[inline]
-    pub fn locate(&self, keys: &[FlowKey]) -> [Spot; LOCATED] {
-        let mut spots = [Spot::NONE; LOCATED];
-        let mut read = 0;
-        let mut ask = |number: usize| {
-            read |= self.sets.get(number).map_or(0, Set::word);
-            number as u32
-        };
-        for (spot, key) in spots.iter_mut().zip(keys) {
-            spot.set = ask(self.first_set(*key));
-        }
-        // Noted and not branched to: whether it is in the first cannot be predicted. And not read at
-        // once: the fewer instructions lie between two reads, the more of them overlap.
-        let (mut elsewhere, mut missing) = ([0u8; LOCATED], 0);
-        for (position, (spot, key)) in (0u8..).zip(spots.iter_mut().zip(keys)) {
-            if let Some(place) = elsewhere.get_mut(missing) {
-                *place = position;
-            }
-            *spot = self.look(spot.set, *key);
-            missing += usize::from(spot.is_none());
-        }
-        for position in elsewhere.iter().take(missing) {
-            let position = usize::from(*position) % LOCATED;
-            if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
-                spot.set = ask(self.second_set(spot.set, *key));
-            }
-        }
-        for position in elsewhere.iter().take(missing) {
-            let position = usize::from(*position) % LOCATED;
-            if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
-                *spot = self.look(spot.set, *key);
-            }
-        }
-        std::hint::black_box(read);
-        spots
-    }
-
-    /// The same for a single flow; the second set is only looked at if it is not in the first.
-    #[inline]
-    pub fn locate_one(&self, key: FlowKey) -> Spot {
-        let spot = self.look(self.first_set(key) as u32, key);
-        if spot.is_none() { self.look(self.second_set(spot.set, key) as u32, key) } else { spot }
-    }
-
-    /// Where a flow is in a set.
-    #[inline]
-    fn look(&self, set: u32, key: FlowKey) -> Spot {
-        let held = self.sets.get(set as usize).map_or(Mask::NONE, |set| set.holding(key.0));
-        Spot { set, way: held.first_or_none() }
-    }
-
     /// The tick it is, for [`FlowTable::renew`].
     #[inline]
     pub fn tick(&self, now: Timestamp) -> Tick {
@@ -348,7 +249,7 @@ impl FlowTable {
         now: Tick,
         steady: impl FnOnce(BackendIndex) -> u32,
     ) -> Option<BackendIndex> {
-        let set = self.sets.get_mut(spot.set as usize).filter(|_| !spot.is_none())?;
+        let set = self.sets.get_mut(spot.set as usize).filter(|_| spot.is_found())?;
         let Entry { key: there, backend, life } = set.entry(spot.way as usize);
         // What has ended is also what there is none of, whose rank is that of no signal.
         if there != key.0 || life.rank() != signal.steady_rank() || life.end() <= now.0 {
@@ -406,56 +307,61 @@ impl FlowTable {
     }
 
     /// Remembers that a flow which was not found, and of which this packet came, goes to this backend.
-    /// One that is known is left as it is: no flow is in the table twice.
+    /// One that is known is left as it is.
+    ///
+    /// `spot` is what [`FlowTable::locate`] has said of it, if none that may be the same was inserted since then: it is
+    /// not looked for again if it was not found, and would be in the table twice. Else [`Spot::UNKNOWN`].
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "those of a look-up, and what it came to")]
     pub fn insert(
         &mut self,
         key: FlowKey,
+        spot: Spot,
         backend: BackendIndex,
         signal: Signal,
         lives: &Lifetimes,
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        let Some(state) = state::first(signal) else {
-            return Inserted::NotKept;
-        };
-        self.begin(key, backend, self.life(state, signal, lives, now), now, usable)
+        self.begin(key, spot, backend, state::first(signal), signal, lives, now, usable)
     }
 
     /// The same for a flow that is known from elsewhere to have gone there before: it is proven by this packet.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "those of an insertion")]
     pub(super) fn resume(
         &mut self,
         key: FlowKey,
+        spot: Spot,
         backend: BackendIndex,
         signal: Signal,
         lives: &Lifetimes,
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        let Some(state) = state::resumed(signal) else {
-            return Inserted::NotKept;
-        };
-        self.begin(key, backend, self.life(state, signal, lives, now), now, usable)
+        self.begin(key, spot, backend, state::resumed(signal), signal, lives, now, usable)
     }
 
-    /// That of a flow in this state after this packet.
+    /// Remembers a flow that begins in this state, if it is worth a place.
     #[inline]
-    fn life(&self, state: State, signal: Signal, lives: &Lifetimes, now: Timestamp) -> Life {
-        Life::new(state, self.clock.ticks(now).saturating_add(lives.of(state, signal)))
-    }
-
-    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "those of an insertion, and the state")]
     fn begin(
         &mut self,
         key: FlowKey,
+        spot: Spot,
         backend: BackendIndex,
-        life: Life,
+        state: Option<State>,
+        signal: Signal,
+        lives: &Lifetimes,
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        let inserted = self.put(Entry { key: key.0, backend, life }, now, usable);
+        let Some(state) = state else {
+            return Inserted::NotKept;
+        };
+        let now = self.clock.ticks(now);
+        let life = Life::new(state, now.saturating_add(lives.of(state, signal)));
+        let inserted = self.put(Entry { key: key.0, backend, life }, spot, state, now, usable);
         self.tally.counts.begun += u64::from(matches!(inserted, Inserted::New(_)));
         inserted
     }
@@ -470,26 +376,34 @@ impl FlowTable {
         Some(backend)
     }
 
-    /// In which set a flow is, alive or not, and where in it.
-    #[inline]
-    fn find(&self, key: FlowKey) -> Option<(usize, usize)> {
-        let spot = self.locate_one(key);
-        (!spot.is_none()).then_some((spot.set as usize, spot.way as usize))
-    }
-
     /// The best place that these sets have for a flow, once what is over there is free; none if it is there
     /// already, or there is no place.
     #[inline]
-    fn offer(&mut self, sets: [usize; 2], key: FlowKey, state: State, now: u32) -> Option<Place> {
-        let [first, second] = sets;
-        let survey = |number| Survey::of(self.sets.get(number).unwrap_or(&Set::FREE), key.0, now);
-        let (one, other) = (survey(first), survey(second));
-        let place = |survey: Survey, set| survey.place(set, state, self.displaces);
-        let place = place(one, first).better(place(other, second));
-        if one.over.or(other.over).any() {
+    fn offer(
+        &mut self,
+        sets: [usize; 2],
+        key: FlowKey,
+        spot: Spot,
+        state: State,
+        now: u32,
+    ) -> Option<Place> {
+        let [one, other] = self.pair(sets)?;
+        if one.over(now).or_any(other.over(now)) {
             self.purge(sets, |entry| entry.life.end() <= now);
         }
-        place.filter(|_| !one.same.or(other.same).any())
+        let [one, other] = self.pair(sets)?;
+        if !spot.is_missing() && one.holding(key.0).or_any(other.holding(key.0)) {
+            return None;
+        }
+        let [first, second] = sets;
+        let rank = if self.displaces { state as u32 } else { 0 };
+        let place = |set, number| Survey::of(set).place(number, state, rank);
+        place(one, first).better(place(other, second))
+    }
+
+    #[inline]
+    fn pair(&self, [one, other]: [usize; 2]) -> Option<[&Set; 2]> {
+        Some([self.sets.get(one)?, self.sets.get(other)?])
     }
 
     /// The same once what has lost its backend is free, too: that is in nobody's way, and to ask it of eight
@@ -511,7 +425,7 @@ impl FlowTable {
             return Err(Inserted::Known(backend));
         }
         self.purge(sets, |entry| !usable(entry.backend));
-        self.offer(sets, key, state, now).ok_or_else(|| {
+        self.offer(sets, key, Spot::UNKNOWN, state, now).ok_or_else(|| {
             self.tally.counts.refused += 1;
             Inserted::Refused
         })
@@ -532,16 +446,20 @@ impl FlowTable {
     fn put(
         &mut self,
         new: Entry,
-        now: Timestamp,
+        spot: Spot,
+        state: State,
+        now: u32,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        let Some(state) = new.life.state().filter(|_| self.tally.knows(new.backend)) else {
+        if !self.tally.knows(new.backend) {
             return Inserted::NotKept;
-        };
-        let now = self.clock.ticks(now);
+        }
         let key = FlowKey(new.key);
-        let sets = self.sets_of(key);
-        let place = match self.offer(sets, key, state, now) {
+        let sets = match spot.is_missing() {
+            true => [self.first_set(key), spot.set as usize],
+            false => self.sets_of(key),
+        };
+        let place = match self.offer(sets, key, spot, state, now) {
             Some(place) => place,
             None => match self.offer_again(sets, key, state, now, usable) {
                 Ok(place) => place,
@@ -553,9 +471,8 @@ impl FlowTable {
         };
         let (old, life) = (set.backend(place.way), set.life(place.way));
         set.put(place.way, new);
-        if let Some(displaced) = life.state() {
-            self.tally.remove(old, displaced);
-            self.tally.counts.displaced += 1;
+        if life != Life::NONE {
+            self.tally.displace(old);
         }
         self.tally.add(new.backend, state);
         Inserted::New(state)

@@ -6,17 +6,14 @@
 use super::entry::Life;
 use super::set::{Mask, Set, WAYS};
 use super::state::State;
+use std::hint::select_unpredictable;
 
-/// What is in a set, a bit for each entry.
+/// What is in a set of which nothing is over, a bit for each entry.
 #[derive(Clone, Copy)]
 pub(super) struct Survey {
-    /// The flow that is asked for, unless it is over.
-    pub(super) same: Mask,
-    /// Over.
-    pub(super) over: Mask,
-    /// Free, or over.
     free: Mask,
-    /// Unproven, and neither free nor over.
+    /// Unproven, or free.
+    open: Mask,
     unproven: Mask,
     /// What the unproven one is.
     guest: Life,
@@ -24,50 +21,46 @@ pub(super) struct Survey {
 
 impl Survey {
     #[inline(always)]
-    pub(super) fn of(set: &Set, key: u64, now: u32) -> Self {
-        let free = set.ended(now);
-        let unproven = set.unproven().without(free);
-        Self {
-            same: set.holding(key).without(free),
-            over: set.over(now),
-            free,
-            unproven,
-            // An unproven flow is never given a place beside another one, so there is one at most.
-            guest: set.life(unproven.first()),
-        }
+    pub(super) fn of(set: &Set) -> Self {
+        let (free, open) = (set.free().mask(), set.open().mask());
+        let unproven = open.without(free);
+        // An unproven flow is never given a place beside another one, so there is one at most.
+        Self { free, open, unproven, guest: set.life(unproven.first()) }
     }
 
-    /// The best place in this set, which has number `set`, for a flow in this state.
+    /// The best place in this set, which has number `set`, for a flow in this state, which unproven ones of no higher
+    /// rank than this give way to.
     #[inline(always)]
-    pub(super) fn place(&self, set: usize, state: State, displaces: bool) -> Place {
-        let Self { free, unproven, guest, .. } = *self;
-        let gives_way = displaces & unproven.any() & (guest.rank() <= state as u32);
-        let proven = WAYS as u32 - free.or(unproven).count();
+    pub(super) fn place(&self, set: usize, state: State, rank: u32) -> Place {
+        let Self { free, open, unproven, guest } = *self;
+        let gives_way = unproven.any() & (guest.rank() <= rank);
         let takes_free = free.any() & (state.is_proven() | !unproven.any());
-        let displacing = if gives_way { Cost::displacing(guest) } else { Cost::NO_PLACE };
-        let (cost, way) =
-            if takes_free { (Cost::free(proven), free) } else { (displacing, unproven) };
-        Place { cost, set, way: way.first() }
+        let displacing = select_unpredictable(gives_way, Cost::displacing(guest), Cost::NO_PLACE);
+        Place {
+            cost: select_unpredictable(takes_free, Cost::free(open), displacing),
+            set,
+            way: select_unpredictable(takes_free, free, unproven).first(),
+        }
     }
 }
 
 /// What a place costs; the least is taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Cost(u64);
+struct Cost(u32);
 
 impl Cost {
-    const NO_PLACE: Self = Self(u64::MAX);
+    const NO_PLACE: Self = Self(u32::MAX);
 
-    /// Nothing; this many proven flows are beside it. Where fewer are, more can still come.
+    /// Nothing; as many proven flows are beside it as there are. Where fewer are, more can still come.
     #[inline]
-    const fn free(proven: u32) -> Self {
-        Self(proven as u64)
+    fn free(open: Mask) -> Self {
+        Self(WAYS as u32 - open.count())
     }
 
     /// An unproven flow: a SYN before others, then what would be forgotten first.
     #[inline]
     const fn displacing(life: Life) -> Self {
-        Self(1 << 40 | (life.rank() as u64) << 32 | life.end() as u64)
+        Self(life.rank_first())
     }
 }
 
@@ -83,7 +76,7 @@ impl Place {
     /// The cheaper one, the first if they are equal; none if neither is any.
     #[inline]
     pub(super) fn better(self, other: Self) -> Option<Self> {
-        let better = if other.cost < self.cost { other } else { self };
+        let better = select_unpredictable(other.cost < self.cost, other, self);
         (better.cost != Cost::NO_PLACE).then_some(better)
     }
 }

@@ -17,8 +17,6 @@ pub(super) const WAYS: usize = 4;
 pub(super) struct Mask(u32);
 
 impl Mask {
-    pub(super) const NONE: Self = Self(0);
-
     #[inline]
     pub(super) const fn any(self) -> bool {
         self.0 != 0
@@ -44,13 +42,25 @@ impl Mask {
     }
 
     #[inline]
-    pub(super) const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    #[inline]
     pub(super) const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+}
+
+/// The answer for each entry of a set: all bits of a word, or none.
+#[derive(Clone, Copy)]
+pub(super) struct Lanes(u32x4);
+
+impl Lanes {
+    #[inline(always)]
+    pub(super) fn mask(self) -> Mask {
+        Mask(self.0.to_bitmask())
+    }
+
+    /// Whether it is true of any entry of either set.
+    #[inline(always)]
+    pub(super) fn or_any(self, other: Self) -> bool {
+        (self.0 | other.0).to_bitmask() != 0
     }
 }
 
@@ -85,36 +95,36 @@ impl Set {
     }
 
     /// The entry of this flow, alive or not.
-    #[inline]
-    pub(super) fn holding(&self, key: u64) -> Mask {
+    #[inline(always)]
+    pub(super) fn holding(&self, key: u64) -> Lanes {
         let low = u32x4::new(self.low) ^ u32x4::splat(key as u32);
         let high = u32x4::new(self.high) ^ u32x4::splat((key >> 32) as u32);
         let same = (low | high).simd_eq(u32x4::ZERO);
         // Also free entries have a key, and it might be this one.
-        Mask((same & !self.lives().simd_eq(u32x4::ZERO)).to_bitmask())
+        Lanes(same & !self.free().0)
     }
 
-    /// What is free, or was to end by this tick.
-    #[inline]
-    pub(super) fn ended(&self, now: u32) -> Mask {
-        // Less than, with the sign turned: vectors compare signed numbers.
-        Mask(self.lives().simd_lt(u32x4::splat(Life::first_after(now))).to_bitmask())
+    /// Where nothing is.
+    #[inline(always)]
+    pub(super) fn free(&self) -> Lanes {
+        Lanes(self.lives().simd_eq(u32x4::ZERO))
     }
 
     /// What was to end by this tick, and is not free.
-    #[inline]
-    pub(super) fn over(&self, now: u32) -> Mask {
+    #[inline(always)]
+    pub(super) fn over(&self, now: u32) -> Lanes {
         // One less turns nothing into the most there is.
         let lives = self.lives() - u32x4::ONE;
-        Mask(lives.simd_lt(u32x4::splat(Life::first_after(now) - 1)).to_bitmask())
+        Lanes(lives.simd_lt(u32x4::splat(Life::first_after(now) - 1)))
     }
 
     /// What is unproven, or free.
-    #[inline]
-    pub(super) fn unproven(&self) -> Mask {
+    #[inline(always)]
+    pub(super) fn open(&self) -> Lanes {
         let rank = self.lives() & u32x4::splat(Life(u32::MAX).rank());
-        let proven = State::Established as u32;
-        Mask(rank.simd_lt(u32x4::splat(proven)).to_bitmask())
+        let proven = u32x4::splat(State::Established as u32);
+        // Both are small, so the sign, which vectors are compared with, is none.
+        Lanes(rank.cast_signed().simd_lt(proven.cast_signed()).cast_unsigned())
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + use<> {

@@ -93,6 +93,13 @@ impl Tally {
         }
     }
 
+    /// An unproven flow had to go.
+    #[inline]
+    pub(super) fn displace(&mut self, backend: BackendIndex) {
+        self.remove(backend, State::Opening);
+        self.counts.displaced += 1;
+    }
+
     /// A flow went from one state to another.
     #[inline]
     pub(super) fn change(&mut self, from: State, to: State) {

@@ -236,7 +236,7 @@ impl Clock {
     #[inline]
     pub(super) fn ticks(&self, now: Timestamp) -> u32 {
         let ticks = (now.0 >> TICK_BITS).saturating_sub(self.base);
-        u32::try_from(ticks).unwrap_or(MAX_TICK).min(MAX_TICK)
+        ticks.min(u64::from(MAX_TICK)) as u32
     }
 
     /// Moves the beginning up to now if it is far back, and says by how much: once in 104 days.

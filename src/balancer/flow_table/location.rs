@@ -1,0 +1,126 @@
+//! Where in the table a flow is.
+
+use super::set::{Set, WAYS};
+use super::{FlowKey, FlowTable};
+use crate::flow::FlowHash;
+
+/// How many flows are located at a time; a driver lends no more packets at once.
+const LOCATED: usize = 64;
+
+/// Where a flow is in the table, or that it was not found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spot {
+    /// Of a flow that was not found, the second one of its two.
+    pub(super) set: u32,
+    pub(super) way: u32,
+}
+
+impl Spot {
+    const NOT_FOUND: u32 = WAYS as u32;
+    /// Of what was not looked for.
+    pub const UNKNOWN: Self = Self { set: 0, way: Self::NOT_FOUND + 1 };
+
+    /// Whether the flow was found.
+    #[inline]
+    pub const fn is_found(self) -> bool {
+        self.way < Self::NOT_FOUND
+    }
+
+    /// Whether the flow was looked for in vain.
+    #[inline]
+    pub const fn is_missing(self) -> bool {
+        self.way == Self::NOT_FOUND
+    }
+}
+
+impl FlowTable {
+    /// The two sets that a flow may be in; the same twice if there is only one.
+    #[inline]
+    pub(super) fn sets_of(&self, key: FlowKey) -> [usize; 2] {
+        let first = self.first_set(key);
+        [first, self.second_set(first as u32, key)]
+    }
+
+    /// The other one than the first.
+    #[inline]
+    fn second_set(&self, first: u32, key: FlowKey) -> usize {
+        let count = self.sets.len();
+        let others = count.saturating_sub(1);
+        let further =
+            first as usize + usize::from(others > 0) + FlowHash(key.0.rotate_left(32)).slot(others);
+        if further < count { further } else { further - count }
+    }
+
+    /// The set that a flow is looked for first.
+    #[inline]
+    pub(super) fn first_set(&self, key: FlowKey) -> usize {
+        FlowHash(key.0).slot(self.sets.len())
+    }
+
+    /// Where each of at most 64 flows is, if it is anywhere.
+    ///
+    /// A word of the first set that each may be in is read before any is looked at, and then of the second one of
+    /// those that are not in the first, where three of four are: so the cache misses of a batch overlap, where
+    /// [`FlowTable::lookup`] would wait for one after the other.
+    #[inline]
+    pub fn locate(&self, keys: &[FlowKey]) -> [Spot; LOCATED] {
+        let mut spots = [Spot::UNKNOWN; LOCATED];
+        let mut read = 0;
+        for (spot, key) in spots.iter_mut().zip(keys) {
+            let first = self.first_set(*key);
+            read |= self.sets.get(first).map_or(0, Set::word);
+            spot.set = first as u32;
+        }
+        // Noted and not branched to: whether it is in the first cannot be predicted.
+        let (mut elsewhere, mut missing) = ([0u8; LOCATED], 0);
+        for (position, (spot, key)) in (0u8..).zip(spots.iter_mut().zip(keys)) {
+            if let Some(place) = elsewhere.get_mut(missing) {
+                *place = position;
+            }
+            *spot = self.look(spot.set, *key);
+            missing += usize::from(spot.is_missing());
+        }
+        // Worked out before any is read: the fewer instructions lie between two reads, the more of them overlap.
+        let mut seconds = [0u32; LOCATED];
+        let elsewhere = elsewhere.get(..missing).unwrap_or_default();
+        for (second, position) in seconds.iter_mut().zip(elsewhere) {
+            let position = usize::from(*position) % LOCATED;
+            if let (Some(spot), Some(key)) = (spots.get(position), keys.get(position)) {
+                *second = self.second_set(spot.set, *key) as u32;
+            }
+        }
+        let seconds = seconds.get(..missing).unwrap_or_default();
+        for second in seconds {
+            read |= self.sets.get(*second as usize).map_or(0, Set::word);
+        }
+        for (second, position) in seconds.iter().zip(elsewhere) {
+            let position = usize::from(*position) % LOCATED;
+            if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
+                *spot = self.look(*second, *key);
+            }
+        }
+        std::hint::black_box(read);
+        spots
+    }
+
+    /// The same for a single flow; the second set is only looked at if it is not in the first.
+    #[inline]
+    pub fn locate_one(&self, key: FlowKey) -> Spot {
+        let spot = self.look(self.first_set(key) as u32, key);
+        if spot.is_missing() { self.look(self.second_set(spot.set, key) as u32, key) } else { spot }
+    }
+
+    /// Where a flow is in a set.
+    #[inline]
+    fn look(&self, set: u32, key: FlowKey) -> Spot {
+        let way = |set: &Set| set.holding(key.0).mask().first_or_none();
+        Spot { set, way: self.sets.get(set as usize).map_or(Spot::NOT_FOUND, way) }
+    }
+
+    /// In which set a flow is, alive or not, and where in it.
+    #[inline]
+    pub(super) fn find(&self, key: FlowKey) -> Option<(usize, usize)> {
+        let spot = self.locate_one(key);
+        spot.is_found().then_some((spot.set as usize, spot.way as usize))
+    }
+}
