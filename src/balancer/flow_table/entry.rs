@@ -61,6 +61,12 @@ impl Life {
         self.0.rotate_right(LOW_BITS)
     }
 
+    /// The least such number beyond those of this rank.
+    #[inline]
+    pub(super) const fn beyond(rank: u32) -> u32 {
+        (rank + 1) << (u32::BITS - LOW_BITS)
+    }
+
     /// None if there is no flow.
     #[inline]
     pub(super) const fn state(self) -> Option<State> {

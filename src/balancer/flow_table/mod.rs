@@ -66,7 +66,7 @@ use crate::flow::{Brief, FiveTuple, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
 use keying::Keying;
-use place::{Place, Survey};
+use place::{Cost, Place, Survey};
 use set::{Set, WAYS};
 use state::Step;
 use std::ops::Range;
@@ -360,7 +360,8 @@ impl FlowTable {
             return Inserted::NotKept;
         };
         let now = self.clock.ticks(now);
-        let life = Life::new(state, now.saturating_add(lives.of(state, signal)));
+        // Neither has more than 28 bits.
+        let life = Life::new(state, now.wrapping_add(lives.of(state, signal)));
         let inserted = self.put(Entry { key: key.0, backend, life }, spot, state, now, usable);
         self.tally.counts.begun += u64::from(matches!(inserted, Inserted::New(_)));
         inserted
@@ -396,8 +397,8 @@ impl FlowTable {
             return None;
         }
         let [first, second] = sets;
-        let rank = if self.displaces { state as u32 } else { 0 };
-        let place = |set, number| Survey::of(set).place(number, state, rank);
+        let limit = Cost::limit(if self.displaces { state as u32 } else { 0 });
+        let place = |set, number| Survey::of(set).place(number, state, limit);
         place(one, first).better(place(other, second))
     }
 

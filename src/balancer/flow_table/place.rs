@@ -28,14 +28,16 @@ impl Survey {
         Self { free, open, unproven, guest: set.life(unproven.first()) }
     }
 
-    /// The best place in this set, which has number `set`, for a flow in this state, which unproven ones of no higher
-    /// rank than this give way to.
+    /// The best place in this set, which has number `set`, for a flow in this state. An unproven one there gives way
+    /// if it costs less than `limit`.
     #[inline(always)]
-    pub(super) fn place(&self, set: usize, state: State, rank: u32) -> Place {
+    pub(super) fn place(&self, set: usize, state: State, limit: Cost) -> Place {
         let Self { free, open, unproven, guest } = *self;
-        let gives_way = unproven.any() & (guest.rank() <= rank);
         let takes_free = free.any() & (state.is_proven() | !unproven.any());
-        let displacing = select_unpredictable(gives_way, Cost::displacing(guest), Cost::NO_PLACE);
+        // Without an unproven one, the guest is whatever is in the first entry: proven, which is beyond any limit, or
+        // nothing, so it is free.
+        let guest = Cost::displacing(guest);
+        let displacing = select_unpredictable(guest < limit, guest, Cost::NO_PLACE);
         Place {
             cost: select_unpredictable(takes_free, Cost::free(open), displacing),
             set,
@@ -46,10 +48,16 @@ impl Survey {
 
 /// What a place costs; the least is taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Cost(u32);
+pub(super) struct Cost(u32);
 
 impl Cost {
     const NO_PLACE: Self = Self(u32::MAX);
+
+    /// What displacing costs less than if it is a flow of this rank or below; nobody has rank 0.
+    #[inline]
+    pub(super) const fn limit(rank: u32) -> Self {
+        Self(Life::beyond(rank))
+    }
 
     /// Nothing; as many proven flows are beside it as there are. Where fewer are, more can still come.
     #[inline]
