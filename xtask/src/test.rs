@@ -20,6 +20,7 @@ const PURE: &[Step] = &[
 /// The rest. The namespace tests are last: they alone need root, so without it everything else has been seen to.
 const FULL: &[Step] = &[
     ("clippy, all features", || clippy("--workspace --all-features")),
+    ("clippy, default features", || clippy("--package dsrlb")),
     ("tests, all features", || unprivileged("--package dsrlb --all-features")),
     ("doc tests", || cargo("test --doc --package dsrlb --all-features")),
     ("documentation", documentation),

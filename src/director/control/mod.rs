@@ -114,6 +114,10 @@ impl Shared {
         // Handlers and subscribers are the embedder's; their bugs must not end the thread that found
         // something out. The panic hook has told of it.
         let call = |them: &dyn Fn()| drop(catch_unwind(AssertUnwindSafe(them)));
+        #[cfg_attr(
+            not(feature = "tracing"),
+            expect(clippy::while_let_loop, reason = "there is more to it with tracing")
+        )]
         loop {
             #[cfg(feature = "tracing")]
             {
