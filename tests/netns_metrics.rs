@@ -11,6 +11,7 @@ use process::Example;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -36,9 +37,14 @@ fn text(lab: &Lab, admin_of_b1: &str) -> String {
 
 /// Asks the appliance, by TCP, in its namespace; status line and body.
 fn ask(lab: &Lab, request: &str) -> Option<(String, String)> {
+    ask_at(lab, LISTEN, request)
+}
+
+/// The same of whoever listens there.
+fn ask_at(lab: &Lab, address: &str, request: &str) -> Option<(String, String)> {
     let mut answer = String::new();
     let asked = lab.director.enter(|| {
-        let address: SocketAddr = LISTEN.parse().unwrap();
+        let address: SocketAddr = address.parse().unwrap();
         let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(request.as_bytes())?;
@@ -245,4 +251,107 @@ fn bad_clients_are_refused_and_the_others_served() {
         ask(&lab, "GET /health HTTP/1.1\r\n\r\n").is_some_and(|(status, _)| status.contains("200"))
     });
     drop(silent);
+}
+
+/// A Prometheus in the director's namespace that scrapes the appliance; killed when dropped.
+struct Prometheus {
+    process: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Prometheus {
+    const LISTEN: &str = "127.0.0.1:9090";
+
+    fn start(lab: &Lab) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("prometheus.yml");
+        let text = format!(
+            "scrape_configs: [{{job_name: dsrlb, scrape_interval: 500ms, scrape_timeout: 400ms, \
+             static_configs: [{{targets: [\"{LISTEN}\"]}}]}}]\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new("ip")
+            .args(["netns", "exec", lab.director.namespace.name(), "prometheus"])
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+            .arg(format!("--web.listen-address={}", Self::LISTEN))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, _directory: directory }
+    }
+
+    /// What its API answers; nothing is an answer that is not there yet.
+    fn ask(lab: &Lab, path: &str, parameter: &str, value: &str) -> Option<serde_json::Value> {
+        let value: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        // By HTTP/1.0 the answer is in one piece.
+        let request = format!("GET /api/v1/{path}?{parameter}={value} HTTP/1.0\r\n\r\n");
+        let (status, body) = ask_at(lab, Self::LISTEN, &request)?;
+        assert!(status.ends_with("200 OK"), "{path} {value}: {status}: {body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["status"], "success", "{answer:#}");
+        let data = answer["data"].clone();
+        let found = if path == "query" { &data["result"] } else { &data };
+        (!found.as_array().unwrap().is_empty()).then_some(data)
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the dashboard asks Prometheus: queries, and of its variables labels and the series that have them.
+fn questions(dashboard: &serde_json::Value) -> Vec<(String, &'static str, String)> {
+    let fill = |text: &str| {
+        let text = text.replace("$__rate_interval", "3s");
+        ["$instance", "$service"].into_iter().fold(text, |text, name| text.replace(name, ".*"))
+    };
+    let mut questions = Vec::new();
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        if let Some(query) = variable["query"]["query"].as_str() {
+            let inner = query.strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap();
+            let (series, label) = inner.rsplit_once(", ").unwrap();
+            questions.push((format!("label/{label}/values"), "match[]", fill(series)));
+        }
+    }
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = fill(target["expr"].as_str().unwrap());
+            questions.push(("query".to_owned(), "query", query));
+        }
+    }
+    questions
+}
+
+#[test]
+#[ignore = "needs Prometheus; cargo xtask dashboard"]
+fn prometheus_answers_each_query_of_the_dashboard() {
+    let lab = Lab::build(&LabOptions::named("dashboard")).unwrap();
+    let _http = lab.start_http(80).unwrap();
+    let (vip, other) = (lab.vip4_port(80), lab.vip4_port(81));
+    let (directory, _appliance) = answering(&lab);
+    // So that the panel of idle backends has something to show.
+    std::fs::write(directory.path().join(FILE), text(&lab, "draining")).unwrap();
+    until("two serve", || Scrape::of(&lab).sum("dsrlb_service_active_backends", "") == 2);
+    let _prometheus = Prometheus::start(&lab);
+
+    let text = std::fs::read_to_string("docs/grafana.json").unwrap();
+    let questions = questions(&serde_json::from_str(&text).unwrap());
+    assert!(questions.len() >= 20, "{questions:#?}");
+    let (mut open, begun) = (questions.clone(), Instant::now());
+    while !open.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is found by {open:#?}");
+        lab.client.enter(|| {
+            http_get(vip, "/", TIMEOUT).unwrap();
+            // Dropped, for there is no such service.
+            TcpStream::connect_timeout(&other, Duration::from_millis(100)).unwrap_err();
+        });
+        open.retain(|(path, parameter, value)| {
+            Prometheus::ask(&lab, path, parameter, value).is_none()
+        });
+    }
+    println!("{} questions answered in {:.1?}", questions.len(), begun.elapsed());
 }

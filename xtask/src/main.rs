@@ -4,6 +4,7 @@
 mod asan;
 mod bench;
 mod binaries;
+mod dashboard;
 mod fuzz;
 mod install;
 mod instructions;
@@ -33,6 +34,7 @@ cargo xtask bench [-- quick]           the pipeline in memory, the director besi
                                        docs/benchmarks.md (quick: smallest frames, minutes, bench/quick.md where cargo builds)
 cargo xtask instructions               count the instructions a packet takes, and write them to benches/instructions.txt
 cargo xtask newcomer                   the way from a clone to the first served request, timed and counted
+cargo xtask dashboard                  each query of docs/grafana.json, put to a Prometheus that scrapes an appliance under load
 cargo xtask vm-test [NAME]             real tunnels and zero-copy in a virtual machine with a Debian kernel
 cargo xtask help                       this text
 ";
@@ -64,6 +66,7 @@ fn dispatch(args: &[&str]) -> Result {
         ["package", "--allow-dirty"] => package::run(&["--allow-dirty"]),
         ["instructions"] => instructions::record(),
         ["newcomer"] => newcomer::run(),
+        ["dashboard"] => dashboard::run(),
         ["vm-test"] => vm::run(None),
         ["vm-test", name] => vm::run(Some(name)),
         ["bench"] => bench::run(bench::Extent::Full),
