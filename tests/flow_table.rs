@@ -3,7 +3,7 @@
 mod support;
 
 use dsrlb::balancer::{
-    Assignment, Backend, Balancer, FlowBalancer, FlowKey, FlowTable, FlowTimes, Found,
+    Assignment, Backend, Balancer, FlowBalancer, FlowKey, FlowRecord, FlowTable, FlowTimes, Found,
     HashBalancer, Imported, Keeping, Lifetimes, Maglev, RealServer, Service, ServiceTable, Signal,
     Spot, State, VirtualService,
 };
@@ -11,6 +11,7 @@ use dsrlb::flow::{FiveTuple, Fragment, HashKey, PacketInfo, Protocol, TcpFlags, 
 use dsrlb::verdict::BackendIndex;
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 use support::flow_model::check_flow_table;
 
 proptest! {
@@ -308,4 +309,28 @@ fn impossible_sizes_are_refused_with_the_limit() {
         error(many)
     );
     assert!(error(usize::MAX).contains("at most"));
+}
+
+/// A flow that another director tells of is proven, and ranks as high as those that are here.
+#[test]
+fn what_is_told_takes_no_place_of_a_proven_one() {
+    let mut table = FlowTable::new(8, 1, HashKey::default(), START).unwrap();
+    let lives = Lifetimes::from(&FlowTimes::default());
+    let backend = BackendIndex::new(0, 0);
+    let told = |number| FlowRecord {
+        key: key(number),
+        backend,
+        state: State::Closing,
+        remaining: Duration::from_secs(5),
+    };
+    for number in 0..1000 {
+        table.insert(key(number), Spot::UNKNOWN, backend, Signal::Data, &lives, START, |_| true);
+        table.lookup(key(number), Signal::Data, &lives, START, |_| true);
+    }
+    assert_eq!(table.counts().proven, 8);
+    let known: Vec<_> = table.records(0..2, START).collect();
+    for number in 1000..2000 {
+        assert_eq!(table.import(told(number), START, |_| true), Imported::Refused);
+    }
+    assert_eq!(table.records(0..2, START).collect::<Vec<_>>(), known);
 }

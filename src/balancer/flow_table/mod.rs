@@ -66,7 +66,7 @@ use crate::flow::{Brief, FiveTuple, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
 use keying::Keying;
-use place::{Cost, Place, Survey};
+use place::{Cost, Place};
 use set::{Set, WAYS};
 use state::Step;
 use std::ops::Range;
@@ -397,8 +397,8 @@ impl FlowTable {
             return None;
         }
         let [first, second] = sets;
-        let limit = Cost::limit(if self.displaces { state as u32 } else { 0 });
-        let place = |set, number| Survey::of(set).place(number, state, limit);
+        let limit = if self.displaces { Cost::limit(state) } else { Cost::NONE };
+        let place = |set, number| Place::of(set, number, state, limit);
         place(one, first).better(place(other, second))
     }
 

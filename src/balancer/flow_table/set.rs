@@ -18,32 +18,14 @@ pub(super) struct Mask(u32);
 
 impl Mask {
     #[inline]
-    pub(super) const fn any(self) -> bool {
-        self.0 != 0
-    }
-
-    /// How many. Counted in a table: processors that have an instruction for it are not all.
-    #[inline]
-    pub(super) const fn count(self) -> u32 {
-        const COUNTS: u64 = 0x4332_3221_3221_2110;
-        (COUNTS >> (self.0 * 4)) as u32 & 0xf
-    }
-
-    /// The number of the first one; 0 if there is none.
-    #[inline]
-    pub(super) const fn first(self) -> usize {
-        self.0.trailing_zeros() as usize % WAYS
+    pub(super) const fn bits(self) -> u32 {
+        self.0
     }
 
     /// The number of the first one; [`WAYS`] if there is none.
     #[inline]
     pub(super) const fn first_or_none(self) -> u32 {
         (self.0 | 1 << WAYS).trailing_zeros()
-    }
-
-    #[inline]
-    pub(super) const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
     }
 }
 
