@@ -285,6 +285,27 @@ fn another_table_takes_over_where_one_stopped() {
     assert_eq!(second.records(0..second.sets(), now).count(), 6000);
 }
 
+/// By who holds the slot: the next one begins with nothing.
+#[test]
+fn flows_that_began_are_counted_by_backend() {
+    let mut table = table();
+    let lives = Lifetimes::from(&FlowTimes::default());
+    let [old, new, other] = [(1, 0), (1, 1), (2, 0)].map(|(slot, of)| BackendIndex::new(slot, of));
+    let mut begin = |from: usize, count, backend| {
+        for number in from..from + count {
+            let key = key(number);
+            table.insert(key, Spot::UNKNOWN, backend, Signal::Syn, &lives, START, |_| true);
+            // Which is known by now, and begins nothing.
+            table.insert(key, Spot::UNKNOWN, backend, Signal::Syn, &lives, START, |_| true);
+        }
+        [old, new, other].map(|backend| table.begun(backend))
+    };
+    assert_eq!(begin(0, 5, old), [5, 0, 0]);
+    assert_eq!(begin(10, 3, other), [5, 0, 3]);
+    assert_eq!(begin(20, 2, new), [0, 2, 3]);
+    assert_eq!(table.counts().begun, 10);
+}
+
 #[test]
 fn memory_is_what_was_asked_for() {
     assert_eq!(FlowTable::ENTRY_BYTES, 16);
@@ -293,8 +314,8 @@ fn memory_is_what_was_asked_for() {
         (table.capacity(), table.bytes())
     };
     assert_eq!(bytes(1, 0), (4, 64));
-    assert_eq!(bytes(1 << 20, 1024), (1 << 20, (16 << 20) + 4096));
-    assert_eq!(bytes(1_000_001, 10), (1_000_004, 16_000_064 + 128));
+    assert_eq!(bytes(1 << 20, 1024), (1 << 20, (16 << 20) + 16 * 1024));
+    assert_eq!(bytes(1_000_001, 10), (1_000_004, 16_000_064 + 2 * 128));
 }
 
 #[test]
@@ -333,4 +354,27 @@ fn what_is_told_takes_no_place_of_a_proven_one() {
         assert_eq!(table.import(told(number), START, |_| true), Imported::Refused);
     }
     assert_eq!(table.records(0..2, START).collect::<Vec<_>>(), known);
+}
+
+/// In a process of its own, which may have no more than a gigabyte.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_table_beyond_the_memory_of_the_process_is_refused() {
+    const NAME: &str = "a_table_beyond_the_memory_of_the_process_is_refused";
+    const CHILD: &str = "DSRLB_LITTLE_MEMORY";
+    if std::env::var_os(CHILD).is_some() {
+        let most = FlowTable::MAX_ENTRIES;
+        let error = FlowTable::new(most, 1, HashKey::default(), START).unwrap_err();
+        assert!(error.to_string().ends_with("there is not enough memory"), "{error}");
+        return;
+    }
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 1048576 && exec \"$0\" --test-threads=1 --exact \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(NAME)
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
 }

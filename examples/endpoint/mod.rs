@@ -146,17 +146,21 @@ fn tell(path: &str, director: &Weak<Director>) -> Answer {
     }
 }
 
+/// So many services and backends that are not as they should be are named.
+const MOST_NAMED: usize = 1000;
+
 /// Whether packets are taken, and in words what is less than it could be: each service that not all its
-/// backends serve, and each backend that takes no new flows. 200 as long as packets are taken, however
+/// backends serve, and each backend that takes no new flows, as far as there is room for. 200 as long as packets are taken, however
 /// backends are: whoever sends packets here goes by that.
 fn health(stats: &Stats) -> Answer {
-    let idle = stats.backends.iter().filter_map(|backend| {
-        let why = backend.idle.as_ref()?;
+    let idle = || stats.backends.iter().filter_map(|of| Some((of, of.idle.as_ref()?)));
+    let named = idle().take(MOST_NAMED).map(|(backend, why)| {
         let (service, id) = (backend.service.to_string(), &backend.id);
-        Some(json!({ "service": service, "backend": id, "state": why.name(), "why": why.to_string() }))
+        json!({ "service": service, "backend": id, "state": why.name(), "why": why.to_string() })
     });
-    let less = stats.services.iter().filter(|service| service.active < service.backends.max(1));
-    let less = less.map(|of| {
+    let less = || stats.services.iter().filter(|of| of.active < of.backends.max(1));
+    let left_out = [less().count(), idle().count()].map(|count| count.saturating_sub(MOST_NAMED));
+    let less = less().take(MOST_NAMED).map(|of| {
         json!({
             "service": of.service.to_string(), "state": of.state.as_str(),
             "backends": of.backends, "active": of.active,
@@ -167,7 +171,8 @@ fn health(stats: &Stats) -> Answer {
         "failure": stats.failure,
         "generation": stats.generation,
         "services": less.collect::<Vec<_>>(),
-        "idle": idle.collect::<Vec<_>>(),
+        "idle": named.collect::<Vec<_>>(),
+        "left_out": left_out.iter().sum::<usize>(),
     });
     let status = if stats.failure.is_none() { "200 OK" } else { "503 Service Unavailable" };
     Answer { status, kind: JSON, body: format!("{body:#}\n") }

@@ -73,6 +73,11 @@ pub trait Balancer: Send {
         0
     }
 
+    /// How many flows of a backend it has begun to remember since it got to know the backend.
+    fn flows_begun(&self, _backend: BackendIndex) -> u64 {
+        0
+    }
+
     /// How many flows it remembers in all, and did not; none if it remembers no flows.
     fn flow_counts(&self) -> FlowCounts {
         FlowCounts::default()
@@ -123,6 +128,10 @@ impl<T: Balancer + ?Sized> Balancer for Box<T> {
 
     fn flows(&self, backend: BackendIndex) -> u64 {
         (**self).flows(backend)
+    }
+
+    fn flows_begun(&self, backend: BackendIndex) -> u64 {
+        (**self).flows_begun(backend)
     }
 
     fn flow_counts(&self) -> FlowCounts {

@@ -389,6 +389,8 @@ impl Balancer for FlowBalancer {
     }
 
     fn tend(&mut self, services: &ServiceTable, now: Timestamp, is_idle: bool) {
+        // Also while there is nothing to look after: what comes next has to begin within the table's small clock.
+        self.table.tick(now);
         if let Some(exchange) = &mut self.exchange {
             exchange.step(&mut self.table, services, now, is_idle);
         }
@@ -403,6 +405,10 @@ impl Balancer for FlowBalancer {
 
     fn flows(&self, backend: BackendIndex) -> u64 {
         self.table.live(backend.slot()).into()
+    }
+
+    fn flows_begun(&self, backend: BackendIndex) -> u64 {
+        self.table.begun(backend)
     }
 
     fn flow_counts(&self) -> FlowCounts {

@@ -1,9 +1,13 @@
 //! Tests of remembering flows through changes.
 
 use super::*;
-use crate::balancer::{Backend, HashBalancer, Keeping, RealServer, Rendezvous, VirtualService};
+use crate::balancer::{
+    Backend, FlowRecord, HashBalancer, Imported, Keeping, RealServer, Rendezvous, State,
+    VirtualService,
+};
 use crate::flow::{FiveTuple, Fragment, Protocol, TcpFlags};
 use std::sync::Arc;
+use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -80,6 +84,29 @@ fn later_fragments_of_a_protocol_without_ports_stay_with_their_flow() {
             assign(&services[1], protocol, Fragment::Later);
         }
         assert_eq!(balancer.counts().proven + balancer.counts().unproven, 1);
+    }
+}
+
+/// As that of a host that has been up for two years, or of UNIX: its ticks do not fit into an entry.
+#[test]
+fn a_clock_that_has_long_been_running_is_as_good_as_any() {
+    let services = [table(&[1, 2], &[1, 2]), table(&[1, 2, 3], &[1, 2, 3])];
+    for now in [2 * 365 * 86_400 * SECOND, 1_800_000_000 * SECOND, u64::MAX - SECOND] {
+        let mut balancer = balancer();
+        let first = decide(&mut balancer, &services[0], SYN, now);
+        assert_eq!(decide(&mut balancer, &services[1], ACK, now + 1), first);
+        assert_eq!(balancer.counts().proven, 500);
+
+        let mut standby = self::balancer();
+        standby.tend(&services[0], Timestamp(now), true);
+        let told = FlowRecord {
+            key: FlowKey(7),
+            backend: index(1),
+            state: State::Established,
+            remaining: Duration::from_secs(60),
+        };
+        assert_eq!(standby.table.import(told, Timestamp(now), |_| true), Imported::New);
+        assert!(standby.table.record(FlowKey(7), Timestamp(now)).is_some());
     }
 }
 

@@ -61,8 +61,8 @@ pub struct WorkerCounters {
     doubtful_mtus: Counter,
     /// By slot of the backend's index.
     backends: Box<[TrafficLine]>,
-    /// How many flows there are, by slot of the backend's index.
-    flows: Box<[Counter]>,
+    /// How many flows there are and have begun, by slot of the backend's index.
+    flows: Box<[[Counter; 2]]>,
     /// The driver's own, copied here now and then, with the verdicts by then; never touched for a packet.
     io: Mutex<(IoStats, u64)>,
     /// The balancer's own, likewise.
@@ -85,7 +85,7 @@ impl WorkerCounters {
             backends: (0..backends.div_ceil(BACKENDS_A_LINE))
                 .map(|_| TrafficLine::default())
                 .collect(),
-            flows: (0..backends).map(|_| Counter::default()).collect(),
+            flows: (0..backends).map(|_| Default::default()).collect(),
             io: Mutex::default(),
             balancer: Mutex::default(),
             leaving: Mutex::default(),
@@ -179,10 +179,10 @@ impl WorkerCounters {
         *lock(&self.balancer) = (flows, sync);
     }
 
-    /// Notes how many flows the backend in a slot has.
-    pub(super) fn publish_flows(&self, slot: usize, flows: u64) {
-        if let Some(counter) = self.flows.get(slot) {
-            counter.set(flows);
+    /// Notes how many flows the backend in a slot has, and how many of its have begun.
+    pub(super) fn publish_flows(&self, slot: usize, flows: u64, begun: u64) {
+        if let Some(counters) = self.flows.get(slot) {
+            counters.iter().zip([flows, begun]).for_each(|(counter, value)| counter.set(value));
         }
     }
 
@@ -211,7 +211,12 @@ impl WorkerCounters {
 
     /// How many flows the backend in this slot had when they were counted last, whoever held it.
     pub fn flows(&self, index: BackendIndex) -> u64 {
-        self.flows.get(index.slot()).map_or(0, Counter::read)
+        self.flows.get(index.slot()).map_or(0, |[flows, _]| flows.read())
+    }
+
+    /// How many flows of the backend in this slot had begun by then.
+    pub fn flows_begun(&self, index: BackendIndex) -> u64 {
+        self.flows.get(index.slot()).map_or(0, |[_, begun]| begun.read())
     }
 
     /// Packets and bytes forwarded to the backend in this slot, whoever held it.
@@ -326,8 +331,8 @@ mod tests {
         }
         worker.publish_io(IoStats { received: 5, ..IoStats::default() });
         worker.record(Verdict::Hold, 60);
-        worker.publish_flows(1, 7);
-        worker.publish_flows(2, 8);
+        worker.publish_flows(1, 7, 9);
+        worker.publish_flows(2, 8, 10);
         let mut sum = Counts::default();
         worker.add_to(&mut sum);
         assert_eq!((sum.judged, sum.verdicts()), (5, 6));
@@ -336,6 +341,7 @@ mod tests {
         assert_eq!((sum.judged, sum.verdicts(), sum.io.received), (10, 12, 10));
         assert_eq!((sum.dropped(DropReason::NoService), sum.answered(AnswerKind::Echo)), (2, 2));
         assert_eq!((worker.flows(index), worker.flows(BackendIndex::new(2, 0))), (7, 0));
+        assert_eq!(worker.flows_begun(index), 9);
     }
 
     #[test]

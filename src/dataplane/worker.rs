@@ -155,8 +155,9 @@ impl<I: PacketIo, B: Balancer> Worker<I, B> {
         let next_hops = snapshot.next_hops.iter().enumerate();
         let mut last = None;
         for (slot, hop) in next_hops.skip(self.counted).take(BACKENDS_AT_ONCE) {
-            let flows = hop.as_ref().map_or(0, |hop| balancer.flows(hop.index));
-            counters.publish_flows(slot, flows);
+            let of = |index| (balancer.flows(index), balancer.flows_begun(index));
+            let (flows, begun) = hop.as_ref().map_or((0, 0), |hop| of(hop.index));
+            counters.publish_flows(slot, flows, begun);
             last = Some(slot);
         }
         let next = last.map_or(0, |last| last + 1);

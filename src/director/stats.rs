@@ -133,6 +133,8 @@ pub struct BackendStatus {
     /// so do, for as long, those of who had its place in the table before; none are remembered of
     /// backends that cannot be reached.
     pub flows: u64,
+    /// How many flows of it all workers have begun to remember, by a packet of their own; as old.
+    pub flows_begun: u64,
     /// Packets forwarded to it.
     pub packets: u64,
     /// Bytes forwarded to it, Ethernet headers included.
@@ -159,6 +161,7 @@ pub(super) mod tests {
             idle: None,
             last_resort: false,
             flows: 0,
+            flows_begun: 0,
             packets: 0,
             bytes: 0,
         }

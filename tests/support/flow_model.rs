@@ -269,12 +269,16 @@ impl Model {
         best.map(|(_, set, gone)| (set, gone))
     }
 
-    fn sweep(&mut self, budget: usize) {
+    fn rebase(&mut self) {
         if self.tick() - self.base >= 1 << 26 {
             self.base = self.tick();
             let now = self.tick();
             self.flows.retain(|_, item| item.end > now);
         }
+    }
+
+    fn sweep(&mut self, budget: usize) {
+        self.rebase();
         for _ in 0..budget.min(self.sets) {
             self.purge(self.swept);
             self.swept = (self.swept + 1) % self.sets;
@@ -325,7 +329,9 @@ pub fn check_flow_table(data: &[u8]) {
                 assert_eq!(spot, alone);
                 let (steady, never) = (lives.steady(|_| true), lives.steady(|_| false));
                 let terms = |index| if usable(index) { &steady } else { &never }.ticks(signal);
-                let renewed = table.renew(FlowKey(key), spot, signal, table.tick(now), terms);
+                let tick = table.tick(now);
+                model.rebase();
+                let renewed = table.renew(FlowKey(key), spot, signal, tick, terms);
                 let found = match renewed {
                     // What goes on as it was.
                     Some(index) => {

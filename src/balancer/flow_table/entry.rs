@@ -37,10 +37,10 @@ impl Life {
         Self(Self::new(state, end).0 | TOLD)
     }
 
-    /// What is below this as a number has ended at this tick, or is none.
+    /// What is not above this as a number has ended at this tick, or is none.
     #[inline]
-    pub(super) const fn first_after(now: u32) -> u32 {
-        now.saturating_add(1) << LOW_BITS
+    pub(super) const fn last_ended(now: u32) -> u32 {
+        now << LOW_BITS | ((1 << LOW_BITS) - 1)
     }
 
     #[inline]

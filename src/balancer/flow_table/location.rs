@@ -113,7 +113,7 @@ impl FlowTable {
     /// Where a flow is in a set.
     #[inline]
     fn look(&self, set: u32, key: FlowKey) -> Spot {
-        let way = |set: &Set| set.holding(key.0).mask().first_or_none();
+        let way = |set: &Set| set.holding(key.0).first();
         Spot { set, way: self.sets.get(set as usize).map_or(Spot::NOT_FOUND, way) }
     }
 

@@ -219,6 +219,11 @@ impl FlowTable {
         self.tally.live(slot)
     }
 
+    /// How many flows of this backend began to be remembered, by a packet of their own.
+    pub fn begun(&self, backend: BackendIndex) -> u64 {
+        self.tally.begun(backend)
+    }
+
     /// The key of a flow.
     #[inline]
     pub fn key(&self, flow: &FiveTuple) -> FlowKey {
@@ -231,9 +236,11 @@ impl FlowTable {
         self.keying.key_of(packet)
     }
 
-    /// The tick it is, for [`FlowTable::renew`].
+    /// The tick it is, for [`FlowTable::renew`]. The table is gone over as a whole once in 104 days, when its small
+    /// clock must be set anew.
     #[inline]
-    pub fn tick(&self, now: Timestamp) -> Tick {
+    pub fn tick(&mut self, now: Timestamp) -> Tick {
+        self.rebase(now);
         Tick(self.clock.ticks(now))
     }
 
@@ -363,7 +370,9 @@ impl FlowTable {
         // Neither has more than 28 bits.
         let life = Life::new(state, now.wrapping_add(lives.of(state, signal)));
         let inserted = self.put(Entry { key: key.0, backend, life }, spot, state, now, usable);
-        self.tally.counts.begun += u64::from(matches!(inserted, Inserted::New(_)));
+        if let Inserted::New(_) = inserted {
+            self.tally.begin(backend);
+        }
         inserted
     }
 
@@ -378,7 +387,7 @@ impl FlowTable {
     }
 
     /// The best place that these sets have for a flow, once what is over there is free; none if it is there
-    /// already, or there is no place.
+    /// already, unless it was looked for in vain, or there is no place.
     #[inline]
     fn offer(
         &mut self,

@@ -46,7 +46,7 @@ const fn vacancies(is_proven: bool) -> Vacancies {
 impl Vacancy {
     #[inline(always)]
     fn of(set: &Set, state: State) -> Self {
-        let number = (set.free().mask().bits() << WAYS | set.open().mask().bits()) as usize;
+        let number = (set.free().bits() << WAYS | set.open().bits()) as usize;
         let all = if state.is_proven() { &PROVEN } else { &UNPROVEN };
         all[number % all.len()]
     }

@@ -1,7 +1,7 @@
 //! The cache line that four flows share.
 //!
 //! Which entry of a set is the one, or is free, cannot be predicted. So nothing branches by it: a question
-//! is put to all four at once, in one vector, and the answer is a mask with a bit for each.
+//! is put to all four at once, in one vector, and the answer is a vector, or a bit for each.
 
 use super::entry::{Entry, Life};
 use super::state::State;
@@ -12,37 +12,27 @@ use wide::u32x4;
 /// Entries to a set.
 pub(super) const WAYS: usize = 4;
 
-/// A bit for each entry of a set, the lowest for the first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Mask(u32);
-
-impl Mask {
-    #[inline]
-    pub(super) const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The number of the first one; [`WAYS`] if there is none.
-    #[inline]
-    pub(super) const fn first_or_none(self) -> u32 {
-        (self.0 | 1 << WAYS).trailing_zeros()
-    }
-}
-
 /// The answer for each entry of a set: all bits of a word, or none.
 #[derive(Clone, Copy)]
 pub(super) struct Lanes(u32x4);
 
 impl Lanes {
+    /// A bit for each entry, the lowest for the first.
     #[inline(always)]
-    pub(super) fn mask(self) -> Mask {
-        Mask(self.0.to_bitmask())
+    pub(super) fn bits(self) -> u32 {
+        self.0.to_bitmask()
+    }
+
+    /// The number of the first one of which it is true; [`WAYS`] if there is none.
+    #[inline(always)]
+    pub(super) fn first(self) -> u32 {
+        (self.bits() | 1 << WAYS).trailing_zeros()
     }
 
     /// Whether it is true of any entry of either set.
     #[inline(always)]
     pub(super) fn or_any(self, other: Self) -> bool {
-        (self.0 | other.0).to_bitmask() != 0
+        Self(self.0 | other.0).bits() != 0
     }
 }
 
@@ -97,7 +87,7 @@ impl Set {
     pub(super) fn over(&self, now: u32) -> Lanes {
         // One less turns nothing into the most there is.
         let lives = self.lives() - u32x4::ONE;
-        Lanes(lives.simd_lt(u32x4::splat(Life::first_after(now) - 1)))
+        Lanes(lives.simd_lt(u32x4::splat(Life::last_ended(now))))
     }
 
     /// What is unproven, or free.

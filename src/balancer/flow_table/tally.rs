@@ -31,13 +31,23 @@ impl AddAssign for FlowCounts {
     }
 }
 
-const SLOTS_A_LINE: usize = 32;
+/// The flows of the backends in a slot.
+#[derive(Clone, Copy, Debug)]
+struct OfSlot {
+    /// Those of `holder` that have begun.
+    begun: u64,
+    /// Those that there are, whosever they are.
+    live: u32,
+    holder: BackendIndex,
+}
 
-/// How many flows some backends have. Whatever the allocator puts beside them, another worker's for one, is on other
+const SLOTS_A_LINE: usize = 128 / size_of::<OfSlot>();
+
+/// Those of some slots. Whatever the allocator puts beside them, another worker's for one, is on other
 /// lines, and on other pairs of them.
 #[derive(Clone, Debug)]
 #[repr(align(128))]
-struct Line([u32; SLOTS_A_LINE]);
+struct Line([OfSlot; SLOTS_A_LINE]);
 
 const _: () = assert!(size_of::<Line>() == 128);
 
@@ -45,18 +55,28 @@ const _: () = assert!(size_of::<Line>() == 128);
 pub(super) struct Tally {
     pub(super) counts: FlowCounts,
     slots: usize,
-    live: Box<[Line]>,
+    of_slots: Box<[Line]>,
 }
 
 impl Tally {
     pub(super) fn new(slots: usize) -> Self {
-        let lines = vec![Line([0; SLOTS_A_LINE]); slots.div_ceil(SLOTS_A_LINE)];
-        Self { counts: FlowCounts::default(), slots, live: lines.into_boxed_slice() }
+        let none = OfSlot { begun: 0, live: 0, holder: BackendIndex::new(0, 0) };
+        let lines = vec![Line([none; SLOTS_A_LINE]); slots.div_ceil(SLOTS_A_LINE)];
+        Self { counts: FlowCounts::default(), slots, of_slots: lines.into_boxed_slice() }
+    }
+
+    fn of_slot(&self, slot: usize) -> Option<&OfSlot> {
+        self.of_slots.get(slot / SLOTS_A_LINE)?.0.get(slot % SLOTS_A_LINE)
     }
 
     pub(super) fn live(&self, slot: usize) -> u32 {
-        let line = self.live.get(slot / SLOTS_A_LINE);
-        line.and_then(|line| line.0.get(slot % SLOTS_A_LINE)).copied().unwrap_or(0)
+        self.of_slot(slot).map_or(0, |of| of.live)
+    }
+
+    /// How many flows of this backend have begun.
+    pub(super) fn begun(&self, backend: BackendIndex) -> u64 {
+        let of = self.of_slot(backend.slot()).filter(|of| of.holder == backend);
+        of.map_or(0, |of| of.begun)
     }
 
     /// Whether flows of this backend can be counted, and so be remembered.
@@ -66,9 +86,9 @@ impl Tally {
     }
 
     #[inline]
-    fn live_mut(&mut self, backend: BackendIndex) -> Option<&mut u32> {
+    fn of_backend(&mut self, backend: BackendIndex) -> Option<&mut OfSlot> {
         let slot = backend.slot();
-        self.live.get_mut(slot / SLOTS_A_LINE)?.0.get_mut(slot % SLOTS_A_LINE)
+        self.of_slots.get_mut(slot / SLOTS_A_LINE)?.0.get_mut(slot % SLOTS_A_LINE)
     }
 
     #[inline]
@@ -79,8 +99,20 @@ impl Tally {
     #[inline]
     pub(super) fn add(&mut self, backend: BackendIndex, state: State) {
         *self.of(state) += 1;
-        if let Some(live) = self.live_mut(backend) {
-            *live = live.saturating_add(1);
+        if let Some(of) = self.of_backend(backend) {
+            of.live = of.live.saturating_add(1);
+        }
+    }
+
+    /// Notes that a flow of this backend has begun.
+    #[inline]
+    pub(super) fn begin(&mut self, backend: BackendIndex) {
+        self.counts.begun += 1;
+        if let Some(of) = self.of_backend(backend) {
+            if of.holder != backend {
+                (of.holder, of.begun) = (backend, 0);
+            }
+            of.begun += 1;
         }
     }
 
@@ -88,8 +120,8 @@ impl Tally {
     pub(super) fn remove(&mut self, backend: BackendIndex, state: State) {
         let of = self.of(state);
         *of = of.saturating_sub(1);
-        if let Some(live) = self.live_mut(backend) {
-            *live = live.saturating_sub(1);
+        if let Some(of) = self.of_backend(backend) {
+            of.live = of.live.saturating_sub(1);
         }
     }
 
@@ -111,6 +143,6 @@ impl Tally {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.live)
+        size_of_val(&*self.of_slots)
     }
 }

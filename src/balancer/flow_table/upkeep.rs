@@ -3,7 +3,7 @@
 use super::entry::Entry;
 use super::set::Set;
 use super::times::Clock;
-use super::{FlowKey, FlowTable, State};
+use super::{FlowKey, FlowTable, State, Tick};
 use crate::flow::Timestamp;
 use crate::verdict::BackendIndex;
 use std::ops::Range;
@@ -27,10 +27,9 @@ impl FlowTable {
     /// flows end by themselves, and the counts of live flows are right within one round of
     /// [`FlowTable::sets`].
     ///
-    /// The table is gone over as a whole once in 104 days, when its small clock must be set anew.
+    /// The whole table is swept where [`FlowTable::tick`] sets its clock anew.
     pub fn sweep(&mut self, now: Timestamp, budget: usize, usable: impl Fn(BackendIndex) -> bool) {
-        self.rebase(now);
-        let now = self.clock.ticks(now);
+        let Tick(now) = self.tick(now);
         let is_over = |entry: &Entry| entry.life.end() <= now || !usable(entry.backend);
         for _ in 0..budget.min(self.sets.len()) {
             if let Some(set) = self.sets.get_mut(self.swept) {
@@ -40,10 +39,15 @@ impl FlowTable {
         }
     }
 
-    fn rebase(&mut self, now: Timestamp) {
-        let Some(moved) = self.clock.rebase(now) else {
-            return;
-        };
+    #[inline]
+    pub(super) fn rebase(&mut self, now: Timestamp) {
+        if let Some(moved) = self.clock.rebase(now) {
+            self.move_up(moved);
+        }
+    }
+
+    #[cold]
+    fn move_up(&mut self, moved: u32) {
         for set in &mut self.sets {
             set.purge(&mut self.tally, &|entry| entry.life.end() <= moved);
             for (way, entry) in set.entries().enumerate() {

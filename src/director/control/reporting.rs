@@ -63,6 +63,7 @@ impl Shared {
             idle: member.idle.clone(),
             last_resort: member.last_resort,
             flows: self.counters.iter().map(|counters| counters.flows(member.index)).sum(),
+            flows_begun: self.counters.iter().map(|all| all.flows_begun(member.index)).sum(),
             packets: packets.wrapping_sub(base.0),
             bytes: bytes.wrapping_sub(base.1),
         }

@@ -166,6 +166,8 @@ fn backends<S: Sink>(out: &mut S, all: &[BackendStatus]) -> Result<(), S::Error>
     out.counter("backend_packets", "Packets forwarded to a backend", count(|b| b.packets))?;
     out.counter("backend_bytes", "Bytes forwarded to a backend", count(|b| b.bytes))?;
     out.gauge("backend_flows", "Flows remembered of a backend", count(|b| b.flows))?;
+    let help = "Flows of a backend that began to be remembered, by a packet of their own";
+    out.counter("backend_flows_begun", help, count(|b| b.flows_begun))?;
     let help = "Configured share of new flows";
     out.gauge("backend_weight", help, count(|b| b.weight.into()))?;
     let help = "Whether a backend takes new flows by right";
