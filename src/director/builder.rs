@@ -10,7 +10,7 @@ use super::source::SourceThread;
 use super::through::Prober;
 use super::updater::Updater;
 use super::workers::Workers;
-use super::{Director, Event};
+use super::{Director, Event, memory};
 use crate::balancer::{Balancer, FlowBalancer, FlowSync, Record};
 use crate::config::{Config, ConfigSource, Host, Limits, ServiceConfig, SourceError};
 use crate::dataplane::af_xdp::{XdpInterface, XdpOptions, XdpQueue, prefer_huge_pages};
@@ -314,6 +314,9 @@ impl DirectorBuilder {
         warnings.extend(tunnel_warnings(&host));
 
         let queues = interface.take_queues();
+        if self.balancer.is_none() {
+            memory::check(self.flows, queues.len())?;
+        }
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
         let mailbox = |queue: &XdpQueue| {

@@ -40,6 +40,21 @@ pub enum StartError {
     /// There is no room for the flows.
     #[error(transparent)]
     Flows(#[from] CapacityError),
+    /// The flow tables would take more memory than there is.
+    #[error(
+        "flows: {entries} for each of {workers} workers take {bytes} bytes, and {available} are available; ask for \
+         fewer, or for fewer queues"
+    )]
+    Memory {
+        /// How many flows each worker was to have room for.
+        entries: usize,
+        /// How many workers there would be.
+        workers: usize,
+        /// What all that would take.
+        bytes: u64,
+        /// What the kernel says could be used without swapping.
+        available: u64,
+    },
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
     Thread {

@@ -40,6 +40,7 @@ mod families;
 mod feedback;
 mod health;
 mod icmp_socket;
+mod memory;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 #[cfg(feature = "metrics")]

@@ -258,6 +258,7 @@ fn the_data_plane_is_checked() {
         (with("polling = \"poll\""), &["\"poll\": expected sleep, busy or spin"]),
         (with("busy-poll-budget = 8"), &["8: goes with polling = \"busy\""]),
         (with("polling = \"busy\"\nbusy-poll-budget = 0"), &["from 1 to 65535"]),
+        (with("flows-per-queue = 268435457"), &["268435457: a whole number from 1 to 268435456"]),
         (with("transmit-budget = 16"), &["16: 32 to `frames-per-queue`"]),
         (with("frames-per-queue = 64\ntransmit-budget = 65"), &["65: 32 to `frames-per-queue`"]),
         (with("huge-pages = 2"), &["2: expected true or false"]),

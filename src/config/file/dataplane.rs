@@ -5,7 +5,7 @@ use super::leaves::{InterfaceName, names};
 use super::place::Place;
 use super::reader::Reader;
 use super::table::{Examine, Keys, table};
-use crate::balancer::Record;
+use crate::balancer::{FlowTable, Record};
 use crate::config::Limits;
 use crate::dataplane::{Cores, Polling};
 use crate::forwarding::{ProbeSources, TunnelSources};
@@ -242,6 +242,10 @@ impl Examine for Dataplane {
             if few || !cores.iter().all(|core| seen.insert(core)) {
                 keys.problem("cores", "one core for each queue, none of them twice");
             }
+        }
+        let flows = self.flows_per_queue.map_or(0, NonZeroU32::get);
+        if usize::try_from(flows).unwrap_or(usize::MAX) > FlowTable::MAX_ENTRIES {
+            keys.problem("flows-per-queue", "a whole number from 1 to 268435456");
         }
         let once = |ipv4: usize, all: usize| ipv4 <= 1 && all - ipv4 <= 1;
         let ipv4 = self.tunnel_source.iter().filter(|source| source.addr().is_ipv4()).count();
