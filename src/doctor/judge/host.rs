@@ -49,7 +49,13 @@ pub(super) fn judge(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
             notes.warn(JIT, KERNEL_SUBJECT, "interprets BPF programs for each packet", remedy);
         }
         Some(_) => notes.ok(JIT, KERNEL_SUBJECT, "compiles BPF programs"),
-        None => {}
+        // It nearly always does, so this is no warning.
+        None => {
+            let evidence =
+                "only the host's own network namespace tells whether BPF programs are compiled";
+            let remedy = "there: sysctl net.core.bpf_jit_enable";
+            notes.say(JIT, Severity::Info, KERNEL_SUBJECT, evidence, remedy);
+        }
     }
     huge_pages(checkup, seen, notes);
 }

@@ -15,7 +15,8 @@ use std::io;
 
 /// Looks at everything, at what might disturb the rest last.
 pub(super) fn observe(checkup: &Checkup) -> Observed {
-    let mut seen = Observed { host: host::look(), ..Observed::default() };
+    let mut seen = Observed::default();
+    seen.host = host::look(&mut seen.unseen);
     let links = links::look(checkup, &mut seen.unseen);
     seen.links = links;
     if usable(&seen.links).is_some() {
