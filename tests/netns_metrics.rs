@@ -341,8 +341,9 @@ fn prometheus_answers_each_query_of_the_dashboard() {
     let _http = lab.start_http(80).unwrap();
     let (vip, other) = (lab.vip4_port(80), lab.vip4_port(81));
     let (directory, _appliance) = answering(&lab);
-    // So that the panel of idle backends has something to show.
-    std::fs::write(directory.path().join(FILE), text(&lab, "draining")).unwrap();
+    // So that the panels of idle backends, and of services without any, have something to show.
+    let empty = format!("[[service]]\nvip = \"{}/tcp\"\n", lab.vip4_port(82));
+    std::fs::write(directory.path().join(FILE), text(&lab, "draining") + &empty).unwrap();
     until("two serve", || Scrape::of(&lab).sum("dsrlb_service_active_backends", "") == 2);
     let _prometheus = Prometheus::start(&lab);
 
