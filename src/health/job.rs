@@ -77,6 +77,10 @@ pub struct Job {
 
 impl Job {
     /// Probes; whatever the monitor does, except to hang, comes back as a result.
+    ///
+    /// # Errors
+    ///
+    /// What the monitor says, or that it panicked.
     pub fn run(&self) -> Result<(), ProbeFailure> {
         let target = Target::new(&self.key.service, &self.key.id, self.key.address);
         probe_caught(self.monitor.as_ref(), &target, self.timeout)

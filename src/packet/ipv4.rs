@@ -33,6 +33,10 @@ impl Ipv4Header {
     ///
     /// The header checksum is not verified: Direct Server Return leaves the header as it is, and
     /// the backend that will act on it verifies it (RFC 1122 section 3.2.1.2).
+    ///
+    /// # Errors
+    ///
+    /// Why it is malformed.
     #[inline]
     pub fn read(bytes: &[u8]) -> Result<Self, DropReason> {
         let header = Self::read_quoted(bytes)?;

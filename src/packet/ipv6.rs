@@ -44,6 +44,10 @@ impl Ipv6Header {
     ///
     /// The Authentication Header is an upper-layer protocol here, as it is for IPv4: a service for
     /// any protocol carries it, and all packets of one security association stay together.
+    ///
+    /// # Errors
+    ///
+    /// Why they are malformed.
     #[inline]
     pub fn read(bytes: &[u8]) -> Result<Self, DropReason> {
         let length = bytes.get(4..).and_then(|rest| rest.first_chunk::<2>());

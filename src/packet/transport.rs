@@ -31,6 +31,10 @@ impl Transport {
     ///
     /// The whole fixed header must be there. A first fragment without it is the tiny-fragment
     /// trick of RFC 1858 section 3, meant to slip past whoever decides by ports and flags.
+    ///
+    /// # Errors
+    ///
+    /// Why it is malformed.
     #[inline]
     pub fn read(protocol: Protocol, payload: &[u8]) -> Result<Self, DropReason> {
         let ports = |header: &[u8]| match *header {
