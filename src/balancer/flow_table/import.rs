@@ -1,6 +1,7 @@
 //! What other directors tell of flows: the one place where it is decided what that changes.
 
 use super::entry::{Entry, Life};
+use super::tally::Tally;
 use super::times::Clock;
 use super::{FlowRecord, FlowTable, Inserted, Spot, State};
 use crate::flow::Timestamp;
@@ -76,7 +77,7 @@ impl FlowTable {
             self.tally.add(backend, state);
             return Imported::Updated;
         }
-        match self.put(told, Spot::UNKNOWN, state, ticks, usable) {
+        match self.put(told, Spot::UNKNOWN, state, ticks, Tally::add, usable) {
             Inserted::New(_) => Imported::New,
             Inserted::Known(_) => Imported::Known,
             Inserted::Refused => Imported::Refused,

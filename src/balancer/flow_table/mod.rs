@@ -369,11 +369,7 @@ impl FlowTable {
         let now = self.clock.ticks(now);
         // Neither has more than 28 bits.
         let life = Life::new(state, now.wrapping_add(lives.of(state, signal)));
-        let inserted = self.put(Entry { key: key.0, backend, life }, spot, state, now, usable);
-        if let Inserted::New(_) = inserted {
-            self.tally.begin(backend);
-        }
-        inserted
+        self.put(Entry { key: key.0, backend, life }, spot, state, now, Tally::begin, usable)
     }
 
     /// Forgets a flow; says where it went, if it was there.
@@ -451,7 +447,7 @@ impl FlowTable {
         }
     }
 
-    /// By the rules [above](self).
+    /// By the rules [above](self); counted by `count`.
     #[inline]
     fn put(
         &mut self,
@@ -459,6 +455,7 @@ impl FlowTable {
         spot: Spot,
         state: State,
         now: u32,
+        count: impl FnOnce(&mut Tally, BackendIndex, State),
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
         if !self.tally.knows(new.backend) {
@@ -484,7 +481,7 @@ impl FlowTable {
         if life != Life::NONE {
             self.tally.displace(old);
         }
-        self.tally.add(new.backend, state);
+        count(&mut self.tally, new.backend, state);
         Inserted::New(state)
     }
 }

@@ -104,11 +104,13 @@ impl Tally {
         }
     }
 
-    /// Notes that a flow of this backend has begun.
+    /// The same of one that begins.
     #[inline]
-    pub(super) fn begin(&mut self, backend: BackendIndex) {
+    pub(super) fn begin(&mut self, backend: BackendIndex, state: State) {
+        *self.of(state) += 1;
         self.counts.begun += 1;
         if let Some(of) = self.of_backend(backend) {
+            of.live = of.live.saturating_add(1);
             if of.holder != backend {
                 (of.holder, of.begun) = (backend, 0);
             }
