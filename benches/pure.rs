@@ -311,8 +311,7 @@ fn flows(c: &mut Criterion) {
 
         let mut group = c.benchmark_group(format!("flow table, {label} flows"));
         group.throughput(Throughput::Elements(MAX_BATCH as u64));
-        // Keys are worked out when they are needed, as those of packets are: to read them from memory in their hundred
-        // thousands would cost as much as the table does.
+        // Keys are worked out when they are needed, as those of packets are, and not read from memory.
         let batch = |first: u64| -> [FlowKey; MAX_BATCH] {
             std::array::from_fn(|further| key(first + further as u64))
         };
