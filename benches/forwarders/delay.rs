@@ -40,10 +40,16 @@ pub fn compare(bench: &Bench, capacity: f64) -> Result<(), Box<dyn Error>> {
             format!("{:.3}", forwarded.median / 1e6),
         ];
         for share in SHARES {
-            line.push(of(&|it| percentile(&it.delays, share))?.text(1e3, 1));
+            let windows =
+                rounds.iter().filter_map(|round| round.get(number)).flat_map(|it| &it.delays);
+            let figures = windows.filter_map(|window| percentile(window, share));
+            line.push(Spread::of(figures).ok_or("nothing was measured")?.text(1e3, 1));
         }
         let ratios = rounds.iter().filter_map(|round| {
-            let p99 = |at: usize| percentile(&round.get(at)?.delays, SHARES[1]);
+            let p99 = |at: usize| {
+                let windows = round.get(at)?.delays.iter();
+                Some(Spread::of(windows.filter_map(|window| percentile(window, SHARES[1])))?.median)
+            };
             Some(p99(number)? / p99(1)?)
         });
         line.push(Spread::of(ratios).ok_or("nothing was measured")?.text(1.0, 2));
@@ -51,8 +57,10 @@ pub fn compare(bench: &Bench, capacity: f64) -> Result<(), Box<dyn Error>> {
     }
     println!("### Time under way at half of the director's capacity\n");
     println!(
-        "64 bytes, evenly paced, from the generator to the other end of the same wire; microseconds, median of {} \
-         rounds (least to most), in classes 3 % wide. The generator's own part is in all of them.\n",
+        "64 bytes, evenly paced, from the generator to the other end of the same wire; microseconds, in classes 3 % \
+         wide: the percentiles of each eighth of a second of {} rounds, the median of those (least to most), so that \
+         a moment in which the machine did something else counts once. The last column: of the medians of each round. \
+         The generator's own part is in all of them.\n",
         bench.times.rounds
     );
     let head =

@@ -5,7 +5,7 @@ use crate::figures::Spread;
 use crate::network::{self, Network};
 use crate::plan::{BACKENDS, CLIENT, FIRST_BACKEND, Frames, Pace};
 use crate::schedule::Schedule;
-use crate::traffic::{Seen, Traffic};
+use crate::traffic::{Delays, Seen, Traffic};
 use std::cell::RefCell;
 use std::error::Error;
 use std::thread::sleep;
@@ -61,8 +61,8 @@ pub struct Sample {
     pub forwarded: f64,
     /// Of one CPU, by the contender's process.
     pub cpu: f64,
-    /// How long frames were under way, if they were stamped.
-    pub delays: Vec<(f64, u64)>,
+    /// How long frames were under way in each eighth of a second, if they were stamped.
+    pub delays: Vec<Delays>,
 }
 
 /// The network and the generator; both stay for all measurements.
@@ -117,7 +117,7 @@ impl Bench {
             Some(self.traffic.start(client, near, case.frames, case.pace, outer)?)
         };
         sleep(self.times.warm_up);
-        let delays = self.traffic.delays()?;
+        let delays = if case.pace.stamped { self.traffic.delays()? } else { Vec::new() };
         let schedules = || -> Result<[Schedule; 2], Box<dyn Error>> {
             let generator = sender.as_ref().map(|sender| sender.schedule()).transpose()?;
             Ok([running.schedule()?, generator.unwrap_or_default()])
@@ -132,8 +132,8 @@ impl Bench {
         // Several threads may wait at once.
         let disturbed = (waits.max(generator.waited).as_secs_f64() / seconds).min(1.0);
         self.disturbed.borrow_mut().push(disturbed);
-        let mut under_way = self.traffic.delays()?;
-        under_way.iter_mut().zip(delays).for_each(|(now, then)| now.1 -= then.1);
+        let under_way = if case.pace.stamped { self.traffic.delays()? } else { Vec::new() };
+        let delays = since(under_way, &delays);
         if let Some(sender) = sender {
             sender.stop()?;
             self.check(case, &before)?;
@@ -144,7 +144,7 @@ impl Bench {
             offered: (last.sent - first.sent) as f64 / seconds,
             forwarded: (sum(&last) - sum(&first)) as f64 / seconds,
             cpu: own.computed.as_secs_f64() / seconds,
-            delays: under_way,
+            delays,
         })
     }
 
@@ -172,4 +172,15 @@ impl Bench {
         }
         Err(format!("{case:?}: {total} frames arrived, by destination {counts:?}").into())
     }
+}
+
+/// What has come since `before` in each window, without those that were measured for less than half as long as others.
+fn since(mut now: Vec<Delays>, before: &[Delays]) -> Vec<Delays> {
+    for (now, then) in now.iter_mut().flatten().zip(before.iter().flatten()) {
+        now.1 -= then.1;
+    }
+    let count = |window: &Delays| window.iter().map(|(_, count)| count).sum::<u64>();
+    let most = now.iter().map(count).max().unwrap_or_default();
+    now.retain(|window| 2 * count(window) > most);
+    now
 }

@@ -36,7 +36,9 @@ static long (*skb_load_bytes)(const struct __sk_buff *, u32, void *, u32) = (voi
 #define STAMP 42 /* Behind Ethernet, IPv4 and UDP. */
 #define SLOTS 65
 #define WRONG 64
-#define DELAYS 2048
+#define CLASSES 2048
+#define WINDOW 27 /* Nanoseconds of a window, as a power of two: an eighth of a second. */
+#define WINDOWS 16
 
 /* What to send, and how it must look when it arrives. `traffic.rs` has the same. */
 struct plan {
@@ -73,10 +75,10 @@ struct {
 	TYPE(key, u32);
 	TYPE(value, u64);
 } arrived SECTION(".maps");
-/* Nanoseconds under way: 32 slots for each power of two, from 32 on. */
+/* Nanoseconds under way: 32 classes for each power of two, from 32 on; anew for each of some windows of time. */
 struct {
 	UINT(type, PERCPU_ARRAY);
-	UINT(max_entries, DELAYS);
+	UINT(max_entries, WINDOWS * CLASSES);
 	TYPE(key, u32);
 	TYPE(value, u64);
 } delays SECTION(".maps");
@@ -131,7 +133,7 @@ static inline __attribute__((always_inline)) void count(void *map, u32 slot)
 		(*counter)++;
 }
 
-static inline __attribute__((always_inline)) u32 slot_of(u64 delay)
+static inline __attribute__((always_inline)) u32 class_of(u64 delay)
 {
 	u32 octave = 0;
 	u64 rest = delay;
@@ -144,7 +146,7 @@ static inline __attribute__((always_inline)) u32 slot_of(u64 delay)
 	if (rest >> 4) { octave += 4; rest >>= 4; }
 	if (rest >> 2) { octave += 2; rest >>= 2; }
 	if (rest >> 1) octave += 1;
-	return (octave << 5 | (delay >> ((octave - 5) & 63) & 31)) & (DELAYS - 1);
+	return (octave << 5 | (delay >> ((octave - 5) & 63) & 31)) & (CLASSES - 1);
 }
 
 SECTION("tc") int sink(struct __sk_buff *frame)
@@ -170,8 +172,10 @@ SECTION("tc") int sink(struct __sk_buff *frame)
 	}
 	count(&arrived, head[5]);
 	u64 sent = 0;
-	if (wanted->stamp_at && !skb_load_bytes(frame, wanted->stamp_at, &sent, 8))
-		count(&delays, slot_of(ktime_get_ns() - sent));
+	if (wanted->stamp_at && !skb_load_bytes(frame, wanted->stamp_at, &sent, 8)) {
+		u64 now = ktime_get_ns();
+		count(&delays, (now >> WINDOW) % WINDOWS * CLASSES + class_of(now - sent));
+	}
 	return TC_ACT_SHOT;
 }
 

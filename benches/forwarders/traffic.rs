@@ -24,7 +24,9 @@ const SOURCE: &str = include_str!("traffic.bpf.c");
 const ONLY: [u8; 4] = [0; 4];
 /// Where the slot of frames that did not look as they should is.
 const WRONG: usize = 64;
-const DELAYS: usize = 2048;
+/// Classes of delays, and the windows of an eighth of a second that there are some of each for.
+const CLASSES: usize = 2048;
+const WINDOWS: usize = 16;
 /// Frames that the kernel's test runner makes and sends at a time.
 const BATCH: u32 = 64;
 
@@ -38,6 +40,9 @@ pub struct Seen {
     /// Arrived otherwise.
     pub wrong: u64,
 }
+
+/// How many frames were under way for how long: classes in rising order, each with its number.
+pub type Delays = Vec<(f64, u64)>;
 
 /// Both programs, the sink attached.
 pub struct Traffic {
@@ -116,13 +121,17 @@ impl Traffic {
         Ok(Seen { sent: u64::from_ne_bytes(sent), arrived, wrong })
     }
 
-    /// How many stamped frames were under way for how long; each with the middle of its class, in
-    /// nanoseconds. Classes are 1/32 of an octave wide.
-    pub fn delays(&self) -> Result<Vec<(f64, u64)>, Box<dyn Error>> {
-        let width = |slot: usize| 2_f64.powi((slot / 32) as i32) / 32.0;
-        let middle = |slot: usize| (32 + slot % 32) as f64 * width(slot) + width(slot) / 2.0;
-        let sums = sums(&self.delays, DELAYS)?;
-        Ok(sums.into_iter().enumerate().map(|(slot, count)| (middle(slot), count)).collect())
+    /// How many stamped frames were under way for how long, by the window of an eighth of a second in which they
+    /// arrived; the windows are used again after two seconds. Each with the middle of its class, in nanoseconds.
+    /// Classes are 1/32 of an octave wide.
+    pub fn delays(&self) -> Result<Vec<Delays>, Box<dyn Error>> {
+        let width = |class: usize| 2_f64.powi((class / 32) as i32) / 32.0;
+        let middle = |class: usize| (32 + class % 32) as f64 * width(class) + width(class) / 2.0;
+        let sums = sums(&self.delays, WINDOWS * CLASSES)?;
+        let of = |window: &[u64]| -> Delays {
+            window.iter().enumerate().map(|(class, count)| (middle(class), *count)).collect()
+        };
+        Ok(sums.chunks(CLASSES).map(of).collect())
     }
 }
 
