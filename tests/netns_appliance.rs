@@ -185,7 +185,29 @@ fn a_preview_of_another_file_is_a_table() {
     assert!(!refused.status.success() && why.contains("new.toml: service[0].backend[1]"), "{why}");
 }
 
-/// Neither does this.
+/// Neither does this, nor the next.
+#[test]
+fn a_check_of_a_file_starts_nothing_and_names_every_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("dsrlb.toml");
+    let check = |vip: &str, address: &str| {
+        let text = format!(
+            "[dataplane]\ninterface = \"eth0\"\n[[service]]\nvip = \"{vip}\"\n\
+             [[service.backend]]\naddress = \"{address}\"\n"
+        );
+        fs::write(&file, text).unwrap();
+        let mut command = std::process::Command::new(process::example("appliance"));
+        let output = command.arg("--config").arg(&file).arg("--check").output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    let (is_good, said) = check("10.0.0.100:80/tcp", "10.0.0.11");
+    assert!(is_good, "{said}");
+    let (is_good, said) = check("10.0.0.100:80/nonsense", "10.0.0.300");
+    assert!(!is_good && said.contains("service[0].vip"), "{said}");
+    assert!(said.contains("service[0].backend[0].address"), "{said}");
+}
+
 #[test]
 fn an_explanation_of_a_flow_is_a_trace() {
     let directory = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ cargo xtask bench [-- quick]           the pipeline in memory, the director besi
 cargo xtask instructions               count the instructions a packet takes, and write them to benches/instructions.txt
 cargo xtask newcomer                   the way from a clone to the first served request, timed and counted
 cargo xtask dashboard                  each query of docs/grafana.json, put to a Prometheus that scrapes an appliance under load
-cargo xtask vm-test [NAME]             real tunnels and zero-copy in a virtual machine with a Debian kernel
+cargo xtask vm-test [NAME]             real tunnels, zero-copy, NICs and IPVS in a virtual machine with a Debian kernel
 cargo xtask help                       this text
 ";
 

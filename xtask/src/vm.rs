@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// What scripts find beside them.
-const EXAMPLES: [&str; 2] = ["simple_vip", "backend_setup"];
+const EXAMPLES: [&str; 3] = ["simple_vip", "backend_setup", "doctor"];
+const HELPERS: [&str; 2] = ["upload.py", "findings.py"];
 
 /// A script that runs in the guest, and what its virtual machine has to have.
 struct Check {
@@ -16,12 +17,18 @@ struct Check {
     arguments: &'static [&'static str],
 }
 
-const CHECKS: [Check; 2] = [
+const CHECKS: [Check; 4] = [
     Check { name: "tunnels", script: "tunnels.sh", arguments: &[] },
+    Check { name: "migrate", script: "migrate.sh", arguments: &[] },
     Check {
         name: "zero-copy",
         script: "zero-copy.sh",
         arguments: &["--arg", "virtio_net", "--wire", "virtio-zc"],
+    },
+    Check {
+        name: "doctor",
+        script: "doctor.sh",
+        arguments: &["--wire", "igb", "--wire", "vmxnet3"],
     },
 ];
 
@@ -55,7 +62,10 @@ pub(crate) fn run(only: Option<&str>) -> Result {
         for example in EXAMPLES {
             command.arg("--file").arg(target.join("release/examples").join(example));
         }
-        command.arg("--file").arg(scripts.join("upload.py")).args(check.arguments);
+        for helper in HELPERS {
+            command.arg("--file").arg(scripts.join(helper));
+        }
+        command.args(check.arguments);
         // It is killed after four minutes, which `LAB_TIMEOUT` (seconds) changes.
         if process::run(&mut command).is_err() {
             failed.push(check.name);

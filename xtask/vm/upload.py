@@ -1,7 +1,7 @@
 """A server that counts what it is sent and a client that sends much.
 
 upload.py serve PORT            answers each connection with the number of bytes it got
-upload.py send HOST PORT BYTES  fails unless all of them arrived
+upload.py send HOST PORT BYTES [SECONDS]  fails unless all of them arrived; in pieces over so long
 upload.py mss HOST PORT         the largest segment that HOST announces
 upload.py rate LOG              the most frames a second that a director's JSON lines show
 """
@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 import threading
+import time
 
 
 def count(connection):
@@ -25,9 +26,12 @@ def serve(port):
         threading.Thread(target=count, args=(listener.accept()[0],), daemon=True).start()
 
 
-def send(host, port, size):
+def send(host, port, size, seconds=0):
+    pieces = max(10 * seconds, 1)
     with socket.create_connection((host, port), timeout=10) as connection:
-        connection.sendall(b"x" * size)
+        for piece in range(pieces):
+            connection.sendall(b"x" * (size * (piece + 1) // pieces - size * piece // pieces))
+            time.sleep(seconds / pieces)
         connection.shutdown(socket.SHUT_WR)
         return int(connection.recv(100) or 0) == size
 
@@ -50,4 +54,4 @@ if sys.argv[1] == "mss":
     sys.exit(print(mss(sys.argv[2], int(sys.argv[3]))))
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
-sys.exit(0 if send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) else 1)
+sys.exit(0 if send(sys.argv[2], *map(int, sys.argv[3:])) else 1)

@@ -1,0 +1,99 @@
+# What the doctor finds on NICs and in kernels that the namespaces of `tests/netns_doctor*.rs` do not have: made on purpose,
+# found, what the finding says typed, word for word, and gone.
+# Runs as root in the guest. Files beside it: doctor, simple_vip, findings.py, upload.py.
+set -u
+fails=0
+ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
+for module in igb vmxnet3 veth bridge ipip sit ip6_tunnel fou fou6; do
+  modprobe "$module" || ok 1 "modprobe $module"
+done
+sleep 0.5
+
+# each_way ID HOST BREAK ARGUMENTS...: HOST goes before commands that are typed on that host.
+each_way() {
+  local id=$1 host=$2 break=$3; shift 3
+  $host bash -ec "$break" > /dev/null; ok $? "$id: $break"
+  remedied "$id" "$host" "$@"
+}
+remedied() { # ID HOST ARGUMENTS...
+  local id=$1 host=$2 remedy; shift 2
+  $director ./doctor --json "$@" > found.json
+  remedy=$(python3 ./findings.py remedy "$id" found.json) || { ok 1 "$id: not found"; return; }
+  ok 0 "$id: found: $(python3 ./findings.py evidence "$id" found.json)"
+  $host bash -ec "$remedy" > typed 2>&1; ok $? "$id: typed: $(echo "$remedy" | paste -sd';')"
+  $director ./doctor --json "$@" > gone.json
+  python3 ./findings.py none "$id" gone.json; ok $? "$id: gone"
+}
+director=''
+nics() { # DRIVER: both ends of its wire
+  for d in /sys/class/net/*; do [ "$(basename "$(readlink -f "$d/device/driver")")" = "$1" ] && basename "$d"; done | sort
+}
+up() { # NIC...
+  local nic; for nic; do ip link set "$nic" up; done
+  for nic; do for _ in $(seq 50); do [ "$(cat "/sys/class/net/$nic/carrier" 2> /dev/null)" = 1 ] && break; sleep 0.2; done; done
+}
+
+# NICs. No emulated one merges by the rules of GRO, nor counts what it missed. This driver switches LRO off by itself while an
+# XDP program is attached: no trial is made of it.
+mapfile -t igb < <(nics igb); mapfile -t vmxnet3 < <(nics vmxnet3)
+up "${igb[@]}" "${vmxnet3[@]}"
+each_way lro '' "ethtool -K ${vmxnet3[0]} lro on" --no-trial --interface "${vmxnet3[0]}"
+each_way vlan-stripping '' "ethtool -K ${igb[0]} rxvlan on" --no-trial --interface "${igb[0]}"
+printf '[dataplane]\ninterface = "%s"\nqueues = 1\n' "${igb[0]}" > one.toml
+remedied queues-unbound '' --config one.toml
+ethtool -X "${igb[0]}" default
+
+# The kernel.
+each_way bpf-jit '' "sysctl -w net.core.bpf_jit_enable=0" --no-trial --interface lo
+printf '[dataplane]\ninterface = "%s"\nhuge-pages = true\n' "${igb[0]}" > huge.toml
+each_way huge-pages '' "echo 0 > /proc/sys/vm/nr_hugepages" --no-trial --config huge.toml
+
+# client, director and a backend on a bridge.
+VIP=10.0.0.100 VIP6=fd00::100
+for n in sw dir b1; do
+  ip netns add $n; ip -n $n link set lo up
+  ip netns exec $n sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+done
+ip -n sw link add br0 type bridge forward_delay 0; ip -n sw link set br0 up
+plug() { # NAME LAST
+  ip link add "p_$1" netns sw type veth peer name eth0 netns "$1"
+  ip -n sw link set "p_$1" master br0 up; ip -n "$1" link set eth0 up
+  ip -n "$1" addr add "10.0.0.$2/24" dev eth0; ip -n "$1" addr add "fd00::$2/64" dev eth0 nodad
+}
+plug dir 10; plug b1 11
+ip netns exec sw ethtool -K p_dir tx off > /dev/null
+ip -n dir addr add $VIP/32 dev eth0; ip -n dir addr add $VIP6/128 dev eth0 nodad preferred_lft 0
+ip netns exec b1 sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+ip -n b1 addr add $VIP/32 dev lo; ip -n b1 addr add $VIP6/128 dev lo nodad preferred_lft 0
+ip netns exec b1 python3 ./upload.py serve 80 > /dev/null 2>&1 &
+sleep 1
+director='ip netns exec dir' backend='ip netns exec b1'
+
+# Each tunnel, with strict filters, so that the remedy has to do something about those.
+tunnel() { # NAME VIP BACKEND FORWARD
+  { printf '[dataplane]\ninterface = "eth0"\ntunnel-source = ["10.0.0.10", "fd00::10"]\n'
+    printf '[[service]]\nvip = "%s"\n[[service.backend]]\naddress = "%s"\nforward = %s\n' "$2" "$3" "$4"; } > tunnel.toml
+  for device in tunl0 sit0 ip6tnl0; do ip -n b1 link set $device down; done
+  ip -n b1 -6 tunnel change ip6tnl0 mode ip6ip6
+  ip -n b1 fou del port 6080 2> /dev/null; ip -n b1 fou del port 6080 -6 2> /dev/null
+  $backend sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.tunl0.rp_filter=1 net.ipv4.conf.ip6tnl0.rp_filter=1
+  echo "$1"
+  remedied tunnel-not-decapsulated "$backend" --config tunnel.toml
+  python3 ./findings.py none vip-not-bound gone.json && python3 ./findings.py none backend-silent gone.json
+  ok $? "$1: the backend serves"
+}
+for outer in 10.0.0.11 fd00::11; do
+  for vip in "$VIP:80/tcp" "[$VIP6]:80/tcp"; do
+    tunnel "ipip $vip over $outer" "$vip" $outer '"ipip"'
+    tunnel "gue $vip over $outer" "$vip" $outer '{ gue = { port = 6080 } }'
+  done
+done
+
+# A program that a BPF link holds, as that of a director does.
+$director ./simple_vip --interface eth0 --vip $VIP --monitor none --backend 10.0.0.11 > log.director 2>&1 &
+for _ in $(seq 60); do grep -q "XDP" log.director && break; sleep 0.2; done
+remedied xdp-program "$director" --no-trial --interface eth0
+kill -INT $!; wait $!
+[ $fails = 0 ] || { cat found.json gone.json typed; dmesg | tail -5; }
+echo "$fails failed"
+exit $((fails > 0))
