@@ -106,9 +106,12 @@ impl Bench {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             order.swap(place, (state >> 33) as usize % (place + 1));
         }
+        let (snapshot, counters) = (snapshot(&case), WorkerCounters::new(case.slots()));
+        // As a director does.
+        snapshot.memory().chain([counters.memory()]).for_each(memory::prepare);
         let mut bench = Self {
-            snapshot: snapshot(&case),
-            pipeline: Pipeline::new(balancer, Arc::new(WorkerCounters::new(case.slots()))),
+            snapshot,
+            pipeline: Pipeline::new(balancer, Arc::new(counters)),
             template: template(case.ipv6),
             memory: vec![0; AHEAD * MAX_BATCH * CHUNK],
             order,

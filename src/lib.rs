@@ -67,6 +67,7 @@
 #[macro_use]
 mod text;
 
+mod addresses;
 pub mod balancer;
 pub mod config;
 pub mod dataplane;

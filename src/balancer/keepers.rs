@@ -4,8 +4,10 @@
 //! whether that is right. So packets that bring nothing new look at no service, however many there are.
 
 use super::flow_table::{Lifetimes, Signal, Steady};
+use crate::addresses::addresses;
 use crate::flow::Protocol;
 use crate::verdict::BackendIndex;
+use std::ops::Range;
 
 /// Which of the flows it has a backend keeps, where flows are remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +71,11 @@ impl Keepers {
         }
         let (keeping, steady) = terms.into_iter().unzip();
         Self { backends: keepers.into_boxed_slice(), keeping, steady }
+    }
+
+    /// Where what packets read of this lies in memory, by its addresses.
+    pub(super) fn memory(&self) -> Range<usize> {
+        addresses(&self.backends)
     }
 
     /// None of an index that is out of date.

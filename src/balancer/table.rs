@@ -12,6 +12,7 @@ use foldhash::fast::FixedState;
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What the look-up of a packet's destination found.
@@ -130,6 +131,11 @@ impl ServiceTable {
     #[inline]
     pub fn keeps(&self, index: BackendIndex, protocol: Protocol) -> bool {
         self.keepers.keeps(index, protocol)
+    }
+
+    /// Where what packets of known flows read of this lies in memory, by its addresses.
+    pub(crate) fn memory(&self) -> Range<usize> {
+        self.keepers.memory()
     }
 
     /// Whether a backend keeps any flows.

@@ -1,9 +1,10 @@
 //! Counters that one worker writes and anyone may read.
 
 use super::io::IoStats;
+use crate::addresses::addresses;
 use crate::balancer::{FlowCounts, SyncCounts};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -90,6 +91,11 @@ impl WorkerCounters {
             balancer: Mutex::default(),
             leaving: Mutex::default(),
         }
+    }
+
+    /// Where those of each backend lie in memory, by its addresses; as [`Snapshot::memory`](super::Snapshot::memory).
+    pub fn memory(&self) -> Range<usize> {
+        addresses(&self.backends)
     }
 
     #[inline]

@@ -2,8 +2,10 @@
 
 use super::io::Port;
 use super::snapshot::{Delivery, NextHop};
+use crate::addresses::addresses;
 use crate::packet::{MacAddress, OuterIpv4, Tags};
 use crate::verdict::BackendIndex;
+use std::ops::Range;
 
 /// Next hops by slot of the backend's index; none where no backend is or its next hop is unresolved.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +95,11 @@ impl NextHops {
     /// All slots in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Option<NextHop>> {
         self.hops.iter()
+    }
+
+    /// Where what packets read of this lies in memory, each by its addresses.
+    pub(super) fn memory(&self) -> [Range<usize>; 2] {
+        [addresses(&self.links), addresses(&self.tunnels)]
     }
 
     /// That of just this backend, if there is one.

@@ -276,3 +276,15 @@ fn a_weightless_backend_keeps_its_next_hop() {
     assert!(plan.snapshot.next_hop(plan.members[1].index).is_some());
     assert_eq!(plan.snapshot.services.services()[0].members(), [plan.members[0].index]);
 }
+
+#[test]
+fn what_packets_read_by_backend_has_its_addresses() {
+    let mut planner = Planner::new(16);
+    let plan = planner.plan(&services(), &site(), |_, _: &dyn Backend| well(1));
+    let lengths = |snapshot: &Snapshot| -> Vec<usize> {
+        snapshot.memory().map(|memory| memory.len()).collect()
+    };
+    // A slot for each backend of each service: 20 bytes of its link, no tunnel, 8 of whether it keeps flows.
+    assert_eq!(lengths(&plan.snapshot), [4 * 20, 0, 4 * 8]);
+    assert_eq!(lengths(&Snapshot::default()), [0; 3]);
+}

@@ -10,6 +10,7 @@ use crate::forwarding::{Dscp, ProbeSources};
 use crate::packet::{MacAddress, Tags, TunnelPath};
 use crate::verdict::BackendIndex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How a backend is reached.
@@ -101,6 +102,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Where what packets of known flows read of each backend lies in memory, by its addresses; for whoever wants it in huge
+    /// pages (`dataplane::af_xdp::prefer_huge_pages`), which matters with tens of thousands of backends.
+    pub fn memory(&self) -> impl Iterator<Item = Range<usize>> {
+        self.next_hops.memory().into_iter().chain([self.services.memory()])
+    }
+
     /// The next hop of a backend, if this snapshot has one for just this backend.
     #[inline]
     pub fn next_hop(&self, index: BackendIndex) -> Option<&NextHop> {

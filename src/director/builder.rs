@@ -319,6 +319,7 @@ impl DirectorBuilder {
         }
         let counters: Vec<_> =
             queues.iter().map(|_| Arc::new(WorkerCounters::new(self.limits.backends))).collect();
+        counters.iter().for_each(|counters| prefer_huge_pages(counters.memory()));
         let mailbox = |queue: &XdpQueue| {
             let waker = queue.waker();
             Mailbox::new(move || waker.wake())

@@ -15,7 +15,7 @@ use super::status::{Applied, Event};
 use super::trace;
 use crate::balancer::{Backend, VipKey};
 use crate::config::{Changes, Config, Host, Limits, check, moves};
-use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface};
+use crate::dataplane::af_xdp::{Answer, Granted, XdpError, XdpInterface, prefer_huge_pages};
 use crate::dataplane::neighbour::{LinkState, NeighbourState};
 use crate::dataplane::{
     Idle, MailSender, Member, PathMtus, Planner, Port, Site, Snapshot, WorkerCounters,
@@ -228,6 +228,7 @@ impl Shared {
     /// Plans anew, hands the snapshot to the workers, and notes what that changed for backends.
     fn publish(&self, control: &mut Control) {
         let (snapshot, members) = control.plan();
+        snapshot.memory().for_each(prefer_huge_pages);
         control.retired.keep(self.snapshots.swap(Arc::new(snapshot)));
         let events = changes(&control.members, &members);
         let services = all_down_changes(&control.config, &control.members, &members);
