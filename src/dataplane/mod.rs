@@ -7,6 +7,8 @@
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub mod af_xdp;
 mod answer;
+#[cfg(feature = "pcap")]
+mod capture;
 mod cores;
 mod counters;
 mod delivery;
@@ -40,6 +42,8 @@ mod tap;
 mod waker;
 mod worker;
 
+#[cfg(feature = "pcap")]
+pub use capture::{CaptureFile, CapturedFrame};
 pub use cores::{Cores, Polling};
 pub use counters::{Counts, WorkerCounters};
 pub use explanation::{Explanation, FragmentTrace};

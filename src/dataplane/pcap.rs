@@ -1,19 +1,20 @@
 //! Frames from a capture file, for replay and offline debugging.
 
+use super::capture::{CaptureFile, MOST};
 use super::io::{Action, Frame, HEADROOM, Handler, IoStats, MAX_BATCH, PacketIo, Port};
 use arrayvec::ArrayVec;
-use pcap_file::DataLink;
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
+use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+use pcap_file::{Endianness, TsResolution};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-/// A [`PacketIo`] that receives the frames of one pcap file and transmits into another,
+/// A [`PacketIo`] that receives the frames of a [`CaptureFile`], pcap or pcapng, and transmits into a pcap file,
 /// whatever the port.
 ///
 /// Frames are transmitted with the time of capture of the frame they were; frames of the
 /// director's own ([`PacketIo::send`]) get the time of the last one received.
 pub struct PcapIo<R: Read, W: Write> {
-    reader: PcapReader<R>,
+    reader: CaptureFile<R>,
     writer: PcapWriter<W>,
     clock: Duration,
     /// Why the last batch ended early; told when what was read before has been dealt with.
@@ -32,17 +33,15 @@ impl<R: Read, W: Write> PcapIo<R, W> {
     ///
     /// # Errors
     ///
-    /// If `input` is no pcap file of Ethernet frames, or `output` cannot be written.
+    /// If `input` is no [capture](CaptureFile::new) of Ethernet frames, or `output` cannot be written.
     pub fn new(input: R, output: W) -> io::Result<Self> {
-        let reader = PcapReader::new(input).map_err(to_io)?;
-        let link = reader.header().datalink;
-        if link != DataLink::ETHERNET {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the capture holds {link:?} frames; only ETHERNET ones can be replayed"),
-            ));
-        }
-        let header = PcapHeader { endianness: pcap_file::Endianness::native(), ..reader.header() };
+        let reader = CaptureFile::new(input)?;
+        let header = PcapHeader {
+            snaplen: MOST,
+            ts_resolution: TsResolution::NanoSecond,
+            endianness: Endianness::native(),
+            ..PcapHeader::default()
+        };
         Ok(Self {
             reader,
             writer: PcapWriter::with_header(output, header).map_err(to_io)?,
@@ -71,12 +70,12 @@ impl<R: Read + Send, W: Write + Send> PacketIo for PcapIo<R, W> {
     fn poll(&mut self, _wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
         let mut batch: ArrayVec<(Duration, Vec<u8>), MAX_BATCH> = ArrayVec::new();
         while !batch.is_full() && self.failed.is_none() {
-            match self.reader.next_packet() {
+            match self.reader.next() {
                 None => break,
-                Some(Ok(packet)) => {
-                    batch.push((packet.timestamp, [&[0; HEADROOM], &*packet.data].concat()));
+                Some(Ok(frame)) => {
+                    batch.push((frame.time, [&[0; HEADROOM], &*frame.bytes].concat()));
                 }
-                Some(Err(error)) => self.failed = Some(to_io(error)),
+                Some(Err(error)) => self.failed = Some(error),
             }
         }
         match batch.last() {
