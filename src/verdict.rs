@@ -83,6 +83,21 @@ impl Verdict {
             _ => text,
         }
     }
+
+    /// The [words](Self::in_words) in a text that [`in_full`](Self::in_full) made, whatever a reason was then said to mean;
+    /// none if it made no such text. Behind `forward to ` any name is a backend's.
+    pub fn words_in(text: &str) -> Option<&str> {
+        const DROP: &str = "drop: ";
+        if let Some(rest) = text.strip_prefix(DROP) {
+            let (name, _) = rest.split_once(". ").unwrap_or((rest, ""));
+            DropReason::from_name(name)?;
+            return text.get(..DROP.len() + name.len());
+        }
+        let answers = AnswerKind::ALL.map(Self::Answer);
+        let others = [Self::Hold, Self::Probe, Self::Pass].into_iter().chain(answers);
+        let is_other = |other: Self| other.in_words(|_| String::new()) == text;
+        (text.starts_with("forward to ") || { others }.any(is_other)).then_some(text)
+    }
 }
 
 /// What a frame was turned into.
@@ -264,6 +279,26 @@ mod tests {
             assert!(meaning.ends_with('.'), "{meaning}");
         }
         assert_eq!(DropReason::from_name("other"), None);
+    }
+
+    #[test]
+    fn the_words_of_every_verdict_are_found_in_its_text_and_in_no_other() {
+        let drops = DropReason::ALL.iter().copied().map(Verdict::Drop);
+        let answers = AnswerKind::ALL.map(Verdict::Answer);
+        let rest = [Verdict::Hold, Verdict::Probe, Verdict::Pass];
+        let forward = Verdict::Forward(BackendIndex::new(3, 0));
+        for verdict in drops.chain(answers).chain(rest).chain([forward]) {
+            let name = |_| "web. 1".to_owned();
+            let (text, words) = (verdict.in_full(name), verdict.in_words(name));
+            assert_eq!(Verdict::words_in(&text), Some(&*words));
+        }
+        let old = "drop: no-service. As it was put once.";
+        assert_eq!(Verdict::words_in(old), Some("drop: no-service"));
+        for other in
+            ["", "drop: ", "drop: other. Why", "answer: ", "answer: echo ", "Hold", "a remark"]
+        {
+            assert_eq!(Verdict::words_in(other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use dsrlb::balancer::FlowBalancer;
 use dsrlb::config::file::ConfigFile;
 use dsrlb::dataplane::neighbour::Path as Way;
 use dsrlb::dataplane::{
-    Action, Frame, HEADROOM, Observed, Pipeline, Planner, Port, Site, WorkerCounters,
+    Action, Bounds, Chosen, Frame, HEADROOM, Member, Observed, Pipeline, Plan, Planner, Port,
+    Sample, Site, Tap, WorkerCounters,
 };
 use dsrlb::flow::{HashKey, Timestamp};
 use dsrlb::packet::MacAddress;
+use dsrlb::verdict::{DropReason, Verdict};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
@@ -121,9 +123,8 @@ fn fails(output: Output) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The verdict of each frame, and how many frames leave, without the program: by
-/// [`Pipeline::process_one`], with other MAC addresses for the backends.
-fn directly() -> (Vec<String>, usize) {
+/// What a director knows that finds all backends well, at other MAC addresses than the program makes up.
+fn plan() -> Plan {
     let file = ConfigFile::parse(&page().0).unwrap();
     let services: Vec<_> = file.services.iter().map(|service| service.to_service()).collect();
     let sources = file.dataplane.as_ref().unwrap().tunnel_sources();
@@ -133,7 +134,23 @@ fn directly() -> (Vec<String>, usize) {
         ..Site::new(pool::STATION)
     };
     let way = Way { mtu: 1500, ..Way::on_link(MacAddress([2, 9, 9, 9, 9, 9])) };
-    let plan = Planner::new(64).plan(&services, &site, |_, _| Observed::well(way));
+    Planner::new(64).plan(&services, &site, |_, _| Observed::well(way))
+}
+
+/// The verdict of each frame, and how many frames leave, without the program: by [`Pipeline::process_one`].
+fn directly() -> (Vec<String>, usize) {
+    let (plan, (verdicts, sent)) = (plan(), settled());
+    let in_full = |verdict: Verdict| {
+        verdict.in_full(|index| {
+            let member = plan.members.iter().find(|member| member.index == index);
+            member.unwrap().backend.id().to_owned()
+        })
+    };
+    (verdicts.into_iter().map(in_full).collect(), sent)
+}
+
+fn settled() -> (Vec<Verdict>, usize) {
+    let plan = plan();
     let balancer = FlowBalancer::new(1024, 64, HashKey::default()).unwrap();
     let mut pipeline = Pipeline::new(balancer, Arc::new(WorkerCounters::new(64)));
     let (mut verdicts, mut sent) = (Vec::new(), 0);
@@ -142,10 +159,7 @@ fn directly() -> (Vec<String>, usize) {
         let end = memory.len();
         let mut frame = Frame::in_memory(&mut memory, HEADROOM..end);
         let verdict = pipeline.process_one(&plan.snapshot, Timestamp(at * 1_000_000), &mut frame);
-        verdicts.push(verdict.in_full(|index| {
-            let member = plan.members.iter().find(|member| member.index == index);
-            member.unwrap().backend.id().to_owned()
-        }));
+        verdicts.push(verdict);
         sent += usize::from(frame.action() != Action::Release);
         let drained: Result<(), ()> = pipeline.drain(|port, _| {
             assert_ne!(port, Port::PROBER);
@@ -250,6 +264,70 @@ fn the_output_has_what_left_as_it_left_and_the_rest_as_it_came() {
     }
 }
 
+/// A capture as a director writes it: the frames as they came, each with the verdict that `verdicts` has for it.
+/// One may be cut off.
+fn tapped(verdicts: &[Verdict], plan: &Plan, cut_off: Option<usize>) -> Vec<u8> {
+    let mut tap = Tap::new(Vec::new(), Chosen::All, Bounds::NONE).unwrap();
+    let name = |member: &Member| (member.index, member.backend.id().to_owned());
+    tap.name_backends(plan.members.iter().map(name).collect());
+    for (number, (Case(at, frame, _), verdict)) in cases().iter().zip(verdicts).enumerate() {
+        let length = frame.len() + usize::from(cut_off == Some(number));
+        tap.offer(&Sample::new(time(*at), frame, *verdict).cut_from(length)).unwrap();
+    }
+    tap.into_output()
+}
+
+#[test]
+fn a_pcapng_file_is_replayed_like_a_pcap_file() {
+    let directory = directory();
+    let of_pcap = succeeds(replay(&directory, &["--each"]));
+    let plan = plan();
+    let passed = vec![Verdict::Pass; cases().len()];
+    fs::write(directory.path().join("in.pcap"), tapped(&passed, &plan, None)).unwrap();
+    assert_eq!(succeeds(replay(&directory, &["--each"])), of_pcap);
+}
+
+#[test]
+fn what_differs_from_the_comments_is_said_and_counted() {
+    let directory = directory();
+    let write = |verdicts: &[Verdict], cut_off| {
+        let file = tapped(verdicts, &plan(), cut_off);
+        fs::write(directory.path().join("in.pcap"), file).unwrap();
+    };
+    let compare = |code| {
+        let output = replay(&directory, &["--compare"]);
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (mut verdicts, _) = settled();
+    write(&verdicts, None);
+    let printed = compare(0);
+    let all = cases().len();
+    assert!(printed.ends_with(&format!("compared: {all} frames, 0 of them differ\n")), "{printed}");
+
+    // Two that fared otherwise. Of an answer to a probe, and a frame that is not whole, nothing can be said.
+    let held = verdicts.iter().position(|verdict| *verdict == Verdict::Hold).unwrap();
+    verdicts[held] = Verdict::Pass;
+    verdicts[9] = Verdict::Drop(DropReason::NoService);
+    verdicts[0] = Verdict::Probe;
+    verdicts[1] = Verdict::Hold;
+    write(&verdicts, Some(1));
+    let printed = compare(1);
+    let each = printed.lines().filter(|line| line.contains(" => "));
+    let each: Vec<_> = each.map(|line| line.rsplit_once("  ").unwrap().1).collect();
+    assert_eq!(each, ["pass: not for us => hold", "drop: no-service => pass: not for us"]);
+    let table = format!(
+        "\ncompared: {} frames, 2 of them differ\n\
+         was               now               frames\n\
+         drop: no-service  pass: not for us       1\n\
+         pass: not for us  hold                   1\n\
+         not compared: 1 frames that were cut off when they were captured\n\
+         not compared: 1 frames that are answers to the director's own probes\n",
+        all - 2
+    );
+    assert!(printed.ends_with(&table), "{printed}");
+}
+
 /// With the program's own reading of the file for a witness, tshark.
 #[test]
 fn the_commands_of_the_page_do_what_it_says() {
@@ -306,9 +384,9 @@ fn what_cannot_be_replayed_is_said() {
     assert!(error.contains(&format!("in.pcap: frame {}: ", cases().len())), "{error}");
 
     file("in.pcap", &before);
-    succeeds(replay(&directory, &["--output", "out.pcapng"]));
-    file("in.pcap", &fs::read(directory.path().join("out.pcapng")).unwrap());
-    assert!(fails(replay(&directory, &[])).contains("editcap -F pcap"));
+    let error = fails(replay(&directory, &["--compare"]));
+    assert!(error.contains("in.pcap: has nothing to compare with"), "{error}");
+
     file("in.pcap", b"no capture at all, whatever its name says");
     assert!(fails(replay(&directory, &[])).contains("in.pcap: "));
     file("dsrlb.toml", b"[[service]]\nvip = 5\n");

@@ -1,22 +1,26 @@
 //! What a configuration would do with the frames of a capture: offline, by the code that does it in earnest.
 //!
 //! ```text
-//! replay IN.pcap CONFIG.toml [--each] [--output OUT.pcapng]
+//! replay IN CONFIG.toml [--each] [--compare] [--output OUT.pcapng]
 //! ```
 //!
-//! The frames go through one pipeline in the order and at the times of the capture. Of what a director learns from its
+//! The capture is a pcap or a pcapng file. Its frames go through one pipeline in the order and at the times of the capture. Of what a director learns from its
 //! host nothing is known, so backends are taken to be well and on the link, at made-up MAC addresses, and the director to
 //! have the address that most frames for VIPs were sent to; both are said. Prints how many frames had each verdict; with
-//! `--each` also a line for each frame. The output has the frames as they left, or as they came if they did not, with their
-//! verdicts as comments. `docs/capture.md` has more.
+//! `--each` also a line for each frame. With `--compare`, of a capture that a director wrote, which frames would have another
+//! verdict than they had; the status is then 1 if there are such, and 2 if anything failed, as it always is. The output has the frames as
+//! they left, or as they came if they did not, with their verdicts as comments. `docs/capture.md` has more.
 
+mod comparison;
 mod world;
 
 use clap::Parser;
+use comparison::Comparison;
 use dsrlb::balancer::FlowBalancer;
 use dsrlb::config::file::ConfigFile;
 use dsrlb::dataplane::{
-    Action, Bounds, Chosen, Frame, HEADROOM, Pipeline, Plan, Port, Sample, Tap, WorkerCounters,
+    Action, Bounds, CapturedFrame, Chosen, Frame, HEADROOM, Pipeline, Plan, Port, Sample, Tap,
+    WorkerCounters,
 };
 use dsrlb::flow::{FiveTuple, HashKey, Timestamp};
 use dsrlb::packet::MacAddress;
@@ -37,13 +41,16 @@ type Fallible<T> = Result<T, Box<dyn Error>>;
 #[derive(Parser)]
 #[command(about = "Sends the frames of a capture through a configuration, and tells each verdict")]
 struct Options {
-    /// The capture, in pcap format, of what came in by the director's interface
+    /// The capture, in pcap or pcapng format, of what came in by the director's interface
     input: PathBuf,
     /// The director's configuration, in TOML
     config: PathBuf,
     /// Print a line for each frame
     #[arg(long)]
     each: bool,
+    /// Print which frames have another verdict than their comment says, as a director's capture has them, and how many
+    #[arg(long)]
+    compare: bool,
     /// The director's MAC address; unless told, the one that most frames for VIPs are addressed to
     #[arg(long, value_name = "MAC")]
     station: Option<MacAddress>,
@@ -79,15 +86,17 @@ fn reason(name: &str) -> Result<DropReason, String> {
 
 fn main() -> ExitCode {
     match run(&Options::parse(), &mut BufWriter::new(io::stdout().lock())) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
         Err(error) => {
             eprintln!("replay: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }
 
-fn run(options: &Options, out: &mut impl Write) -> Fallible<()> {
+/// Returns how many frames had another verdict, if that was asked for.
+fn run(options: &Options, out: &mut impl Write) -> Fallible<u64> {
     let named = |error: &dyn Error| format!("{}: {error}", options.config.display());
     let text = std::fs::read_to_string(&options.config).map_err(|error| named(&error))?;
     let file = ConfigFile::parse(&text).map_err(|error| named(&error))?;
@@ -106,7 +115,9 @@ fn run(options: &Options, out: &mut impl Write) -> Fallible<()> {
         writeln!(out, "  {}  {id} ({address})  {hop}", member.service)?;
     }
     let tap = options.output.as_deref().map(|path| tap(options, &plan, path)).transpose()?;
-    Replay::new(plan, &file, tap)?.run(options, out)
+    let mut replay = Replay::new(plan, &file, tap)?;
+    replay.comparison = options.compare.then(Comparison::default);
+    replay.run(options, out)
 }
 
 fn tap(options: &Options, plan: &Plan, path: &Path) -> Fallible<Tap<BufWriter<File>>> {
@@ -148,6 +159,8 @@ struct Replay {
     /// Frames by verdict, and what is to be said of that.
     tally: BTreeMap<(String, &'static str), u64>,
     sent: u64,
+    /// If that is asked for.
+    comparison: Option<Comparison>,
 }
 
 impl Replay {
@@ -161,17 +174,16 @@ impl Replay {
         let balancer = FlowBalancer::new(flows, backends, HashKey::default())?.record(record);
         let pipeline = Pipeline::new(balancer, Arc::new(WorkerCounters::new(backends)));
         let (names, tally) = (names(&plan), BTreeMap::new());
-        Ok(Self { plan, pipeline, tap, names, tally, sent: 0 })
+        Ok(Self { plan, pipeline, tap, names, tally, sent: 0, comparison: None })
     }
 
-    fn run(mut self, options: &Options, out: &mut impl Write) -> Fallible<()> {
-        let mut reader = open(&options.input)?;
+    fn run(mut self, options: &Options, out: &mut impl Write) -> Fallible<u64> {
         let (mut first, mut now) = (None, Duration::ZERO);
         let (mut count, mut cut) = (0_u64, 0_u64);
         let mut failure = None;
-        while let Some(packet) = reader.next_packet() {
-            let packet = match packet {
-                Ok(packet) => packet,
+        for frame in open(&options.input)? {
+            let frame = match frame {
+                Ok(frame) => frame,
                 Err(error) => {
                     failure =
                         Some(format!("{}: frame {}: {error}", options.input.display(), count + 1));
@@ -179,37 +191,50 @@ impl Replay {
                 }
             };
             count += 1;
-            cut += u64::from(packet.data.len() < packet.orig_len as usize);
-            let time = packet.timestamp;
+            cut += u64::from(frame.is_cut_off());
             // For the pipeline time never goes back, while several queues in one file are not quite in order.
-            now = now.max(time.saturating_sub(*first.get_or_insert(time)));
-            let flow = flow_of(&packet.data);
-            let verdict = self.frame(time, now, flow, &packet.data)?;
+            now = now.max(frame.time.saturating_sub(*first.get_or_insert(frame.time)));
+            let flow = flow_of(&frame.bytes);
+            let verdict = self.frame(&frame, now, flow)?;
             let name = |index| self.names.get(&index).cloned().unwrap_or_default();
+            let words = verdict.in_words(name);
+            let was = self.comparison.as_mut().and_then(|all| all.note(&frame, &words));
+            if options.each || was.is_some() {
+                let flow = flow.map_or("-".to_owned(), |flow| flow.to_string());
+                let (seconds, full) = (now.as_secs_f64(), verdict.in_full(name));
+                let what = was.map_or(full, |was| format!("{was} => {words}"));
+                writeln!(out, "{count:>6} {seconds:>12.6}  {flow:<44} {what}")?;
+            }
             let meaning = match verdict {
                 Verdict::Drop(reason) => reason.meaning(),
                 _ => "",
             };
-            *self.tally.entry((verdict.in_words(name), meaning)).or_default() += 1;
-            if options.each {
-                let flow = flow.map_or("-".to_owned(), |flow| flow.to_string());
-                let seconds = now.as_secs_f64();
-                writeln!(out, "{count:>6} {seconds:>12.6}  {flow:<44} {}", verdict.in_full(name))?;
-            }
+            *self.tally.entry((words, meaning)).or_default() += 1;
         }
-        self.finish(count, cut, options.mtu, out)?;
-        failure.map_or(Ok(()), |failure| Err(failure.into()))
+        let comparison = self.comparison.take();
+        self.finish(count, cut, options.mtu, comparison.as_ref(), out)?;
+        if let Some(failure) = failure {
+            return Err(failure.into());
+        }
+        match comparison {
+            Some(comparison) if comparison.is_empty() => Err(format!(
+                "{}: has nothing to compare with; a director's capture does",
+                options.input.display()
+            )
+            .into()),
+            comparison => Ok(comparison.map_or(0, |comparison| comparison.differ())),
+        }
     }
 
     fn frame(
         &mut self,
-        time: Duration,
+        captured: &CapturedFrame,
         now: Duration,
         flow: Option<FiveTuple>,
-        data: &[u8],
     ) -> Fallible<Verdict> {
         let Self { plan, pipeline, tap, sent, .. } = self;
-        let mut memory = [&[0; HEADROOM], data].concat();
+        let time = captured.time;
+        let mut memory = [&[0; HEADROOM], &*captured.bytes].concat();
         let end = memory.len();
         let mut frame = Frame::in_memory(&mut memory, HEADROOM..end);
         let now = Timestamp(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
@@ -234,7 +259,14 @@ impl Replay {
         Ok(verdict)
     }
 
-    fn finish(self, count: u64, cut: u64, mtu: u32, out: &mut impl Write) -> Fallible<()> {
+    fn finish(
+        self,
+        count: u64,
+        cut: u64,
+        mtu: u32,
+        comparison: Option<&Comparison>,
+        out: &mut impl Write,
+    ) -> Fallible<()> {
         let widths = self.tally.keys().map(|(words, _)| words.chars().count());
         let width = widths.max().unwrap_or_default().max("verdict".len());
         writeln!(out, "\n{:width$}  frames", "verdict")?;
@@ -258,6 +290,9 @@ impl Replay {
                 writeln!(out, "note: {} frames more did not fit --max-bytes", counts.ended)?;
             }
             tap.into_output().into_inner().map_err(|error| error.into_error())?.sync_all()?;
+        }
+        if let Some(comparison) = comparison {
+            comparison.tell(out)?;
         }
         Ok(out.flush()?)
     }

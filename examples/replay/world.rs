@@ -4,15 +4,12 @@ use super::{Fallible, Options};
 use dsrlb::balancer::Backend;
 use dsrlb::config::file::{ConfigFile, Dataplane};
 use dsrlb::dataplane::neighbour::Path as Way;
-use dsrlb::dataplane::{Observed, Plan, Planner, Site};
+use dsrlb::dataplane::{CaptureFile, Observed, Plan, Planner, Site};
 use dsrlb::flow::FiveTuple;
 use dsrlb::packet::{self, MacAddress, Parse};
-use pcap_file::DataLink;
-use pcap_file::pcap::PcapReader;
 use std::collections::{BTreeMap, HashMap};
-use std::error::Error;
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -24,13 +21,11 @@ pub fn station(options: &Options, file: &ConfigFile, out: &mut impl Write) -> Fa
     }
     let vips: Vec<_> = file.services.iter().map(|service| service.vip.prefix()).collect();
     let mut addressed = BTreeMap::<[u8; 6], u64>::new();
-    let mut reader = open(&options.input)?;
-    while let Some(packet) = reader.next_packet() {
-        // An error is for the replay to tell, behind the frames before it.
-        let Ok(packet) = packet else { break };
-        let Some(to) = packet.data.first_chunk::<6>().filter(|to| to[0] & 1 == 0) else { continue };
+    // An error is for the replay to tell, behind the frames before it.
+    for frame in open(&options.input)?.map_while(Result::ok) {
+        let Some(to) = frame.bytes.first_chunk::<6>().filter(|to| to[0] & 1 == 0) else { continue };
         let is_for_vip = |flow: FiveTuple| vips.iter().any(|vip| vip.contains(&flow.destination));
-        if flow_of(&packet.data).is_some_and(is_for_vip) {
+        if flow_of(&frame.bytes).is_some_and(is_for_vip) {
             *addressed.entry(*to).or_default() += 1;
         }
     }
@@ -79,20 +74,8 @@ pub fn flow_of(frame: &[u8]) -> Option<FiveTuple> {
     }
 }
 
-/// A capture of Ethernet frames.
-pub fn open(path: &Path) -> Fallible<PcapReader<BufReader<File>>> {
-    let named = |error: &dyn Error| format!("{}: {error}", path.display());
-    let mut magic = [0; 4];
-    let mut file = File::open(path).map_err(|error| named(&error))?;
-    // The type of a pcapng file's first block, which reads the same in both byte orders.
-    if file.read_exact(&mut magic).is_ok() && magic == [0x0a, 0x0d, 0x0d, 0x0a] {
-        let text = "is a pcapng file; `editcap -F pcap FILE NEW` makes a pcap file of it";
-        return Err(format!("{}: {text}", path.display()).into());
-    }
-    let file = BufReader::new(File::open(path).map_err(|error| named(&error))?);
-    let reader = PcapReader::new(file).map_err(|error| named(&error))?;
-    match reader.header().datalink {
-        DataLink::ETHERNET => Ok(reader),
-        link => Err(format!("{}: holds {link:?} frames, not ETHERNET ones", path.display()).into()),
-    }
+/// A capture of Ethernet frames, in either format.
+pub fn open(path: &Path) -> Fallible<CaptureFile<File>> {
+    let file = File::open(path).and_then(CaptureFile::new);
+    file.map_err(|error| format!("{}: {error}", path.display()).into())
 }
