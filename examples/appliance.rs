@@ -12,25 +12,24 @@
 //! (`docs/metrics.md`); the example `top` shows what is there. `docs/config.schema.json` tells editors of the keys.
 //! With `--capture` it writes what comes in, and what became of it, to a file (`docs/capture.md`).
 
+mod capturing;
 mod endpoint;
 
+use capturing::{Only, begin, create, only, tell};
 use clap::Parser;
 use dsrlb::balancer::HashBalancer;
 use dsrlb::config::file::{ConfigFile, Dataplane};
 use dsrlb::config::{Config, FileSource, Preview};
 use dsrlb::dataplane::neighbour::Path as Way;
 use dsrlb::dataplane::{
-    Bounds, Chosen, Explanation, MixedFamilies, Observed, Pipeline, Planner, Site, WorkerCounters,
+    Explanation, MixedFamilies, Observed, Pipeline, Planner, Site, WorkerCounters,
 };
 use dsrlb::director::{Capture, Director, DirectorBuilder};
 use dsrlb::flow::{FiveTuple, Timestamp};
 use dsrlb::packet::MacAddress;
-use dsrlb::verdict::DropReason;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,21 +54,10 @@ struct Options {
     /// a second
     #[arg(long, value_name = "OUT", conflicts_with_all = ["check", "preview", "explain"])]
     capture: Option<PathBuf>,
-    /// Of that only what is dropped ("drops"), or for one reason ("no-service"), or a flow
-    #[arg(long, value_name = "WHAT", requires = "capture", value_parser = chosen)]
-    capture_only: Option<Chosen>,
-}
-
-fn chosen(text: &str) -> Result<Chosen, String> {
-    if text == "drops" {
-        return Ok(Chosen::Dropped);
-    }
-    let reason = DropReason::from_name(text).map(Chosen::Drops);
-    let flow = || text.parse().map(Chosen::Flow);
-    reason.map_or_else(flow, Ok).map_err(|error| {
-        let names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
-        format!("is neither drops nor one of {}, and as a flow: {error}", names.join(", "))
-    })
+    /// Of that only what is dropped ("drops"), or for one reason ("no-service"), or a flow, or what goes to a backend
+    /// ("backend=ID"), or one frame in so many of each queue ("one-in=N")
+    #[arg(long, value_name = "WHAT", requires = "capture", value_parser = only)]
+    capture_only: Option<Only>,
 }
 
 fn main() -> ExitCode {
@@ -102,6 +90,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let metrics = source.metrics().cloned();
     // Before traffic is taken, lest it be taken for nothing.
+    if let Some(only) = &options.capture_only {
+        only.check(&read(&options.config)?)?;
+    }
     let output = options.capture.as_deref().map(create).transpose()?;
     // Before the start, so that none is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -111,8 +102,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         endpoint::serve(&metrics, &director)?;
         eprintln!("metrics: http://{}/metrics", metrics.listen);
     }
-    let chosen = options.capture_only.clone().unwrap_or_default();
-    let begin = |output| director.capture(output, chosen, Bounds::default());
+    let begin = |output| begin(&director, output, options.capture_only.clone());
     let mut capture = output.map(begin).transpose()?;
     let tell = |capture: Capture| tell(capture, options.capture.as_deref());
     let granted = director.granted();
@@ -140,31 +130,6 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     capture.into_iter().for_each(tell);
     eprintln!("ended: {} frames received, {} forwarded", counts.io.received, counts.forwarded);
     failure.map_or(Ok(()), |failure| Err(failure.into()))
-}
-
-fn create(file: &Path) -> Result<BufWriter<File>, Box<dyn Error>> {
-    let created = File::create(file).map(BufWriter::new);
-    created.map_err(|error| format!("--capture {}: {error}", file.display()).into())
-}
-
-/// Ends a capture, and says what is in it and what is not.
-fn tell(capture: Capture, file: Option<&Path>) {
-    let known = capture.counts();
-    match capture.stop() {
-        Ok(counts) => eprintln!(
-            "captured: {} frames, {} bytes; {} more came too fast{}",
-            counts.written,
-            counts.bytes,
-            counts.too_many + counts.missed,
-            if counts.ended > 0 { ", and then it was full" } else { "" },
-        ),
-        Err(error) => eprintln!(
-            "capture failed: {}: {error}; about {} frames, {} bytes had been written",
-            file.map(Path::display).unwrap_or(Path::new("").display()),
-            known.written,
-            known.bytes,
-        ),
-    }
 }
 
 fn read(file: &Path) -> Result<Config, Box<dyn Error>> {
