@@ -80,7 +80,7 @@ impl<R: Read> Blocks<R> {
 
     fn enhanced(&mut self, fields: &mut Fields<'_>) -> io::Result<CapturedFrame> {
         let number = fields.u32()?;
-        let units = u64::from(fields.u32()?) << 32 | u64::from(fields.u32()?);
+        let units = (u64::from(fields.u32()?) << 32) | u64::from(fields.u32()?);
         let (captured_length, length) = (fields.u32()?, fields.u32()?);
         let bytes = fields.padded(captured_length as usize)?;
         let time = self.interface(number)?.clock.time(units);
@@ -156,7 +156,7 @@ impl Clock {
         let (units, power) = (u128::from(units), u32::from(self.resolution & 0x7f));
         let nanoseconds = if self.resolution & 0x80 != 0 {
             // Below 2^94, and the power below 2^7.
-            units * BILLION >> power
+            (units * BILLION) >> power
         } else {
             10_u128.checked_pow(power).map_or(0, |second| units * BILLION / second)
         };
