@@ -20,9 +20,9 @@
 //! It binds AF_XDP sockets to the interface and attaches an XDP program that passes everything, to see what
 //! the driver really grants, and takes both away again at once. Some drivers reset their link for some
 //! seconds when a program is attached, so [`Checkup::trial`] can do without. It asks the link who has the VIPs
-//! and the backends' addresses, in ways that touch no cache (RFC 5227, RFC 4862), has the kernel resolve the
-//! backends, and sends each backend a few packets as a director would: pings and, for TCP services, a SYN to the
-//! VIP, taken back with a reset. It changes no setting.
+//! (of a large prefix, some) and the backends' addresses, in ways that touch no cache (RFC 5227, RFC 4862), has
+//! the kernel resolve the backends, and sends each backend a few packets as a director would: pings and, for TCP
+//! services, a SYN to the VIP, taken back with a reset. It changes no setting.
 //!
 //! Where an XDP program is attached already, such as that of a running director, neither the trial is made nor
 //! are packets sent through the VIPs: that program would have the answers. The director's own

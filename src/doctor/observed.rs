@@ -39,11 +39,13 @@ pub(super) struct Host {
     pub(super) sockets: Option<Sockets>,
     /// Effective ones, as bits by their numbers in linux/capability.h.
     pub(super) capabilities: Option<u64>,
+    /// Whether it is in a user namespace other than the first one, so that most of them count for nothing.
+    pub(super) is_contained: Option<bool>,
     /// Bytes that may be locked; `u64::MAX` is "unlimited".
     pub(super) memlock: Option<u64>,
     /// `net.core.bpf_jit_enable`.
     pub(super) jit: Option<u32>,
-    /// Bytes of a huge page, and how many are free.
+    /// Bytes of a huge page, and how many can be had.
     pub(super) huge_pages: Option<(u64, u64)>,
 }
 
@@ -63,6 +65,7 @@ pub(super) struct Link {
     pub(super) there: Option<Properties>,
 }
 
+/// An option is none where the driver or the kernel has no such thing, or could not be asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Properties {
     pub(super) index: u32,
@@ -81,12 +84,12 @@ pub(super) struct Properties {
     /// GRO in the NIC (`rx-gro-hw`).
     pub(super) gro_hw: Option<bool>,
     pub(super) gro: Option<bool>,
-    pub(super) strips_tags: bool,
+    pub(super) strips_tags: Option<bool>,
     /// VLAN interfaces on it.
-    pub(super) vlans: usize,
+    pub(super) vlans: Vec<Vlan>,
     /// Entries of an RX ring, and how many it could have.
     pub(super) ring: Option<(u32, u32)>,
-    pub(super) counted: Counted,
+    pub(super) counted: Option<Counted>,
     /// The larger of that of all interfaces and of this one.
     pub(super) rp_filter: Option<u32>,
     /// Whether it has an IPv4 address of its own.
@@ -97,6 +100,14 @@ pub(super) struct Properties {
     pub(super) peer: Option<Peer>,
 }
 
+/// A VLAN interface on another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Vlan {
+    pub(super) id: u16,
+    pub(super) index: u32,
+    pub(super) mac: Option<MacAddress>,
+}
+
 /// An XDP program that is attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Program {
@@ -104,8 +115,18 @@ pub(super) struct Program {
     /// As `ip link set dev IF MODE off` takes it.
     pub(super) mode: &'static str,
     pub(super) name: Option<String>,
-    /// The BPF link that holds it, if it is one.
-    pub(super) link: Option<u32>,
+    pub(super) held: Held,
+}
+
+/// What keeps an XDP program attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    /// The BPF link of this number.
+    ByLink(u32),
+    /// The interface alone.
+    ByItself,
+    /// This process may not ask.
+    Unknown,
 }
 
 /// The counters at the beginning and at the end.
@@ -142,8 +163,8 @@ pub(super) struct Vips {
     pub(super) preferred: Vec<Ipv6Addr>,
     /// What is probed from.
     pub(super) sources: ProbeSources,
-    /// Those that the link was asked about.
-    pub(super) asked: BTreeSet<IpAddr>,
+    /// Those addresses of each that the link was asked about; of none if that is not known.
+    pub(super) asked: BTreeMap<IpNet, BTreeSet<IpAddr>>,
     /// By whom they, and the backends' addresses, were claimed; never by this host.
     pub(super) claims: BTreeSet<Claim>,
 }

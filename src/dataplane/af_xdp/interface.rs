@@ -90,12 +90,17 @@ impl XdpInterface {
 
         let mut warnings = Vec::new();
         let (queues, available) = queue_count(name, link.rx_queues, options, &mut warnings)?;
-        if ethtool::strips_vlan_tags(name) {
-            warnings.push(format!(
+        match ethtool::strips_vlan_tags(name) {
+            Ok(Some(true)) => warnings.push(format!(
                 "{name} takes VLAN tags out of received frames, so tagged frames are seen as \
                  untagged; where there are VLANs run `ethtool -K {name} rxvlan off` (and on a veth \
                  pair `txvlan off` at the other end)"
-            ));
+            )),
+            Ok(_) => {}
+            Err(error) => warnings.push(format!(
+                "{name} may take VLAN tags out of received frames: its driver could not be asked \
+                 ({error})"
+            )),
         }
         let sizes = MapSizes {
             queues: available,

@@ -177,11 +177,15 @@ impl Program {
         .into_iter()
         .find(|&(program, _)| program != 0)?;
         let remedy = match holder(program, index) {
-            Some(link) => format!(
+            Ok(Some(link)) => format!(
                 "it is held by BPF link {link}: stop the process that holds it, or run \
                  `bpftool link detach id {link}`"
             ),
-            None => format!("remove it with `ip link set dev {interface} {mode} off`"),
+            Ok(None) => format!("remove it with `ip link set dev {interface} {mode} off`"),
+            Err(_) => format!(
+                "remove it with `ip link set dev {interface} {mode} off`, or if that is refused, as a \
+                 BPF link holds it, find that with `bpftool link`"
+            ),
         };
         Some(XdpError::ProgramAttached { interface: interface.to_owned(), program, remedy })
     }

@@ -37,11 +37,21 @@ pub(super) fn judge(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
         None => {}
     }
     let may = |capability: u32| host.capabilities.is_none_or(|all| all >> capability & 1 == 1);
+    // Those of another user namespace than the first one count for what belongs to its network namespaces alone.
+    let is_contained = host.is_contained == Some(true);
+    let may = |capability| may(capability) && (!is_contained || capability == NET_RAW.0);
+    let needed = needed(checkup, &may);
+    let missing: Vec<&str> =
+        needed.iter().filter(|(number, _)| !may(*number)).map(|(_, name)| *name).collect();
     if host.capabilities.is_some() {
-        capabilities(checkup, &may, notes);
+        capabilities(&needed, &missing, is_contained, notes);
     }
-    if let Some(limit) = host.memlock {
-        memlock(checkup, seen, limit, &may, notes);
+    match host.memlock {
+        Some(_) if may(IPC_LOCK) => {
+            notes.ok(MEMLOCK, PROCESS, "may lock any amount of memory (CAP_IPC_LOCK)");
+        }
+        Some(limit) => memlock(checkup, seen, limit, missing.is_empty(), notes),
+        None => {}
     }
     match host.jit {
         Some(0) => {
@@ -75,7 +85,8 @@ fn kernel(checkup: &Checkup, release: &str, notes: &mut Notes) {
     }
 }
 
-fn capabilities(checkup: &Checkup, may: &impl Fn(u32) -> bool, notes: &mut Notes) {
+/// The capabilities without which no director starts.
+fn needed(checkup: &Checkup, may: &impl Fn(u32) -> bool) -> Vec<(u32, &'static str)> {
     let mut needed = vec![BPF, NET_ADMIN, NET_RAW];
     if may(SYS_ADMIN.0) {
         // It includes CAP_BPF (capabilities(7)).
@@ -84,16 +95,29 @@ fn capabilities(checkup: &Checkup, may: &impl Fn(u32) -> bool, notes: &mut Notes
     if checkup.config.probes_through_vips() {
         needed.push(SYS_ADMIN);
     }
-    let missing: Vec<&str> =
-        needed.iter().filter(|(number, _)| !may(*number)).map(|(_, name)| *name).collect();
+    needed
+}
+
+fn capabilities(needed: &[(u32, &str)], missing: &[&str], is_contained: bool, notes: &mut Notes) {
     if missing.is_empty() {
         notes.ok(CAPABILITIES, PROCESS, "may do all that a director has to");
         return;
     }
     // Of this process, and the director may be another.
-    let evidence = format!("lacks {}, without which no director starts", missing.join(", "));
+    let missing = missing.join(", ");
+    if is_contained {
+        let evidence = format!(
+            "is in a user namespace (a rootless container), whose {missing} do not count; without them no \
+             director starts"
+        );
+        return notes.warn(CAPABILITIES, PROCESS, evidence, "run as root outside of it");
+    }
+    let evidence = format!("lacks {missing}, without which no director starts");
     let names: Vec<String> = needed.iter().map(|(_, name)| name.to_lowercase()).collect();
-    let remedy = format!("run as root, or: setcap {}+ep PROGRAM", names.join(","));
+    let remedy = format!(
+        "run as root, in a container in a privileged one, or: setcap {}+ep PROGRAM",
+        names.join(",")
+    );
     notes.warn(CAPABILITIES, PROCESS, evidence, remedy);
 }
 
@@ -105,28 +129,20 @@ fn memory(checkup: &Checkup, seen: &Observed) -> u64 {
     checkup.xdp.memory().saturating_mul(queues.into())
 }
 
-fn memlock(
-    checkup: &Checkup,
-    seen: &Observed,
-    limit: u64,
-    may: &impl Fn(u32) -> bool,
-    notes: &mut Notes,
-) {
+/// An error only if a director could be started as this process is: one that is started has a limit of its own.
+fn memlock(checkup: &Checkup, seen: &Observed, limit: u64, is_able: bool, notes: &mut Notes) {
     let needed = memory(checkup, seen);
-    if may(IPC_LOCK) {
-        notes.ok(MEMLOCK, PROCESS, "may lock any amount of memory (CAP_IPC_LOCK)");
-    } else if needed <= limit {
+    if needed <= limit {
         let evidence = format!("may lock {limit} bytes, frames take {needed}");
-        notes.ok(MEMLOCK, PROCESS, evidence);
-    } else {
-        let severity = if may(NET_RAW.0) { Severity::Error } else { Severity::Warning };
-        let evidence = format!(
-            "may lock {limit} bytes, and the frames of a director take {needed}; in the shell or unit \
-             (LimitMEMLOCK=) that starts it:"
-        );
-        let remedy = format!("ulimit -l {}", needed.div_ceil(1024));
-        notes.say(MEMLOCK, severity, PROCESS, evidence, remedy);
+        return notes.ok(MEMLOCK, PROCESS, evidence);
     }
+    let severity = if is_able { Severity::Error } else { Severity::Warning };
+    let evidence = format!(
+        "may lock {limit} bytes, and the frames of a director take {needed}; in the shell or unit \
+         (LimitMEMLOCK=) that starts it:"
+    );
+    let remedy = format!("ulimit -l {}", needed.div_ceil(1024));
+    notes.say(MEMLOCK, severity, PROCESS, evidence, remedy);
 }
 
 fn huge_pages(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
@@ -138,7 +154,7 @@ fn huge_pages(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
         Some((size, free)) => {
             let pages = needed.div_ceil(size.max(1));
             let evidence =
-                format!("{free} huge pages of {size} bytes are free, {pages} are needed");
+                format!("{free} huge pages of {size} bytes can be had, {pages} are needed");
             if free >= pages {
                 notes.ok(HUGE_PAGES, KERNEL_SUBJECT, evidence);
             } else {
@@ -220,6 +236,20 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_of_another_user_namespace_do_not_count() {
+        for (is_contained, expected) in [(None, 0), (Some(false), 0), (Some(true), 1)] {
+            let capabilities = Some(ALL);
+            // More than may be locked, which is the least of the troubles there.
+            let host = Host { capabilities, is_contained, memlock: Some(1), ..Host::default() };
+            let seen = with(host);
+            let of = |id| complaints(id, &Checkup::new("eth0"), &seen);
+            assert_eq!(of(CAPABILITIES).len(), expected);
+            let memlock: Vec<_> = of(MEMLOCK).into_iter().map(|(severity, _)| severity).collect();
+            assert_eq!(memlock, vec![Severity::Warning; expected]);
+        }
+    }
+
+    #[test]
     fn locked_memory_counts_only_without_the_right_to_any() {
         let of = |capabilities, memlock| {
             let (capabilities, memlock) = (Some(capabilities), Some(memlock));
@@ -231,7 +261,9 @@ mod tests {
         assert_eq!(of(ALL & !(1 << IPC_LOCK), needed), []);
         let expected = (Severity::Error, format!("ulimit -l {}", needed / 1024));
         assert_eq!(of(ALL & !(1 << IPC_LOCK), needed - 1), [expected]);
-        assert_eq!(of(0, needed - 1)[0].0, Severity::Warning);
+        for lacking in [0, !(1 << IPC_LOCK) & !(1 << NET_ADMIN.0)] {
+            assert_eq!(of(lacking, needed - 1)[0].0, Severity::Warning);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::dataplane::af_xdp::{DeviceStats, XdpOptions, page_size};
 use crate::doctor::catalogue::{
     CARRIER, DOWN, DROPS, FRAME_SIZE, KIND, MISSING, PROGRAM, RING, RP_FILTER, UNBOUND,
 };
-use crate::doctor::observed::{Counted, Link, Program, Properties};
+use crate::doctor::observed::{Counted, Held, Link, Program, Properties};
 use crate::doctor::{Checkup, Severity};
 
 pub(super) fn judge(checkup: &Checkup, link: &Link, notes: &mut Notes) {
@@ -32,22 +32,32 @@ pub(super) fn judge(checkup: &Checkup, link: &Link, notes: &mut Notes) {
     unbound(&checkup.xdp, name, there, notes);
     offloads::judge(checkup, name, there, notes);
     ring(name, there, notes);
-    drops(name, &there.counted, notes);
+    if let Some(counted) = &there.counted {
+        drops(name, counted, notes);
+    }
     rp_filter(checkup, name, there, notes);
 }
 
 fn program(name: &str, program: Option<&Program>, notes: &mut Notes) {
-    let Some(Program { id, mode, name: title, link }) = program else {
+    let Some(Program { id, mode, name: title, held }) = program else {
         return notes.ok(PROGRAM, name, "has no XDP program");
     };
     let title = title.as_deref().map_or(String::new(), |title| format!(" ({title})"));
     let evidence = format!("has the XDP program {id}{title}, mode {mode}");
-    match link {
-        Some(link) => {
-            let evidence = format!("{evidence}, held by a process; stop that, or:");
+    let off = format!("ip link set dev {name} {mode} off");
+    match held {
+        Held::ByLink(link) => {
+            let evidence = format!(
+                "{evidence}, held by a BPF link, which is pinned or some process's; stop that, or:"
+            );
             notes.error(PROGRAM, name, evidence, format!("bpftool link detach id {link}"));
         }
-        None => notes.error(PROGRAM, name, evidence, format!("ip link set dev {name} {mode} off")),
+        Held::ByItself => notes.error(PROGRAM, name, evidence, off),
+        Held::Unknown => {
+            let evidence =
+                format!("{evidence}; unless a BPF link holds it (bpftool link shows it):");
+            notes.error(PROGRAM, name, evidence, off);
+        }
     }
 }
 
@@ -96,10 +106,10 @@ fn unbound(options: &XdpOptions, name: &str, there: &Properties, notes: &mut Not
 }
 
 fn ring(name: &str, there: &Properties, notes: &mut Notes) {
-    let Some((entries, most)) = there.ring else {
+    let (Some((entries, most)), Some(counted)) = (there.ring, there.counted) else {
         return;
     };
-    let missed = there.counted.after.receive_missed;
+    let missed = counted.after.receive_missed;
     let evidence =
         format!("RX rings have {entries} of {most} entries, {missed} packets were missed");
     if missed > 0 && entries < most {
@@ -204,12 +214,13 @@ mod tests {
 
     #[test]
     fn a_program_is_taken_off_as_it_is_held() {
-        let of = |link_id| {
-            let program = Program { id: 7, mode: "xdpdrv", name: None, link: link_id };
+        let of = |held| {
+            let program = Program { id: 7, mode: "xdpdrv", name: None, held };
             one(PROGRAM, Properties { program: Some(program), ..link() }).unwrap().1
         };
-        assert_eq!(of(None), "ip link set dev eth0 xdpdrv off");
-        assert_eq!(of(Some(9)), "bpftool link detach id 9");
+        assert_eq!(of(Held::ByItself), "ip link set dev eth0 xdpdrv off");
+        assert_eq!(of(Held::ByLink(9)), "bpftool link detach id 9");
+        assert_eq!(of(Held::Unknown), "ip link set dev eth0 xdpdrv off");
         assert_eq!(one(PROGRAM, link()), None);
     }
 
@@ -247,7 +258,7 @@ mod tests {
     fn rings_are_small_if_packets_were_missed() {
         let of = |ring, receive_missed| {
             let after = DeviceStats { receive_missed, ..DeviceStats::default() };
-            let counted = Counted { before: after, after };
+            let counted = Some(Counted { before: after, after });
             one(RING, Properties { ring, counted, ..link() }).map(|(_, remedy)| remedy)
         };
         assert_eq!(of(None, 5), None);
@@ -260,7 +271,7 @@ mod tests {
     fn losses_that_go_on_are_worse_than_old_ones() {
         let of = |before, after| {
             let stats = |receive_dropped| DeviceStats { receive_dropped, ..DeviceStats::default() };
-            let counted = Counted { before: stats(before), after: stats(after) };
+            let counted = Some(Counted { before: stats(before), after: stats(after) });
             one(DROPS, Properties { counted, ..link() }).map(|(severity, _)| severity)
         };
         assert_eq!(of(0, 0), None);

@@ -52,10 +52,12 @@ pub(super) fn judge(checkup: &Checkup, name: &str, there: &Properties, notes: &m
 }
 
 fn vlan(name: &str, there: &Properties, notes: &mut Notes) {
-    if !there.strips_tags {
-        return notes.ok(VLAN, name, "VLAN tags stay in the frames");
+    match there.strips_tags {
+        Some(true) => {}
+        Some(false) => return notes.ok(VLAN, name, "VLAN tags stay in the frames"),
+        None => return,
     }
-    let (severity, evidence) = match there.vlans {
+    let (severity, evidence) = match there.vlans.len() {
         0 => (Severity::Info, "VLAN tags are taken out of received frames; where there are VLANs:"),
         _ => (
             Severity::Warning,
@@ -72,6 +74,7 @@ mod tests {
     use super::super::trying::{complaints, link, seen};
     use super::*;
     use crate::dataplane::af_xdp::XdpOptions;
+    use crate::doctor::observed::Vlan;
 
     fn one(id: &str, there: Properties) -> Option<(Severity, String)> {
         complaints(id, &Checkup::new("eth0"), &seen(there)).pop()
@@ -104,11 +107,12 @@ mod tests {
     #[test]
     fn tags_that_are_taken_out_matter_where_there_are_vlans() {
         let of = |strips_tags, vlans| {
+            let vlans = vec![Vlan { id: 7, index: 9, mac: None }; vlans];
             one(VLAN, Properties { strips_tags, vlans, ..link() }).map(|(severity, _)| severity)
         };
-        assert_eq!(of(false, 1), None);
-        assert_eq!(of(true, 0), Some(Severity::Info));
-        assert_eq!(of(true, 1), Some(Severity::Warning));
+        assert_eq!([of(None, 1), of(Some(false), 1)], [None; 2]);
+        assert_eq!(of(Some(true), 0), Some(Severity::Info));
+        assert_eq!(of(Some(true), 1), Some(Severity::Warning));
     }
 
     #[test]

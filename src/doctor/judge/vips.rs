@@ -7,19 +7,23 @@ use crate::doctor::catalogue::{
 };
 use crate::doctor::observed::Observed;
 use crate::doctor::{Checkup, Severity};
-use crate::packet::Claim;
-use std::collections::BTreeSet;
+use crate::packet::MacAddress;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub(super) fn judge(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
     let claims = &seen.vips.claims;
-    for vip in &seen.vips.asked {
-        let others: Vec<&Claim> = claims.iter().filter(|claim| claim.address == *vip).collect();
-        for claim in &others {
-            claimed(claim, seen, notes);
+    for (vip, asked) in &seen.vips.asked {
+        let mut others: BTreeMap<MacAddress, Vec<IpAddr>> = BTreeMap::new();
+        for claim in claims.iter().filter(|claim| asked.contains(&claim.address)) {
+            others.entry(claim.mac).or_default().push(claim.address);
+        }
+        for (mac, addresses) in &others {
+            claimed(*vip, asked.len(), *mac, addresses, seen, notes);
         }
         if others.is_empty() {
-            unclaimed(checkup, seen, *vip, notes);
+            unclaimed(checkup, seen, *vip, asked.len(), notes);
         }
     }
     for address in seen.backends.keys() {
@@ -35,30 +39,76 @@ pub(super) fn judge(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
     forwarding(checkup, seen, notes);
 }
 
-fn claimed(Claim { address: vip, mac }: &Claim, seen: &Observed, notes: &mut Notes) {
-    let is_at = |state: &NeighbourState| matches!(state, NeighbourState::Resolved(path) if path.mac == *mac && path.gateway.is_none());
+fn is_single(vip: &IpNet) -> bool {
+    vip.prefix_len() == vip.max_prefix_len()
+}
+
+/// As it is written: the address alone if it is but one.
+fn name(vip: &IpNet) -> String {
+    if is_single(vip) { vip.addr().to_string() } else { vip.to_string() }
+}
+
+/// Of `asked` addresses of the VIP these are somebody else's.
+fn claimed(
+    vip: IpNet,
+    asked: usize,
+    mac: MacAddress,
+    addresses: &[IpAddr],
+    seen: &Observed,
+    notes: &mut Notes,
+) {
+    let is_at = |state: &NeighbourState| matches!(state, NeighbourState::Resolved(path) if path.mac == mac && path.gateway.is_none());
     let mut backends = seen.backends.iter().filter(|(_, state)| is_at(state));
+    let name = name(&vip);
     // Whatever holds the VIP on an interface with a link gives it up.
-    let give_up = format!(
-        "ip -o addr show to {vip} | while read -r _ dev _ address _; do ip addr del $address dev $dev; \
+    let mut give_up = format!(
+        "ip -o addr show to {name} | while read -r _ dev _ address _; do ip addr del $address dev $dev; \
          done"
     );
+    let (hold, what) = if is_single(&vip) {
+        (format!("ip addr add {vip} dev lo nodad preferred_lft 0"), "it".to_owned())
+    } else {
+        let ip = if vip.addr().is_ipv4() { "ip" } else { "ip -6" };
+        give_up = format!("{give_up}; {ip} route flush table local type local root {vip}");
+        let some = addresses.first().map_or(String::new(), ToString::to_string);
+        let count = addresses.len();
+        let what = format!("{count} of the {asked} addresses of it that were asked for, as {some}");
+        (format!("ip route replace local {vip} dev lo"), what)
+    };
     let (who, remedy) = match (backends.next(), vip) {
-        (Some((address, _)), IpAddr::V4(_)) => (
+        (Some((address, _)), IpNet::V4(_)) => (
             format!("the backend {address} ({mac})"),
             "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2".to_owned(),
         ),
-        (Some((address, _)), IpAddr::V6(_)) => (
-            format!("the backend {address} ({mac})"),
-            format!("{give_up}; ip addr add {vip}/128 dev lo nodad preferred_lft 0"),
-        ),
+        (Some((address, _)), IpNet::V6(_)) => {
+            (format!("the backend {address} ({mac})"), format!("{give_up}; {hold}"))
+        }
         (None, _) => (format!("a host that is no backend ({mac})"), give_up),
     };
-    let evidence = format!("{who} answers for it, so clients may bypass the director; there:");
-    notes.error(VIP_CLAIMED, vip, evidence, remedy);
+    let evidence = format!("{who} answers for {what}, so clients may bypass the director; there:");
+    notes.error(VIP_CLAIMED, name, evidence, remedy);
 }
 
-fn unclaimed(checkup: &Checkup, seen: &Observed, vip: IpAddr, notes: &mut Notes) {
+fn unclaimed(checkup: &Checkup, seen: &Observed, vip: IpNet, asked: usize, notes: &mut Notes) {
+    let interface = &checkup.interface;
+    if !is_single(&vip) {
+        // Its packets are routed to the director, so nobody need answer for it.
+        let is_free = |address: &IpAddr| !seen.vips.asked.contains_key(&(*address).into());
+        return if vip.hosts().filter(is_free).nth(asked).is_none() {
+            notes.ok(VIP_CLAIMED, vip, "no other host answers for any address of it");
+        } else {
+            let evidence = format!(
+                "no other host answers for the {asked} addresses of it that were asked for, as one that has \
+                 the whole prefix would; for another:"
+            );
+            let remedy = match vip {
+                IpNet::V4(_) => format!("arping -D -I {interface} -c 2 ADDRESS"),
+                IpNet::V6(_) => format!("ndisc6 ADDRESS {interface}"),
+            };
+            notes.say(VIP_CLAIMED, Severity::Info, vip, evidence, remedy);
+        };
+    }
+    let vip = vip.addr();
     notes.ok(VIP_CLAIMED, vip, "no other host answers for it");
     let is_held = seen.vips.held.iter().any(|own| own.addr() == vip);
     if is_held || checkup.answers {
@@ -68,7 +118,7 @@ fn unclaimed(checkup: &Checkup, seen: &Observed, vip: IpAddr, notes: &mut Notes)
     let evidence = "nobody answers for it: a router has to have a route for it by this host, or the \
                     director to answer (answer-for-vips), or:";
     let (length, options) = if vip.is_ipv4() { (32, "") } else { (128, " nodad preferred_lft 0") };
-    let remedy = format!("ip addr add {vip}/{length} dev {}{options}", checkup.interface);
+    let remedy = format!("ip addr add {vip}/{length} dev {interface}{options}");
     notes.say(VIP_UNANSWERED, Severity::Info, vip, evidence, remedy);
 }
 
@@ -114,8 +164,7 @@ fn forwarding(checkup: &Checkup, seen: &Observed, notes: &mut Notes) {
             continue;
         };
         let prefixes = checkup.config.services.iter().map(|bound| bound.service.key.prefix());
-        let is_held =
-            |vip: &ipnet::IpNet| seen.vips.held.iter().any(|own| own.addr() == vip.addr());
+        let is_held = |vip: &IpNet| seen.vips.held.iter().any(|own| own.addr() == vip.addr());
         let stray =
             prefixes.filter(|vip| vip.addr().is_ipv6() == is_ipv6).find(|vip| !is_held(vip));
         match (forwards, stray) {
@@ -142,8 +191,7 @@ mod tests {
     use crate::balancer::{RealServer, VirtualService};
     use crate::config::Config;
     use crate::doctor::observed::Vips;
-    use crate::packet::MacAddress;
-    use ipnet::IpNet;
+    use crate::packet::Claim;
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
     const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 8]);
@@ -164,7 +212,8 @@ mod tests {
         });
         let checkup = Checkup::new("eth0").config(Config::from_iter(services));
         let held: Vec<IpNet> = held.iter().map(|held| held.parse().unwrap()).collect();
-        let asked = [address("10.0.0.100"), address("fd00::100")].into();
+        let asked = ["10.0.0.100", "fd00::100"].map(address);
+        let asked = asked.map(|vip| (IpNet::from(vip), [vip].into())).into();
         let seen = Observed {
             vips: Vips { held, asked, ..Vips::default() },
             backends: [(address("10.0.0.11"), at(MAC))].into(),
@@ -192,6 +241,34 @@ mod tests {
             assert_eq!(*severity, Severity::Error);
             assert!(remedy.contains(expected), "{remedy}");
         }
+    }
+
+    /// As one fault, whatever number of addresses is claimed.
+    #[test]
+    fn who_claims_a_prefix_is_told_once() {
+        let of = |prefix: &str, some: &[&str], claims: &[(&str, MacAddress)]| {
+            let (checkup, mut seen) = fixture(&ALL);
+            let some = some.iter().map(|text| address(text)).collect();
+            seen.vips.asked = [(prefix.parse().unwrap(), some)].into();
+            let claims =
+                claims.iter().map(|(text, mac)| Claim { address: address(text), mac: *mac });
+            seen.vips.claims = claims.collect();
+            assert_eq!(complaints(VIP_UNANSWERED, &checkup, &seen), []);
+            complaints(VIP_CLAIMED, &checkup, &seen)
+        };
+        let small = ["10.0.1.1", "10.0.1.2"];
+        assert_eq!(of("10.0.1.0/30", &small, &[]), []);
+        assert_eq!(of("10.0.1.0/29", &small, &[])[0].0, Severity::Info);
+        for (mac, expected) in [(MAC, "arp_ignore=1"), (OTHER, "root 10.0.1.0/30")] {
+            let found = of("10.0.1.0/30", &small, &small.map(|text| (text, mac)));
+            let [(severity, remedy)] = &found[..] else { panic!("{found:?}") };
+            assert_eq!(*severity, Severity::Error);
+            assert!(remedy.contains(expected), "{remedy}");
+        }
+        let both = of("10.0.1.0/30", &small, &[(small[0], MAC), (small[1], OTHER)]);
+        assert_eq!(both.len(), 2);
+        let v6 = of("fd00:1::/64", &["fd00:1::1"], &[("fd00:1::1", MAC)]);
+        assert!(v6[0].1.ends_with("ip route replace local fd00:1::/64 dev lo"), "{v6:?}");
     }
 
     #[test]

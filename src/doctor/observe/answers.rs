@@ -1,83 +1,275 @@
 //! Who answers ARP and neighbour solicitations for the VIPs and for the backends' addresses.
 
-use super::{refused, usable};
+use super::{refused, unseen, usable};
 use crate::dataplane::af_xdp::LinkSocket;
 use crate::dataplane::neighbour::NeighbourState;
 use crate::director::claims::Ears;
 use crate::doctor::Checkup;
-use crate::doctor::observed::Observed;
+use crate::doctor::observed::{Observed, Properties, Vlan};
 use crate::packet::{Claim, MacAddress, question};
-use std::collections::BTreeSet;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How many addresses are asked about at most: a link should not be flooded for this.
 const MOST_QUESTIONS: usize = 1024;
+/// Of a prefix of more addresses than this only some are asked about. A host that has the prefix answers for any of
+/// them; one that has a single one of them is not found then.
+const MOST_OF_PREFIX: usize = 256;
+const SOME_OF_PREFIX: u128 = 16;
 /// One question, or its answer, may be lost.
 const ROUNDS: u32 = 2;
 /// How long between two looks at what was heard, and after so many questions.
 const PAUSE: Duration = Duration::from_millis(5);
 const QUESTIONS_AT_ONCE: usize = 16;
+const WHAT: &str = "who answers for the VIPs";
+
+/// A link: a port, and there perhaps a VLAN.
+type Place = (u8, Option<u16>);
+/// The one that packets come in by: clients ask for the VIPs there, untagged.
+const INGRESS: Place = (0, None);
 
 pub(super) fn look(checkup: &Checkup, seen: &mut Observed) {
     let services = checkup.config.services.iter().map(|bound| bound.service.key.prefix());
-    let single = services.filter(|prefix| prefix.prefix_len() == prefix.max_prefix_len());
-    let vips: BTreeSet<IpAddr> = single.map(|prefix| prefix.addr()).collect();
-    let on_link = seen.backends.iter().filter(|(_, state)| is_on_link(state));
-    let asked: BTreeSet<IpAddr> =
-        vips.iter().copied().chain(on_link.map(|(address, _)| *address)).collect();
-    let what = "who answers for the VIPs";
+    let mut vips = sample(&services.collect());
+    let asked = questions(&vips, seen);
     if asked.len() > MOST_QUESTIONS {
         let why = format!("the first {MOST_QUESTIONS} of {} addresses were asked for", asked.len());
-        seen.unseen.push(super::unseen(what, why, ""));
+        seen.unseen.push(unseen(WHAT, why, ""));
     }
-    let asked: Vec<IpAddr> = asked.into_iter().take(MOST_QUESTIONS).collect();
-    if asked.is_empty() {
+    let mut places: BTreeMap<Place, Vec<IpAddr>> = BTreeMap::new();
+    for (place, address) in asked.into_iter().take(MOST_QUESTIONS) {
+        places.entry(place).or_default().push(address);
+    }
+    if usable(&seen.links).is_none() || places.is_empty() {
         return;
     }
-    match ask(checkup, seen, &asked) {
-        Ok(claims) => {
-            let own: Vec<MacAddress> =
-                seen.links.iter().filter_map(|link| link.there.as_ref()?.mac).collect();
-            seen.vips.claims = claims.into_iter().filter(|c| !own.contains(&c.mac)).collect();
-            seen.vips.asked = asked.into_iter().filter(|address| vips.contains(address)).collect();
+    let mut links = Vec::new();
+    for (place, addresses) in places {
+        let Some((index, own)) = station(seen, place) else {
+            let what = format!("who answers for {}", list(&addresses));
+            seen.unseen.push(unseen(
+                what,
+                "the interface that it is behind is not found, or has no MAC address",
+                "",
+            ));
+            continue;
+        };
+        match Asked::open(index, own, addresses) {
+            Ok(link) => links.push((place, link)),
+            Err(error) => seen.unseen.push(refused(WHAT, &error)),
         }
-        Err(error) => seen.unseen.push(refused(what, &error)),
+    }
+    match ask(checkup.patience, &mut links) {
+        Ok(()) => {
+            let own = own_addresses(seen);
+            let claims = links.iter().flat_map(|(_, link)| &link.claims);
+            seen.vips.claims = claims.filter(|claim| !own.contains(&claim.mac)).copied().collect();
+            let ingress = links.iter().find(|(place, _)| *place == INGRESS);
+            let asked = ingress.map_or(&[][..], |(_, link)| &link.addresses);
+            vips.values_mut().for_each(|some| some.retain(|address| asked.contains(address)));
+            vips.retain(|_, some| !some.is_empty());
+            seen.vips.asked = vips;
+        }
+        Err(error) => seen.unseen.push(refused(WHAT, &error)),
     }
 }
 
-/// Others are asked for untagged, on the interface that packets come in by.
-fn is_on_link(state: &NeighbourState) -> bool {
-    match state {
-        NeighbourState::Resolved(path) => {
-            path.port == 0 && path.vlan.is_none() && path.gateway.is_none()
+/// The addresses of each prefix that are to be asked about.
+fn sample(prefixes: &BTreeSet<IpNet>) -> BTreeMap<IpNet, BTreeSet<IpAddr>> {
+    let is_single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    let of = |prefix: &IpNet| {
+        // One that is a VIP by itself is asked about as such.
+        let is_free =
+            |address: &IpAddr| is_single(prefix) || !prefixes.contains(&(*address).into());
+        (*prefix, some_of(prefix).into_iter().filter(is_free).collect())
+    };
+    prefixes.iter().map(of).collect()
+}
+
+fn some_of(prefix: &IpNet) -> Vec<IpAddr> {
+    let few: Vec<IpAddr> = prefix.hosts().take(MOST_OF_PREFIX + 1).collect();
+    if few.len() <= MOST_OF_PREFIX {
+        return few;
+    }
+    // Spread evenly, none the first, which may be the address of the subnet.
+    let bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
+    let step = 1_u128.checked_shl(bits).unwrap_or(u128::MAX) / SOME_OF_PREFIX;
+    let offsets = (0..SOME_OF_PREFIX).map(|number| number * step + 1);
+    match prefix.network() {
+        IpAddr::V4(first) => {
+            offsets.map(|o| Ipv4Addr::from_bits(first.to_bits() + o as u32).into()).collect()
         }
-        _ => false,
+        IpAddr::V6(first) => {
+            offsets.map(|o| Ipv6Addr::from_bits(first.to_bits() + o).into()).collect()
+        }
     }
 }
 
-fn ask(checkup: &Checkup, seen: &Observed, asked: &[IpAddr]) -> io::Result<BTreeSet<Claim>> {
-    let index = usable(&seen.links).ok_or(io::ErrorKind::NotFound)?;
-    let ingress = seen.links.first().and_then(|link| link.there.as_ref()?.mac);
-    let own = ingress.ok_or(io::ErrorKind::InvalidData)?;
-    let ears = Ears::open(index)?;
-    let mouth = LinkSocket::open(index, 0, &[])?;
-    let mut claims = BTreeSet::new();
+/// What is to be asked where, what matters most first.
+fn questions(vips: &BTreeMap<IpNet, BTreeSet<IpAddr>>, seen: &Observed) -> Vec<(Place, IpAddr)> {
+    let (single, some): (Vec<_>, Vec<_>) =
+        vips.iter().partition(|(prefix, _)| prefix.prefix_len() == prefix.max_prefix_len());
+    let at_ingress = |all: Vec<(&IpNet, &BTreeSet<IpAddr>)>| {
+        let addresses = all.into_iter().flat_map(|(_, addresses)| addresses);
+        addresses.map(|address| (INGRESS, *address)).collect::<Vec<_>>()
+    };
+    let backends = seen.backends.iter().filter_map(|(address, state)| match state {
+        NeighbourState::Resolved(path) if path.gateway.is_none() => {
+            Some(((path.port, path.vlan), *address))
+        }
+        _ => None,
+    });
+    let mut known = BTreeSet::new();
+    let mut all = at_ingress(single);
+    all.extend(backends);
+    all.extend(at_ingress(some));
+    // Prefixes may lie in each other.
+    all.retain(|question| known.insert(*question));
+    all
+}
+
+/// The interface to ask by, and its MAC address. Of a VLAN it is the VLAN's own, which puts the tag in front.
+fn station(seen: &Observed, (port, vlan): Place) -> Option<(u32, MacAddress)> {
+    let there = seen.links.get(usize::from(port))?.there.as_ref()?;
+    match vlan {
+        None => Some((there.index, there.mac?)),
+        Some(id) => {
+            let vlan = there.vlans.iter().find(|vlan| vlan.id == id)?;
+            Some((vlan.index, vlan.mac?))
+        }
+    }
+}
+
+/// This host answers by these.
+fn own_addresses(seen: &Observed) -> BTreeSet<MacAddress> {
+    let there = seen.links.iter().filter_map(|link| link.there.as_ref());
+    let of = |there: &Properties| {
+        let vlans: Vec<_> = there.vlans.iter().filter_map(|vlan: &Vlan| vlan.mac).collect();
+        there.mac.into_iter().chain(vlans)
+    };
+    there.flat_map(of).collect()
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}
+
+/// A link while it is asked.
+struct Asked {
+    own: MacAddress,
+    addresses: Vec<IpAddr>,
+    mouth: LinkSocket,
+    ears: Ears,
+    claims: BTreeSet<Claim>,
+}
+
+impl Asked {
+    fn open(index: u32, own: MacAddress, addresses: Vec<IpAddr>) -> io::Result<Self> {
+        let (ears, mouth) = (Ears::open(index)?, LinkSocket::open(index, 0, &[])?);
+        Ok(Self { own, addresses, mouth, ears, claims: BTreeSet::new() })
+    }
+
+    fn hear(&mut self) {
+        let heard = self.ears.hear().into_iter();
+        self.claims.extend(heard.filter(|claim| self.addresses.contains(&claim.address)));
+    }
+}
+
+/// Asks all links at once.
+fn ask(patience: Duration, links: &mut [(Place, Asked)]) -> io::Result<()> {
     for _ in 0..ROUNDS {
-        let until = Instant::now() + checkup.patience / ROUNDS;
-        for some in asked.chunks(QUESTIONS_AT_ONCE) {
-            for address in some {
-                mouth.send(&question(own, *address))?;
+        let until = Instant::now() + patience / ROUNDS;
+        for (_, link) in links.iter_mut() {
+            for number in (0..link.addresses.len()).step_by(QUESTIONS_AT_ONCE) {
+                for address in link.addresses.iter().skip(number).take(QUESTIONS_AT_ONCE) {
+                    link.mouth.send(&question(link.own, *address))?;
+                }
+                sleep(PAUSE);
+                link.hear();
             }
-            sleep(PAUSE);
-            claims.extend(ears.hear());
         }
         while Instant::now() < until {
             sleep(PAUSE);
-            claims.extend(ears.hear());
+            links.iter_mut().for_each(|(_, link)| link.hear());
         }
     }
-    Ok(claims.into_iter().filter(|claim| asked.contains(&claim.address)).collect())
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::neighbour::Path;
+    use crate::doctor::observed::Link;
+
+    fn of(prefixes: &[&str]) -> BTreeMap<IpNet, BTreeSet<IpAddr>> {
+        sample(&prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn small_prefixes_are_asked_about_as_a_whole_and_large_ones_here_and_there() {
+        let all =
+            of(&["10.0.0.0/24", "10.0.0.7/32", "10.1.0.0/16", "fd00::/64", "::/0", "0.0.0.0/0"]);
+        let counts: Vec<_> =
+            all.iter().map(|(prefix, some)| (prefix.to_string(), some.len())).collect();
+        let count = |of: &str| counts.iter().find(|(prefix, _)| prefix == of).unwrap().1;
+        // Without the subnet's, the last, and the one that is a VIP by itself.
+        assert_eq!(count("10.0.0.0/24"), 253);
+        assert_eq!(count("10.0.0.7/32"), 1);
+        for large in ["10.1.0.0/16", "fd00::/64", "::/0", "0.0.0.0/0"] {
+            assert_eq!(count(large), 16, "{large}");
+        }
+        for (prefix, some) in &all {
+            assert!(some.iter().all(|address| prefix.contains(address)), "{prefix}");
+        }
+        let large = &all[&"10.1.0.0/16".parse::<IpNet>().unwrap()];
+        assert!(large.contains(&IpAddr::from([10, 1, 0, 1])));
+        assert!(large.contains(&IpAddr::from([10, 1, 240, 1])));
+    }
+
+    #[test]
+    fn backends_are_asked_for_where_they_are() {
+        const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let at = |port, vlan, gateway| {
+            NeighbourState::Resolved(Path { port, vlan, gateway, ..Path::on_link(MAC) })
+        };
+        let vlan = Vlan { id: 7, index: 9, mac: Some(MAC) };
+        let arm =
+            Properties { index: 3, mac: Some(MAC), vlans: vec![vlan], ..Properties::default() };
+        let link = |name: &str, there| Link { name: name.to_owned(), there: Some(there) };
+        let seen = Observed {
+            links: vec![
+                link("eth0", Properties { index: 2, ..Properties::default() }),
+                link("arm", arm),
+            ],
+            backends: [
+                (address(11), at(0, None, None)),
+                (address(12), at(1, None, None)),
+                (address(13), at(1, Some(7), None)),
+                (address(14), at(0, None, Some(address(1)))),
+            ]
+            .into(),
+            ..Observed::default()
+        };
+        let vips = of(&["10.0.0.100/32", "10.0.1.0/30"]);
+        let expected = [
+            (INGRESS, address(100)),
+            (INGRESS, address(11)),
+            ((1, None), address(12)),
+            ((1, Some(7)), address(13)),
+            (INGRESS, IpAddr::from([10, 0, 1, 1])),
+            (INGRESS, IpAddr::from([10, 0, 1, 2])),
+        ];
+        assert_eq!(questions(&vips, &seen), expected);
+        assert_eq!(station(&seen, (1, None)), Some((3, MAC)));
+        assert_eq!(station(&seen, (1, Some(7))), Some((9, MAC)));
+        assert_eq!(station(&seen, (1, Some(8))), None);
+        assert_eq!(station(&seen, INGRESS), None, "it has no MAC address");
+    }
 }

@@ -1,43 +1,68 @@
 //! The interfaces: what the kernel and their drivers say of them.
 
-use super::host::read;
-use super::{peer, refused};
+use super::questions::Questions;
+use super::{RIGHTS, peer, refused};
 use crate::dataplane::af_xdp::{DeviceStats, ethtool, holder, program_name};
 use crate::dataplane::netlink::NetlinkSocket;
 use crate::doctor::Checkup;
-use crate::doctor::observed::{Counted, Link, Program, Properties, Unseen};
+use crate::doctor::observed::{Counted, Held, Link, Program, Properties, Unseen, Vlan};
 use crate::packet::MacAddress;
 use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, XdpAttached,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::io;
+use std::path::Path;
+use std::{fs, io};
+
+/// What the kernel says of the whole namespace.
+struct Told {
+    links: Vec<LinkMessage>,
+    /// None if it could not be asked.
+    addresses: Option<Vec<AddressHeader>>,
+}
 
 /// Looks at all of them.
 pub(super) fn look(checkup: &Checkup, unseen: &mut Vec<Unseen>) -> Vec<Link> {
-    let all = match list() {
-        Ok(all) => all,
+    let links = match list() {
+        Ok(links) => links,
         Err(error) => {
             unseen.push(refused("the interfaces", &error));
             return Vec::new();
         }
     };
+    let addresses = addresses();
+    if let Err(error) = &addresses {
+        unseen.push(refused("whether the interfaces have IPv4 addresses", error));
+    }
+    let told = Told { links, addresses: addresses.ok() };
     let link = |name: &str| {
-        let message = all.iter().find(|message| name_of(message) == Some(name));
-        let there = message.map(|message| properties(name, message, &all, unseen));
+        let message = told.links.iter().find(|message| name_of(message) == Some(name));
+        let there = message.map(|message| properties(name, message, &told, unseen));
         Link { name: name.to_owned(), there }
     };
     checkup.interfaces().map(link).collect()
 }
 
 /// Reads the counters once more.
-pub(super) fn look_again(links: &mut [Link]) {
-    let all = list().unwrap_or_default();
+pub(super) fn look_again(links: &mut [Link], unseen: &mut Vec<Unseen>) {
+    let all = match list() {
+        Ok(all) => all,
+        Err(error) => {
+            return unseen.push(refused("what the interfaces have lost just now", &error));
+        }
+    };
     for link in links {
         let message = all.iter().find(|message| name_of(message) == Some(&link.name));
-        if let (Some(there), Some(message)) = (&mut link.there, message) {
-            there.counted.after = counters(message);
+        let counted = link.there.as_mut().and_then(|there| there.counted.as_mut());
+        match (counted, message.and_then(DeviceStats::of)) {
+            (Some(counted), Some(after)) => counted.after = after,
+            (Some(_), None) => {
+                let what = format!("what {} has lost just now", link.name);
+                unseen.push(super::unseen(what, "it is gone", ""));
+            }
+            (None, _) => {}
         }
     }
 }
@@ -60,7 +85,7 @@ fn name_of(message: &LinkMessage) -> Option<&str> {
 fn properties(
     name: &str,
     message: &LinkMessage,
-    all: &[LinkMessage],
+    told: &Told,
     unseen: &mut Vec<Unseen>,
 ) -> Properties {
     let header = &message.header;
@@ -74,11 +99,14 @@ fn properties(
             _ => {}
         }
     }
+    if program.as_ref().is_some_and(|program| program.held == Held::Unknown) {
+        let what = format!("what holds the XDP program of {name}");
+        unseen.push(super::unseen(what, "not permitted to list BPF links", RIGHTS));
+    }
     let is_ethernet = header.link_layer_type == LinkLayerType::Ether;
-    let before = counters(message);
     let mut peer = None;
     if kind == Some(InfoKind::Veth) {
-        match peer::look(message, all) {
+        match peer::look(message, &told.links) {
             Ok(found) => peer = Some(found),
             Err(why) => unseen.push(super::unseen(
                 format!("the other end of the veth pair {name}"),
@@ -87,7 +115,25 @@ fn properties(
             )),
         }
     }
-    Properties {
+    let mut asked = Questions::about(name);
+    let before = DeviceStats::of(message).map(Some);
+    let before = before.ok_or_else(|| io::Error::other("the answer has none"));
+    let before = asked.kernel("counters", format!("ip -s link show dev {name}"), before);
+    let mut setting = |of: &'static str, key: String, answer| {
+        asked.kernel(of, format!("sysctl net/{key}"), answer)
+    };
+    let key = format!("ipv4/conf/{name}/rp_filter");
+    let rp_filter = setting("rp_filter", key, rp_filter(name));
+    let forwards = [
+        ("IPv4 forwarding", format!("ipv4/conf/{name}/forwarding")),
+        ("IPv6 forwarding", "ipv6/conf/all/forwarding".to_owned()),
+    ];
+    let forwards = forwards.map(|(of, key)| {
+        let answer = self::setting(&key);
+        setting(of, key, answer).map(|value| value != 0)
+    });
+    let is_its = |of: &AddressHeader| of.index == header.index && of.family == AddressFamily::Inet;
+    let there = Properties {
         index: header.index,
         not_ethernet: (!is_ethernet).then(|| format!("{:?}", header.link_layer_type)),
         up: header.flags.contains(LinkFlags::Up),
@@ -95,39 +141,53 @@ fn properties(
         mac: mac.map(MacAddress),
         mtu,
         program,
-        driver: ethtool::driver(name),
-        queues: ethtool::queues(name).ok().flatten(),
-        indirection: ethtool::indirection(name),
-        lro: ethtool::merges_in_hardware(name),
-        gro_hw: ethtool::merges_by_gro_in_hardware(name),
-        gro: ethtool::merges_in_kernel(name),
-        strips_tags: ethtool::strips_vlan_tags(name),
-        vlans: all.iter().filter(|other| is_vlan_on(other, header.index)).count(),
-        ring: ethtool::receive_ring(name),
-        counted: Counted { before, after: before },
-        rp_filter: setting("ipv4", "all", "rp_filter").max(setting("ipv4", name, "rp_filter")),
-        has_ipv4: has_ipv4(header.index),
-        forwards: [setting("ipv4", name, "forwarding"), setting("ipv6", "all", "forwarding")]
-            .map(|value| value.map(|value| value != 0)),
+        driver: asked.driver("the name of the driver", "-i", ethtool::driver(name)),
+        queues: asked.driver("queues", "-l", ethtool::queues(name)),
+        indirection: asked.driver("the table of queues", "-x", ethtool::indirection(name)),
+        ring: asked.driver("RX rings", "-g", ethtool::receive_ring(name)),
+        lro: asked.driver("LRO", "-k", ethtool::merges_in_hardware(name)),
+        gro_hw: asked.driver("GRO in hardware", "-k", ethtool::merges_by_gro_in_hardware(name)),
+        gro: asked.driver("GRO", "-k", ethtool::merges_in_kernel(name)),
+        strips_tags: asked.driver("VLAN stripping", "-k", ethtool::strips_vlan_tags(name)),
+        vlans: told.links.iter().filter_map(|other| vlan_on(other, header.index)).collect(),
+        counted: before.map(|before| Counted { before, after: before }),
+        rp_filter,
+        has_ipv4: told.addresses.as_ref().map(|all| all.iter().any(is_its)),
+        forwards,
         peer,
-    }
+    };
+    unseen.extend(asked.unanswered());
+    there
 }
 
-fn has_ipv4(index: u32) -> Option<bool> {
+fn addresses() -> io::Result<Vec<AddressHeader>> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let all = NetlinkSocket::open(&[]).and_then(|mut socket| {
-        socket.dump(request, |message| match message {
-            RouteNetlinkMessage::NewAddress(address) => Some(address.header.clone()),
-            _ => None,
-        })
-    });
-    let is_its = |of: AddressHeader| of.index == index && of.family == AddressFamily::Inet;
-    Some(all.ok()?.into_iter().any(is_its))
+    NetlinkSocket::open(&[])?.dump(request, |message| match message {
+        RouteNetlinkMessage::NewAddress(address) => Some(address.header.clone()),
+        _ => None,
+    })
 }
 
-/// `/proc/sys/net` is that of the thread's own namespace.
-fn setting(family: &str, interface: &str, name: &str) -> Option<u32> {
-    read(&format!("/proc/sys/net/{family}/conf/{interface}/{name}"))?.trim().parse().ok()
+/// The larger of the two counts.
+fn rp_filter(interface: &str) -> io::Result<Option<u32>> {
+    let all = setting("ipv4/conf/all/rp_filter")?;
+    Ok(all.max(setting(&format!("ipv4/conf/{interface}/rp_filter"))?))
+}
+
+/// `/proc/sys/net` is that of the thread's own namespace. None if the kernel does not know the protocol.
+fn setting(key: &str) -> io::Result<Option<u32>> {
+    let net = Path::new("/proc/sys/net");
+    match fs::read_to_string(net.join(key)) {
+        Ok(text) => {
+            let value = text.trim().parse();
+            value.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        }
+        Err(error) => {
+            let is_without =
+                key.starts_with("ipv6/") && net.join("ipv4").exists() && !net.join("ipv6").exists();
+            if is_without { Ok(None) } else { Err(error) }
+        }
+    }
 }
 
 fn kind_of(infos: &[LinkInfo]) -> Option<InfoKind> {
@@ -137,19 +197,31 @@ fn kind_of(infos: &[LinkInfo]) -> Option<InfoKind> {
     })
 }
 
-fn is_vlan_on(message: &LinkMessage, index: u32) -> bool {
-    let mut is_vlan = false;
-    let mut is_on = false;
+/// What this is on the interface with this index, if it is a VLAN interface on that.
+fn vlan_on(message: &LinkMessage, lower: u32) -> Option<Vlan> {
+    let (mut id, mut mac, mut is_on) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::LinkInfo(infos) => is_vlan = kind_of(infos) == Some(InfoKind::Vlan),
-            LinkAttribute::Link(lower) => is_on = *lower == index,
+            LinkAttribute::LinkInfo(infos) => id = vlan_id(infos),
+            LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            LinkAttribute::Link(link) => is_on = *link == lower,
             // The index is then one of another namespace.
-            LinkAttribute::LinkNetNsId(_) => return false,
+            LinkAttribute::LinkNetNsId(_) => return None,
             _ => {}
         }
     }
-    is_vlan && is_on
+    let id = id.filter(|_| is_on)?;
+    Some(Vlan { id, index: message.header.index, mac: mac.map(MacAddress) })
+}
+
+fn vlan_id(infos: &[LinkInfo]) -> Option<u16> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => data.iter().find_map(|data| match data {
+            InfoVlan::Id(id) => Some(*id),
+            _ => None,
+        }),
+        _ => None,
+    })
 }
 
 fn attached(xdp: &[LinkXdp], interface: u32) -> Option<Program> {
@@ -170,11 +242,12 @@ fn attached(xdp: &[LinkXdp], interface: u32) -> Option<Program> {
         }
     }
     let (id, mode) = id.zip(mode)?;
-    Some(Program { id, mode, name: program_name(id), link: holder(id, interface) })
-}
-
-fn counters(message: &LinkMessage) -> DeviceStats {
-    DeviceStats::of(message).unwrap_or_default()
+    let held = match holder(id, interface) {
+        Ok(Some(link)) => Held::ByLink(link),
+        Ok(None) => Held::ByItself,
+        Err(_) => Held::Unknown,
+    };
+    Some(Program { id, mode, name: program_name(id), held })
 }
 
 #[cfg(test)]
@@ -189,7 +262,36 @@ mod tests {
         {
             // No program has this number, so no link has it either.
             let seen = attached(&[LinkXdp::Attached(mode), LinkXdp::ProgId(u32::MAX)], 1).unwrap();
-            assert_eq!((seen.mode, seen.id, seen.link), (expected, u32::MAX, None));
+            assert_eq!((seen.mode, seen.id), (expected, u32::MAX));
+            assert!(!matches!(seen.held, Held::ByLink(_)), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn vlans_are_those_on_the_interface_in_this_namespace() {
+        let mut vlan = LinkMessage::default();
+        vlan.header.index = 9;
+        vlan.attributes = vec![
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vlan),
+                LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(7)])),
+            ]),
+        ];
+        let mac = Some(MacAddress([2, 0, 0, 0, 0, 9]));
+        assert_eq!(vlan_on(&vlan, 2), Some(Vlan { id: 7, index: 9, mac }));
+        assert_eq!(vlan_on(&vlan, 3), None);
+        vlan.attributes.push(LinkAttribute::LinkNetNsId(0));
+        assert_eq!(vlan_on(&vlan, 2), None);
+    }
+
+    #[test]
+    fn settings_are_read_and_what_is_not_there_is_no_value() {
+        assert!(rp_filter("lo").unwrap().is_some());
+        for key in ["ipv4/conf/no-such-link/forwarding", "ipv6/conf/no-such-link/forwarding"] {
+            let without_ipv6 = key.starts_with("ipv6") && !Path::new("/proc/sys/net/ipv6").exists();
+            assert_eq!(setting(key).ok(), without_ipv6.then_some(None));
         }
     }
 }

@@ -5,6 +5,7 @@ mod host;
 mod links;
 mod neighbours;
 mod peer;
+mod questions;
 mod segments;
 mod through;
 
@@ -23,7 +24,7 @@ pub(super) fn observe(checkup: &Checkup) -> Observed {
         neighbours::look(checkup, &mut seen);
         answers::look(checkup, &mut seen);
         through::look(checkup, &mut seen);
-        links::look_again(&mut seen.links);
+        links::look_again(&mut seen.links, &mut seen.unseen);
         try_out(checkup, &mut seen);
     } else {
         let what = "the VIPs, the backends, and what the driver grants";
@@ -74,7 +75,7 @@ fn try_out(checkup: &Checkup, seen: &mut Observed) {
 }
 
 /// What gives this process the rights it lacks.
-const RIGHTS: &str = "run as root";
+const RIGHTS: &str = "run as root; in a container, in a privileged one";
 
 fn unseen(what: impl Into<String>, why: impl Into<String>, remedy: &str) -> Unseen {
     Unseen { what: what.into(), why: why.into(), remedy: remedy.to_owned() }

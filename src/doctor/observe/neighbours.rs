@@ -1,7 +1,7 @@
 //! The host's own addresses, and the ways to the backends.
 
 use super::{RIGHTS, unseen};
-use crate::dataplane::neighbour::{NeighbourState, Resolver, ResolverError};
+use crate::dataplane::neighbour::{NeighbourState, Resolver, ResolverError, Unresolved};
 use crate::director::probe_sources;
 use crate::doctor::Checkup;
 use crate::doctor::observed::Observed;
@@ -43,8 +43,11 @@ fn resolve(checkup: &Checkup, seen: &mut Observed) -> Result<(), ResolverError> 
         let left = deadline.saturating_duration_since(Instant::now());
         outcome = resolver.next_events(left).map(drop);
     }
-    // What the kernel knew without being asked is known all the same.
-    let state = |address: &IpAddr| Some((*address, resolver.state(*address)?));
+    // What the kernel knew without being asked is known all the same; that one has not answered who was not asked is not.
+    let is_told = |state: &NeighbourState| {
+        outcome.is_ok() || *state != NeighbourState::Unresolved { why: Unresolved::Pending }
+    };
+    let state = |address: &IpAddr| Some((*address, resolver.state(*address).filter(is_told)?));
     seen.backends = wanted.iter().filter_map(state).collect();
     outcome
 }

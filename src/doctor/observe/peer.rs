@@ -46,7 +46,9 @@ pub(super) fn look(end: &LinkMessage, all: &[LinkMessage]) -> Result<Peer, Strin
 }
 
 fn peer(name: &str, enter: String) -> Result<Peer, String> {
-    let leaves_checksums = ethtool::leaves_checksums(name).ok_or("its driver does not answer")?;
+    let leaves_checksums = ethtool::leaves_checksums(name)
+        .map_err(|error| format!("its driver cannot be asked: {error}"))?
+        .ok_or("its driver does not tell")?;
     Ok(Peer { name: name.to_owned(), enter, leaves_checksums })
 }
 

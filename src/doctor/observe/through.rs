@@ -62,6 +62,12 @@ pub(super) fn look(checkup: &Checkup, seen: &mut Observed) {
         };
         dataplane::Observed { path, ..dataplane::Observed::well(no_path()) }
     });
+    let ways = plan.members.iter().map(|member| member.backend.address());
+    let unknown = ways.filter(|address| !seen.backends.contains_key(address)).count();
+    if unknown > 0 {
+        let why = format!("the ways to {unknown} of {} are not known", plan.members.len());
+        seen.unseen.push(unseen(WHAT, why, ""));
+    }
     match Asker::open(seen, checkup.patience) {
         Ok(mut asker) => {
             let hops = &plan.snapshot.next_hops;
