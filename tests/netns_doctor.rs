@@ -6,6 +6,9 @@ mod lab;
 #[path = "support/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "support/doctor.rs"]
+#[allow(dead_code)]
+mod program;
 
 use dsrlb::balancer::{RealServer, VirtualService};
 use dsrlb::config::Config;
@@ -14,8 +17,9 @@ use dsrlb::doctor::{Checkup, Diagnosis, Severity};
 use dsrlb::forwarding::{Forwarding, TunnelSources};
 use lab::{Host, HttpServer, Lab, LabOptions, TunnelReceiver};
 use process::example;
+use program::{doctor, json, severities};
 use std::net::IpAddr;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -331,6 +335,61 @@ fn backends_that_claim_the_vips_or_do_not_take_them() {
     gone(&examine(&lab, &usual), "service-down");
 }
 
+/// As far as the link is asked: small prefixes as a whole, large ones here and there.
+#[test]
+fn hosts_that_claim_a_prefix_or_part_of_it() {
+    let Some((lab, _servers)) = start(small("docprefix")) else { return };
+    let of = |prefix: &str| {
+        let service = VirtualService::new(prefix.parse().unwrap());
+        let service = service.backend(RealServer::new(lab.backends[0].v4.into()));
+        checkup(&lab).config([service].into_iter().collect())
+    };
+    let (client, b1, error) = (&lab.client, &lab.backends[0], Severity::Error);
+    let answer = "sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.eth0.arp_ignore=0";
+    let small = of("10.77.0.192/28");
+    gone(&examine(&lab, &small), "vip-claimed");
+    let whole = "ip route add local 10.77.0.192/28 dev lo";
+    each_way(&lab, &small, "vip-claimed", error, b1, &format!("{whole}; {answer}"));
+    each_way(&lab, &small, "vip-claimed", error, client, whole);
+    let one = "ip addr add 10.77.0.200/32 dev eth0";
+    each_way(&lab, &small, "vip-claimed", error, client, one);
+
+    for (prefix, host, claim) in [
+        ("10.80.0.0/16", b1, &*format!("ip route add local 10.80.0.0/16 dev lo; {answer}")),
+        ("10.80.0.0/16", client, "ip route add local 10.80.0.0/16 dev lo"),
+        ("fd78::/64", b1, "ip addr add fd78::1/128 dev eth0 nodad"),
+        ("fd78::/64", client, "ip addr add fd78::1/128 dev eth0 nodad"),
+    ] {
+        let large = of(prefix);
+        assert_eq!(found(&examine(&lab, &large), "vip-claimed").0, Severity::Info);
+        type_in(host, claim);
+        let (severity, remedy) = found(&examine(&lab, &large), "vip-claimed");
+        assert_eq!(severity, error, "{prefix}");
+        type_in(host, &remedy);
+        assert_eq!(found(&examine(&lab, &large), "vip-claimed").0, Severity::Info);
+    }
+}
+
+#[test]
+fn an_address_that_two_have_beyond_the_second_arm() {
+    let options = LabOptions { routed: true, second_arm: true, ..small("docarms") };
+    let Some((lab, _servers)) = start(options) else { return };
+    let server = RealServer::new("10.79.0.3".parse().unwrap());
+    let service = VirtualService::new(lab.vip4.to_string().parse().unwrap()).backend(server);
+    let arms = Checkup::new("eth0")
+        .config([service].into_iter().collect())
+        .xdp(self::options(|options| options.egress = vec![lab::SECOND_ARM.to_owned()]))
+        .patience(PATIENCE);
+    gone(&examine(&lab, &arms), "address-conflict");
+    let router = lab.router.as_ref().unwrap();
+    let twice =
+        "ip link add link director name twice type macvlan mode bridge && ip link set twice up";
+    type_in(router, twice);
+    assert_eq!(found(&examine(&lab, &arms), "address-conflict").0, Severity::Warning);
+    type_in(router, "ip link del twice");
+    gone(&examine(&lab, &arms), "address-conflict");
+}
+
 #[test]
 fn backends_that_are_off_elsewhere_or_twice() {
     let Some((lab, _servers)) = start(small("docoff")) else { return };
@@ -391,42 +450,12 @@ fn tunnels_that_are_not_taken_out_or_too_narrow() {
     gone(&examine(&lab, &tunnel), "backend-mtu");
 }
 
-/// The example as a process in the director's namespace, behind these words.
-fn doctor(lab: &Lab, before: &[&str], arguments: &[&str]) -> Output {
-    let output = Command::new("ip")
-        .args(["netns", "exec", lab.director.namespace.name()])
-        .args(before)
-        .arg(example("doctor"))
-        .args(arguments)
-        .output();
-    output.unwrap()
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}\n{errors}"))
-}
-
-fn severities(json: &serde_json::Value, id: &str) -> Vec<String> {
-    let findings = json["findings"].as_array().unwrap();
-    let of = findings.iter().filter(|finding| finding["id"] == id);
-    of.map(|finding| finding["severity"].as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn as_a_program_with_a_file_with_little_rights_and_on_nothing() {
     let Some((lab, _servers)) = start(small("docprog")) else { return };
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("dsrlb.toml");
-    let vip = lab.vip4_port(80);
-    let mut text =
-        format!("[dataplane]\ninterface = \"eth0\"\n\n[[service]]\nvip = \"{vip}/tcp\"\n");
-    for host in &lab.backends {
-        text +=
-            &format!("[[service.backend]]\nid = \"{}\"\naddress = \"{}\"\n", host.name, host.v4);
-    }
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, program::file(&lab, "")).unwrap();
     let file = file.to_str().unwrap();
 
     let well = doctor(&lab, &[], &["--config", file, "--json"]);

@@ -72,6 +72,11 @@ const PACKAGES: &[Package] = &[
         "turns off checksum offload on their interfaces",
     ),
     package(
+        Program("bpftool"),
+        ["bpftool", "bpftool", "bpf"],
+        "takes off an XDP program that no process holds, as the doctor says",
+    ),
+    package(
         Program("ping"),
         ["iputils-ping", "iputils", "iputils"],
         "sends the first packets through them",
