@@ -6,109 +6,17 @@ mod lab;
 #[path = "support/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "support/guides.rs"]
+mod support;
 
-use dsrlb::config::Config;
 use dsrlb::config::file::ConfigFile;
-use dsrlb::director::Director;
-use dsrlb::setup_guide::{Circumstances, Guide, System};
-use lab::{Host, Lab, LabOptions, http_get};
+use dsrlb::setup_guide::{Guide, System};
+use lab::{Host, Lab, LabOptions};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-const TIMEOUT: Duration = Duration::from_secs(3);
-const SECOND: [&str; 2] = ["10.77.0.101", "fd77::101"];
-
-/// Pipes a script to `sh` on a host; whether it succeeded, and what it printed.
-fn sh(host: &Host, script: &str) -> (bool, String) {
-    host.enter(|| {
-        let mut shell = Command::new("sh")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        let output = shell.wait_with_output().unwrap();
-        let [out, error] =
-            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        (output.status.success(), out + &error)
-    })
-}
-
-fn succeeds(host: &Host, script: &str) -> String {
-    let (success, said) = sh(host, script);
-    assert!(success, "{said}\nof\n{script}");
-    said
-}
-
-/// Makes a backend of the laboratory a host that has never heard of load balancers.
-fn plain(host: &Host) {
-    let (_, _) = sh(
-        host,
-        "for vip in 10.77.0.100/32 fd77::100/128; do ip address del $vip dev lo; done
-         rm -f /run/dsrlb-10.77.* /run/dsrlb-10.78.* /run/dsrlb-fd77*",
-    );
-    // What is written for `default` is so for the interfaces that there are, too.
-    let keys = ["all", "default", "eth0"]
-        .map(|of| ["arp_ignore", "arp_announce"].map(|key| format!("net/ipv4/conf/{of}/{key}")));
-    let settings: Vec<_> = keys.iter().flatten().map(|key| (key.as_str(), "0")).collect();
-    host.namespace.sysctl(&settings).unwrap();
-}
-
-/// All that a guide changes.
-fn state(host: &Host) -> Vec<String> {
-    let show = "ip -o address; ip -4 route show table all; ip -6 route show table all; ip -o link; ip rule
-                nft list ruleset; sysctl -a 2> /dev/null | grep -e '\\.arp_' -e rp_filter; ls /run | grep dsrlb-.*sysctl";
-    let mut lines: Vec<_> = sh(host, show).1.lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
-fn failures(host: &Host, guide: &Guide) -> Vec<String> {
-    let (success, said) = sh(host, &guide.check_script().to_string());
-    let known = |line: &&str| line.starts_with("ok   ") || line.starts_with("FAIL ");
-    assert!(said.lines().all(|line| known(&line)), "{said}");
-    assert_eq!(said.lines().count(), guide.checks.len());
-    let failed: Vec<_> =
-        said.lines().filter(|line| line.starts_with("FAIL")).map(str::to_owned).collect();
-    assert_eq!(success, failed.is_empty(), "{said}");
-    failed
-}
-
-fn config(services: &[(&str, IpAddr, &str)]) -> Config {
-    let service = |(vip, backend, forward): &(&str, IpAddr, &str)| {
-        format!(
-            "[[service]]\nvip = \"{vip}\"\n[[service.backend]]\naddress = \"{backend}\"\nforward = {forward}\n"
-        )
-    };
-    let text: String = services.iter().map(service).collect();
-    ConfigFile::parse(&text).unwrap().to_config().unwrap()
-}
-
-fn guides(config: &Config) -> Vec<Guide> {
-    let guides = Guide::for_config(config, System::Linux, &Circumstances::default());
-    guides.into_iter().map(Result::unwrap).collect()
-}
-
-/// A real client is served on every VIP, by way of the director.
-fn serves(lab: &Lab, config: &Config) {
-    let _http = lab.start_http_on(&lab.backends[0], 80).unwrap();
-    let director = lab.director.enter(|| {
-        let services = config.services.iter().map(|bound| bound.service.clone());
-        let builder = Director::builder(&lab.director.interface);
-        services.fold(builder, |builder, service| builder.service(service)).start().unwrap()
-    });
-    for service in &config.services {
-        let vip = SocketAddr::new(service.service.key.prefix().addr(), 80);
-        let before = director.stats().counts.forwarded;
-        let answer = lab.client.enter(|| http_get(vip, "/", TIMEOUT)).unwrap();
-        assert_eq!((answer.backend(), answer.peer), ("b1", vip));
-        assert!(director.stats().counts.forwarded > before, "{vip} went past the director");
-    }
-    director.shutdown();
-}
+use std::process::Command;
+use support::{
+    config, failures, guides, hold_more_vips, more_vips, plain, serves, state, succeeds,
+};
 
 /// Each fault is found by one line, which says what to do; that done, it is gone.
 fn faults_are_found(host: &Host, guide: &Guide, faults: &[(&str, &str, &str)]) {
@@ -129,19 +37,10 @@ fn mac_rewrite_with_two_vips_of_each_family() {
     let Some(lab) = Lab::build_or_skip(&options) else { return };
     let backend = &lab.backends[0];
     plain(backend);
-    let hold = SECOND.map(|vip| {
-        format!("ip address add {vip} dev eth0 $([ {vip} = 10.77.0.101 ] || echo nodad)")
-    });
-    succeeds(&lab.director, &hold.join("\n"));
+    hold_more_vips(&lab);
     let own = backend.v4.into();
-    let config = config(&[
-        ("10.77.0.100:80/tcp", own, "\"l2\""),
-        ("[fd77::100]:80/tcp", own, "\"l2\""),
-        ("10.77.0.101", own, "\"l2\""),
-        ("fd77::101", own, "\"l2\""),
-        ("203.0.113.0/24", own, "\"l2\""),
-    ]);
-    let guide = guides(&config).remove(0);
+    let config = more_vips(own);
+    let guide = guides(&config, System::Linux).remove(0);
     let before = state(backend);
 
     let failed = failures(backend, &guide);
@@ -157,7 +56,6 @@ fn mac_rewrite_with_two_vips_of_each_family() {
         succeeds(backend, &guide.to_string());
         assert_eq!(failures(backend, &guide), [""; 0]);
     }
-    succeeds(&lab.client, "ip route add 203.0.113.0/24 via 10.77.0.1");
     serves(&lab, &config);
 
     faults_are_found(
@@ -215,7 +113,7 @@ fn l3dsr_of_both_families_on_one_host() {
         ("10.77.0.100", backend.v4.into(), "{ l3dsr = { dscp = 10 } }"),
         ("fd77::100", backend.v6.into(), "{ l3dsr = { dscp = 63 } }"),
     ]);
-    let guides = guides(&config);
+    let guides = guides(&config, System::Linux);
     let before = state(backend);
     for guide in &guides {
         let failed = failures(backend, guide);
@@ -262,7 +160,7 @@ fn the_example_prints_them() {
         if output.status.success() { Ok(out) } else { Err(error) }
     };
     let config = ConfigFile::parse(text).unwrap().to_config().unwrap();
-    let guides = guides(&config);
+    let guides = guides(&config, System::Linux);
     assert_eq!(print(&["--backend", "web"]), Ok(guides[0].to_string()));
     assert_eq!(
         print(&["--backend", "10.0.0.12", "--check"]),

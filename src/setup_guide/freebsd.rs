@@ -56,7 +56,7 @@ fn family(vip: IpNet) -> &'static str {
 }
 
 fn alias(vip: IpNet) -> String {
-    let options = if vip.addr().is_ipv6() { " no_dad deprecated" } else { "" };
+    let options = if vip.addr().is_ipv6() { " deprecated" } else { "" };
     format!("ifconfig lo0 {} {vip} alias{options}", family(vip))
 }
 
@@ -97,7 +97,7 @@ fn tunnel(needs: &Needs, source: IpAddr) -> Part {
     Part {
         why: WHY_TUNNEL,
         commands: vec![
-            "ifconfig gif create name dsrlb0".into(),
+            "ifconfig dsrlb0 > /dev/null 2>&1 ||\n\tifconfig gif create name dsrlb0".into(),
             format!("ifconfig dsrlb0 {outer} tunnel {own} {source}"),
             // Without it an interface takes no IPv6.
             "ifconfig dsrlb0 inet6 -ifdisabled".into(),

@@ -11,16 +11,16 @@ const LOOPBACK: &str = "/etc/systemd/network/20-dsrlb-lo.network";
 const WHY_SERVICE: &str = "What networkd has no word for: rules of nft, and ports of GUE (its FooOverUDP listens over IPv4 \
     only). TCP announces segments that fit into the tunnel, what has a certain DSCP value is for its VIP, and fou takes GUE \
     off.";
+const FIRST_OF_LOOPBACK: &str = "Of networkd's files for lo only the first by name counts: if there is one before \
+    20-dsrlb-lo.network already, put what is in 20-dsrlb-lo.network.d beside that one.";
 const NOT_NETPLAN: &str = "netplan has no word for the receiving ends of tunnels (open to any sender, `mode any`, ports of \
     GUE); where it renders for networkd, files of networkd count beside it: take the guide for networkd";
 
 pub(super) fn plan(needs: &Needs) -> Plan {
     let parts = [silence(needs), Some(hold(needs)), service(needs), tunnels(needs)];
-    Plan {
-        parts: parts.into_iter().flatten().collect(),
-        checks: linux_checks::of(needs),
-        notes: linux::notes_for(needs),
-    }
+    let mut notes = linux::notes_for(needs);
+    notes.push(FIRST_OF_LOOPBACK.into());
+    Plan { parts: parts.into_iter().flatten().collect(), checks: linux_checks::of(needs), notes }
 }
 
 /// As [`plan`], with the VIPs in netplan's file.
@@ -86,17 +86,25 @@ Name=lo
             "networkctl reload".into(),
             "networkctl reconfigure lo".into(),
         ],
-        undo_why: "The VIPs are no longer this host's.",
-        undo: undo_hold(needs, &own, "networkctl reload"),
+        undo_why: "The VIPs are no longer this host's; of the last backend on it, the file that all shared goes, too.",
+        undo: undo_hold(
+            needs,
+            vec![
+                format!("rm -f {own}"),
+                // There may be another backend on this host.
+                format!("! rmdir {LOOPBACK}.d 2> /dev/null || rm -f {LOOPBACK}"),
+                "networkctl reload".into(),
+            ],
+        ),
     }
 }
 
 /// Whether networkd takes addresses away that are no longer in its files depends on its version; here they are gone
 /// in any case.
-fn undo_hold(needs: &Needs, path: &str, reload: &str) -> Vec<String> {
-    let release =
-        linux::release(needs).into_iter().map(|command| format!("{command} 2> /dev/null || true"));
-    [format!("rm -f {path}"), reload.to_owned()].into_iter().chain(release).collect()
+fn undo_hold(needs: &Needs, mut commands: Vec<String>) -> Vec<String> {
+    let release = linux::release(needs).into_iter();
+    commands.extend(release.map(|command| format!("{command} 2> /dev/null || true")));
+    commands
 }
 
 fn hold_by_netplan(needs: &Needs) -> Part {
@@ -125,7 +133,7 @@ fn hold_by_netplan(needs: &Needs) -> Part {
             "netplan apply".into(),
         ],
         undo_why: "The VIPs are no longer this host's.",
-        undo: undo_hold(needs, &own, "netplan apply"),
+        undo: undo_hold(needs, vec![format!("rm -f {own}"), "netplan apply".into()]),
     }
 }
 

@@ -39,7 +39,8 @@ impl fmt::Display for Script<'_> {
 }
 
 impl fmt::Display for Guide {
-    /// The script that sets the backend up; it ends at the first command that fails.
+    /// The script that sets the backend up. It ends at the first command that fails, but for programs on Windows, which
+    /// PowerShell goes on after.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         head(self, "Sets up", f)?;
         for note in &self.notes {

@@ -32,6 +32,8 @@ pub(super) fn plan(needs: &Needs) -> Result<Plan, String> {
             checks: checks(needs),
             notes: [
                 "PowerShell, as administrator. It survives boots.",
+                "PowerShell goes on after a line of netsh or devcon that failed: read what they say, and run the check. Run \
+                 again, netsh says of addresses that they are there already.",
                 "Windows Server 2003 and before have the weak host model for IPv4 and no setting for it: leave the lines \
                  with weakhost… out there; IPv6 is not for them.",
                 "The answers' way is the routing table's: the default gateway is the router, not the director.",
@@ -92,9 +94,12 @@ fn weak_host(needs: &Needs, nic: &str) -> Part {
 }
 
 fn hold(needs: &Needs) -> Part {
+    // Microsoft's reference of netsh has no metric.
     let metric = families(needs).map(|family| {
-        let dad = if family == "ipv6" { " dadtransmits=0" } else { "" };
-        format!("netsh interface {family} set interface dsrlb metric=254{dad}")
+        let (of, dad) = if family == "ipv6" { ("IPv6", " -DadTransmits 0") } else { ("IPv4", "") };
+        format!(
+            "Set-NetIPInterface -InterfaceAlias dsrlb -AddressFamily {of} -InterfaceMetric 254{dad}"
+        )
     });
     let address = |vip: IpNet| {
         let vip_text = if vip.addr().is_ipv4() {

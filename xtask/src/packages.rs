@@ -97,6 +97,23 @@ const PACKAGES: &[Package] = &[
         "is the terminal that the example `top` is tested in",
     ),
     package(
+        Program("sysctl"),
+        ["procps", "procps-ng", "procps-ng"],
+        "is called by the guides that set up backends",
+    ),
+    package(
+        Program("networkctl"),
+        ["systemd", "systemd-networkd", "systemd"],
+        "is booted in namespaces, for the guides that tell it of VIPs",
+    ),
+    package(
+        Program("dbus-daemon"),
+        ["dbus", "dbus-daemon", "dbus"],
+        "carries what networkctl tells systemd-networkd there",
+    ),
+    package(Program("netplan"), ["netplan.io", "netplan", "netplan"], "is told of VIPs there, too"),
+    package(Program("udevadm"), ["udev", "systemd-udev", "systemd"], "is called by netplan"),
+    package(
         Program("tshark"),
         ["tshark", "wireshark-cli", "wireshark-cli"],
         "reads the captures that tests write",

@@ -17,8 +17,9 @@ struct Check {
     arguments: &'static [&'static str],
 }
 
-const CHECKS: [Check; 4] = [
-    Check { name: "tunnels", script: "tunnels.sh", arguments: &[] },
+const CHECKS: [Check; 5] = [
+    Check { name: "tunnels", script: "tunnels.sh", arguments: &["--arg", "linux"] },
+    Check { name: "networkd", script: "tunnels.sh", arguments: &["--arg", "networkd"] },
     Check { name: "migrate", script: "migrate.sh", arguments: &[] },
     Check {
         name: "zero-copy",
@@ -65,7 +66,8 @@ pub(crate) fn run(only: Option<&str>) -> Result {
         for helper in HELPERS {
             command.arg("--file").arg(scripts.join(helper));
         }
-        command.args(check.arguments);
+        let container = process::root()?.join("tests/support/container.sh");
+        command.arg("--file").arg(container).args(check.arguments);
         // It is killed after four minutes, which `LAB_TIMEOUT` (seconds) changes.
         if process::run(&mut command).is_err() {
             failed.push(check.name);

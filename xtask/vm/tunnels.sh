@@ -1,7 +1,9 @@
 # Real receiving ends: ipip, sit, ip6tnl and fou, set up by what `backend_setup` prints, decapsulate what the director sends,
 # and a client is served.
-# Runs as root in the guest. Files beside it: simple_vip, backend_setup, upload.py.
+# Runs as root in the guest. Files beside it: simple_vip, backend_setup, upload.py, container.sh. Argument: the guide,
+# `linux` or `networkd`; for that a systemd is booted on the backend, and told.
 set -u
+system=$1
 fails=0
 ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
 for module in veth bridge tun ipip sit ip6_tunnel fou fou6; do modprobe "$module" || ok 1 "modprobe $module"; done
@@ -46,7 +48,30 @@ configure() { # ADDRESS MODE
   done > backend.toml
 }
 # The guest's `sh` is busybox, which takes its own `ip` for iproute2's.
-guide() { ./backend_setup --config backend.toml "$@" | ip netns exec b1 bash --posix; }
+run() { ip netns exec b1 bash --posix; }
+guide() { ./backend_setup --config backend.toml --system "$system" "$@" | run; }
+if [ "$system" = networkd ]; then
+  R=/tmp/b1
+  mkdir -p $R/{usr,proc,sys,dev,run,tmp,root,var/l{ib,og},etc/{sysctl.d,systemd/{network,system/{multi-user,sockets}.target.wants}}}
+  for link in bin sbin lib lib64; do ln -s usr/$link $R/$link; done
+  for of in passwd group; do grep ^root: /etc/$of > $R/etc/$of; done
+  echo d5b1d5b1d5b1d5b1d5b1d5b1d5b1d5b1 > $R/etc/machine-id
+  units=etc/systemd/system
+  for of in getty.target systemd-logind.service systemd-hwdb-update.service ldconfig.service; do ln -s /dev/null $R/$units/$of; done
+  ln -s /usr/lib/systemd/system/systemd-networkd.service $R/$units/multi-user.target.wants/
+  ln -s /usr/lib/systemd/system/systemd-networkd.socket $R/$units/sockets.target.wants/
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup; mkfifo /tmp/hold
+  nsenter --net=/run/netns/b1 bash ./container.sh hold $R /sys/fs/cgroup/b1 < /tmp/hold &
+  exec 9> /tmp/hold
+  run() {
+    nsenter --target "$(cat $R/init.pid)" --mount --uts --ipc --net --pid --cgroup env -i PATH=/usr/sbin:/usr/bin bash --posix
+  }
+  for _ in $(seq 120); do
+    [ -s $R/init.pid ] && echo "systemctl is-active --quiet multi-user.target" | run 2> /dev/null && break
+    sleep 0.5
+  done
+  echo "systemctl --version | head -n 1; systemctl is-active multi-user.target" | run; ok $? "systemd was booted"
+fi
 state() { for what in addr route "-6 route" link; do ip -n b1 -o $what; done; ip netns exec b1 nft list ruleset
   ip netns exec b1 sysctl -a 2> /dev/null | grep -e '\.arp_' -e rp_filter; ip -n b1 fou show; }
 finds() { # WHAT: the check has this one failure
@@ -101,12 +126,15 @@ try() { # NAME BACKEND MSS MSS6 [thorough]
   guide; guide --undo; ok $? "$name: undone"
   state > after; diff before after; ok $? "$name: nothing is left"
 }
-try ipip-over-ipv4 10.1.0.11,mode=ipip 1440 1420 thorough
+[ "$system" = linux ] && thorough=thorough || thorough=
+try ipip-over-ipv4 10.1.0.11,mode=ipip 1440 1420 $thorough
 try ipip-over-ipv6 fd01::11,mode=ipip 1420 1400
 try gue0-over-ipv4 10.1.0.11,mode=gue:6080 1428 1408
 try gue1-over-ipv4 10.1.0.11,mode=gue1:6080 1432 1412
-try gue0-over-ipv6 fd01::11,mode=gue:6080 1408 1388 thorough
+try gue0-over-ipv6 fd01::11,mode=gue:6080 1408 1388 $thorough
 try gue1-over-ipv6 fd01::11,mode=gue1:6080 1412 1392
+
+[ "$system" = linux ] || { [ $fails = 0 ] || echo "journalctl --no-pager | tail -n 80" | run; echo "$fails failed"; exit $((fails > 0)); }
 
 # Probes through the VIP: the kernel's own refusal of what no tunnel takes, and its silence about a missing VIP.
 says() { # WHAT, since this was last called
