@@ -141,9 +141,12 @@ fn networkd_beside_l3dsr_of_both_families() {
 #[test]
 fn netplan_holds_two_vips_of_each_family_and_a_prefix() {
     let options = LabOptions { backends: 1, ..LabOptions::named("netplan") };
-    if !Path::new("/usr/sbin/netplan").exists() {
-        return skip(options.tag, "there is no /usr/sbin/netplan (package netplan.io)")
-            .unwrap_or(());
+    for (path, package) in [("/usr/sbin/netplan", "netplan.io"), ("/usr/bin/udevadm", "udev")] {
+        if !Path::new(path).exists() {
+            let _: Option<()> =
+                skip(options.tag, &format!("there is no {path} (package {package})"));
+            return;
+        }
     }
     let Some(lab) = build_or_skip(&options) else { return };
     plain(&lab.backends[0]);

@@ -143,15 +143,17 @@ fn service(needs: &Needs) -> Option<Part> {
     let unit = format!("dsrlb-backend-{}.service", needs.address);
     let unit_file = format!("/etc/systemd/system/{unit}");
     let family = fou_family(needs);
-    let mut start = Vec::new();
-    let mut stop = Vec::new();
+    let (mut before, mut start, mut stop) = (Vec::new(), Vec::new(), Vec::new());
     if rules.is_some() {
         start.push(format!("/usr/sbin/nft -f {rules_file}"));
-        stop.push(format!("/usr/sbin/nft delete table inet {table}"));
+        stop.push(format!("-/usr/sbin/nft delete table inet {table}"));
     }
     for port in &needs.gue_ports {
+        let delete = format!("-/sbin/ip fou del port {port}{family}");
+        // It may be there already, by hand, and cannot be replaced.
+        before.push(delete.clone());
         start.push(format!("/sbin/ip fou add port {port} gue{family}"));
-        stop.push(format!("/sbin/ip fou del port {port}{family}"));
+        stop.push(delete);
     }
     if start.is_empty() {
         return None;
@@ -161,10 +163,12 @@ fn service(needs: &Needs) -> Option<Part> {
     };
     let text = format!(
         "[Unit]\nDescription=What a backend of dsrlb has beside addresses and devices\nBefore=network-pre.target\n\
-         Wants=network-pre.target\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n{}{}\n\
+         Wants=network-pre.target\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n{}{}{}\n\
          [Install]\nWantedBy=multi-user.target\n",
+        lines("ExecStartPre", &before),
         lines("ExecStart", &start),
-        lines("ExecStop", &stop),
+        // All of it, whatever else is gone; also where not all could be started.
+        lines("ExecStopPost", &stop),
     );
     let mut commands: Vec<_> = rules.iter().map(|rules| file(&rules_file, rules)).collect();
     commands.extend([
@@ -199,7 +203,7 @@ fn tunnels(needs: &Needs) -> Option<Part> {
     let sysctl = format!("/etc/sysctl.d/91-dsrlb-{}.conf", needs.address);
     let mut commands = Vec::new();
     if !loose.is_empty() {
-        // Before there is a device; udev applies it when it comes.
+        // Before there is a device; udev applies it when it comes. What holds where there is no udev is below.
         commands.push(file(&sysctl, &loose));
     }
     for device in &devices {
@@ -209,12 +213,15 @@ fn tunnels(needs: &Needs) -> Option<Part> {
             "[NetDev]\nName={name}\nKind={kind}\n\n[Tunnel]\nIndependent=yes\nLocal={}\nRemote=any\n{mode}",
             needs.address
         );
-        let address = match device.ipv4_inside {
-            true => format!("\n[Address]\nAddress={}\nScope=host\n", linux::DUMMY),
+        // systemd 255 and later have the word for rp_filter; earlier ones say that they do not know it, and go on.
+        let open = match device.ipv4_inside {
+            true => format!(
+                "IPv4ReversePathFilter=loose\n\n[Address]\nAddress={}\nScope=host\n",
+                linux::DUMMY
+            ),
             false => String::new(),
         };
-        let network =
-            format!("[Match]\nName={name}\n\n[Network]\nLinkLocalAddressing=no\n{address}");
+        let network = format!("[Match]\nName={name}\n\n[Network]\nLinkLocalAddressing=no\n{open}");
         commands.push(file(&path(name, "netdev"), &netdev));
         commands.push(file(&path(name, "network"), &network));
     }

@@ -55,10 +55,16 @@ pub struct Container {
 pub fn missing() -> Option<String> {
     let absent = NEEDED.iter().find(|(path, _)| !Path::new(path).exists());
     let absent = absent.map(|(path, package)| format!("there is no {path} (package {package})"));
-    absent.or_else(|| control_group().err())
+    absent.or_else(|| {
+        let trial = control_group().and_then(|group| {
+            let made = fs::create_dir(&group).and_then(|()| fs::remove_dir(&group));
+            made.map_err(|error| format!("{}: {error}", group.display()))
+        });
+        trial.err()
+    })
 }
 
-/// Where control groups of version 2 can be made for this process's children.
+/// Where a control group of version 2 can be made for a child of this process.
 fn control_group() -> Result<PathBuf, String> {
     let read = |path| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
     let mounts = read("/proc/self/mounts")?;
@@ -71,7 +77,9 @@ fn control_group() -> Result<PathBuf, String> {
     let mount = mount.ok_or("no cgroup2 is mounted for writing, which systemd takes")?;
     let own = read("/proc/self/cgroup")?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
-    Ok(Path::new(mount).join(own))
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("dsrlb-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    Ok(Path::new(mount).join(own).join(name))
 }
 
 impl Machine {
@@ -160,9 +168,7 @@ impl Machine {
 
     /// Boots it on a host.
     pub fn boot(&self, host: &Host) -> Container {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("dsrlb-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let group = control_group().unwrap().join(name);
+        let group = control_group().unwrap();
         let announced = self.at("init.pid");
         let _ = fs::remove_file(&announced);
         let mut holder = host.enter(|| {

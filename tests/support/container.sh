@@ -13,6 +13,8 @@ export shell="${shell:-$(readlink "/proc/$$/exe")}"
 
 # Holds a boot: whoever wants it has the other end of the standard input, and takes it away even by dying.
 hold() { # ROOT CGROUP
+	# Whoever is interrupted lets go; what it held is put away here.
+	trap '' INT HUP TERM
 	mkdir "$2"
 	# unshare itself complains when its child is killed.
 	unshare --mount --uts --ipc --pid --fork --kill-child "$shell" "$script" enter "$1" "$2" < /dev/null 3>&2 2> /dev/null &
