@@ -68,7 +68,7 @@ pub(crate) fn run(only: Option<&str>) -> Result {
         }
         let container = process::root()?.join("tests/support/container.sh");
         command.arg("--file").arg(container).args(check.arguments);
-        // It is killed after four minutes, which `LAB_TIMEOUT` (seconds) changes.
+        // It is killed after eight minutes, which `LAB_TIMEOUT` (seconds) changes.
         if process::run(&mut command).is_err() {
             failed.push(check.name);
         }
