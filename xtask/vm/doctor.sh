@@ -4,7 +4,7 @@
 set -u
 fails=0
 ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
-for module in igb vmxnet3 veth bridge ipip sit ip6_tunnel fou fou6; do
+for module in igb vmxnet3 veth bridge ipip sit ip6_tunnel fou fou6 8021q; do
   modprobe "$module" || ok 1 "modprobe $module"
 done
 sleep 0.5
@@ -88,6 +88,19 @@ for outer in 10.0.0.11 fd00::11; do
     tunnel "gue $vip over $outer" "$vip" $outer '{ gue = { port = 6080 } }'
   done
 done
+
+# Two hosts with a backend's address, in a VLAN.
+ip netns add b2; ip -n b2 link set lo up; plug b2 12
+for at in dir=10 b1=11 b2=11; do
+  ip -n "${at%=*}" link add link eth0 name eth0.7 type vlan id 7; ip -n "${at%=*}" link set eth0.7 up
+  ip -n "${at%=*}" addr add "10.7.0.${at#*=}/24" dev eth0.7
+done
+printf '[dataplane]\ninterface = "eth0"\n[[service]]\nvip = "%s"\n[[service.backend]]\naddress = "10.7.0.11"\n' $VIP > vlan.toml
+$director ./doctor --json --config vlan.toml > found.json
+python3 ./findings.py evidence address-conflict found.json > said; ok $? "address-conflict in a VLAN: found: $(cat said)"
+ip -n b2 addr del 10.7.0.11/24 dev eth0.7
+$director ./doctor --json --config vlan.toml > gone.json
+python3 ./findings.py none address-conflict gone.json; ok $? "address-conflict in a VLAN: gone"
 
 # A program that a BPF link holds, as that of a director does.
 $director ./simple_vip --interface eth0 --vip $VIP --monitor none --backend 10.0.0.11 > log.director 2>&1 &
