@@ -4,12 +4,13 @@
 //! replay IN CONFIG.toml [--each] [--compare] [--output OUT.pcapng]
 //! ```
 //!
-//! The capture is a pcap or a pcapng file. Its frames go through one pipeline in the order and at the times of the capture. Of what a director learns from its
-//! host nothing is known, so backends are taken to be well and on the link, at made-up MAC addresses, and the director to
-//! have the address that most frames for VIPs were sent to; both are said. Prints how many frames had each verdict; with
-//! `--each` also a line for each frame. With `--compare`, of a capture that a director wrote, which frames would have another
-//! verdict than they had; the status is then 1 if there are such, and 2 if anything failed, as it always is. The output has the frames as
-//! they left, or as they came if they did not, with their verdicts as comments. `docs/capture.md` has more.
+//! The capture is a pcap or a pcapng file. Its frames go through one pipeline in the order and at the times of the capture.
+//! Of what a director learns from its host nothing is known, so backends are taken to be well and on the link, at made-up MAC
+//! addresses, and the director to have the address that most frames for VIPs were sent to; both are said. Prints how many
+//! frames had each verdict; with `--each` also a line for each frame. With `--compare`, of a capture that a director wrote,
+//! which frames would have another verdict than they had; the status is then 1 if there are such. It is 2 if anything failed.
+//! The output has the frames as they left, or as they came if they did not, with their verdicts as comments.
+//! `docs/capture.md` has more.
 
 mod comparison;
 mod world;
