@@ -1,6 +1,6 @@
 //! Installs what is missing of the system packages.
 
-use crate::packages::{Package, Sign, missing};
+use crate::packages::{Need, Package, Sign, missing};
 use crate::{Result, process};
 use std::process::Command;
 
@@ -29,30 +29,48 @@ pub(crate) const MANAGERS: [Manager; 3] = [
 ];
 const APT: usize = 0;
 
-/// Sees to it that every package is there: says which are missing and why each is needed, and installs those.
+/// Sees to it that what the demonstration needs is there.
+pub(crate) fn ensure_demo() -> Result {
+    ensure(&missing(Need::Demo..=Need::Demo, Sign::present), true)
+}
+
+/// Sees to it that what tests need is there; of what only some of them need, as far as it can be had.
 pub(crate) fn ensure_packages() -> Result {
-    let wanted = missing(Sign::present);
+    ensure(&missing(Need::Demo..=Need::Tests, Sign::present), true)?;
+    let more = missing(Need::SomeTests..=Need::SomeTests, Sign::present);
+    // By themselves, as one that the distribution does not have would keep all others away.
+    for (number, package) in more.into_iter().enumerate() {
+        if let Err(error) = ensure(&[package], number == 0) {
+            println!("Going on without {}: tests that need it say so. {error}", package.names[APT]);
+        }
+    }
+    Ok(())
+}
+
+/// Says which of these are missing and why each is needed, and installs them; `lists` has the lists of packages fetched
+/// before.
+fn ensure(wanted: &[&'static Package], lists: bool) -> Result {
     if wanted.is_empty() {
         return Ok(());
     }
     println!("System packages that are missing:");
-    for package in &wanted {
+    for package in wanted {
         println!("  {:<16} {}", package.names[APT], package.why);
     }
     match MANAGERS.iter().position(|manager| process::on_path(manager.program)) {
-        Some(APT) => install(&install_command(APT, &wanted))?,
+        Some(APT) => install(&install_command(APT, wanted), lists)?,
         Some(manager) => {
-            let command = install_command(manager, &wanted).join(" ");
+            let command = install_command(manager, wanted).join(" ");
             return Err(format!("install them, then start this again:\n    {command}"));
         }
         None => {
-            let names = names(APT, &wanted).join(" ");
+            let names = names(APT, wanted).join(" ");
             return Err(format!(
                 "no apt-get, dnf or pacman here: install what Debian calls {names}, then start this again"
             ));
         }
     }
-    match missing(Sign::present).first() {
+    match wanted.iter().find(|package| !package.sign.present()) {
         None => Ok(()),
         Some(package) => {
             Err(format!("{} is installed, but {}", package.names[APT], package.unfound()))
@@ -60,7 +78,7 @@ pub(crate) fn ensure_packages() -> Result {
     }
 }
 
-fn install(command: &[&str]) -> Result {
+fn install(command: &[&str], lists: bool) -> Result {
     let sudo: &[&str] = match (process::is_root(), process::on_path("sudo")) {
         (true, _) => &[],
         (false, true) => &["sudo"],
@@ -77,7 +95,7 @@ fn install(command: &[&str]) -> Result {
         process::run(Command::new(words[0]).args(&words[1..]))
     };
     // One unreachable source among many makes `update` fail though all we need is there, so only the install decides.
-    if let Err(error) = run(&["apt-get", "update"]) {
+    if lists && let Err(error) = run(&["apt-get", "update"]) {
         println!("Going on with the package lists as they are: {error}");
     }
     run(command)
@@ -98,22 +116,35 @@ fn install_command(manager: usize, missing: &[&Package]) -> Vec<&'static str> {
 mod tests {
     use super::*;
     use Sign::{Library, Program};
+    use std::ops::RangeInclusive;
+
+    const ALL: RangeInclusive<Need> = Need::Demo..=Need::SomeTests;
+
+    #[test]
+    fn the_demonstration_asks_for_nothing_that_is_for_tests() {
+        let of = |needs| names(APT, &missing(needs, |_| false));
+        let demo = of(Need::Demo..=Need::Demo);
+        assert!(demo.contains(&"clang") && demo.contains(&"iproute2"), "{demo:?}");
+        assert!(!demo.contains(&"tshark") && !demo.contains(&"netplan.io"), "{demo:?}");
+        // What Ubuntu has under another name, or only by snap, stops nobody.
+        assert!(!of(Need::Demo..=Need::Tests).contains(&"bpftool"));
+    }
 
     #[test]
     fn nothing_is_installed_where_nothing_is_missing() {
-        assert!(missing(|_| true).is_empty());
+        assert!(missing(ALL, |_| true).is_empty());
     }
 
     #[test]
     fn a_package_that_gives_two_programs_is_named_once() {
-        let missing = missing(|sign| !matches!(sign, Program("cc" | "make" | "m4")));
+        let missing = missing(ALL, |sign| !matches!(sign, Program("cc" | "make" | "m4")));
         assert_eq!(names(APT, &missing), ["build-essential", "m4"]);
         assert_eq!(names(1, &missing), ["gcc", "make", "m4"]);
     }
 
     #[test]
     fn the_command_can_be_typed_as_it_is_printed() {
-        let missing = missing(|sign| !matches!(sign, Library("libelf")));
+        let missing = missing(ALL, |sign| !matches!(sign, Library("libelf")));
         assert_eq!(
             install_command(APT, &missing).join(" "),
             "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libelf-dev"

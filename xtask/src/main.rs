@@ -78,7 +78,7 @@ fn dispatch(args: &[&str]) -> Result {
 /// Builds the demo as the user and runs it as root. Replaces this process, so that the demo itself receives Ctrl-C and
 /// its exit status is ours.
 fn demo(args: &[&str]) -> Result {
-    install::ensure_packages()?;
+    install::ensure_demo()?;
     process::run(&mut process::cargo(&["build", "--release", "--example", "simple_vip"]))?;
     let example = process::target_dir()?.join("release/examples/simple_vip");
     let mut command = process::as_root(&example)?;

@@ -1,11 +1,25 @@
-//! The system packages that the AF_XDP feature and its tests need: the one list of them.
+//! The system packages that the AF_XDP feature, the demonstration and the tests need: the one list of them.
 
 use crate::process;
+use std::ops::RangeInclusive;
 use std::process::Command;
+
+/// What cannot be done without a package.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Need {
+    /// The library cannot be built, or the demonstration not run.
+    Demo,
+    /// Tests fail.
+    Tests,
+    /// Some tests say that they are skipped. Not every distribution has it.
+    SomeTests,
+}
+use Need::{Demo, SomeTests, Tests};
 
 /// Something the system has to have.
 pub(crate) struct Package {
-    sign: Sign,
+    pub(crate) need: Need,
+    pub(crate) sign: Sign,
     /// What it is called by each of [`crate::install::MANAGERS`], in their order.
     pub(crate) names: [&'static str; 3],
     pub(crate) why: &'static str,
@@ -20,109 +34,141 @@ pub(crate) enum Sign {
 }
 use Sign::{Library, Program};
 
-const fn package(sign: Sign, names: [&'static str; 3], why: &'static str) -> Package {
-    Package { sign, names, why }
+const fn package(need: Need, sign: Sign, names: [&'static str; 3], why: &'static str) -> Package {
+    Package { need, sign, names, why }
 }
 
 const PACKAGES: &[Package] = &[
     package(
+        Demo,
         Program("cc"),
         ["build-essential", "gcc", "gcc"],
         "compiles libbpf and libxdp, links every Rust program",
     ),
-    package(Program("make"), ["build-essential", "make", "make"], "runs libbpf's build"),
+    package(Demo, Program("make"), ["build-essential", "make", "make"], "runs libbpf's build"),
     package(
+        Demo,
         Program("pkg-config"),
         ["pkg-config", "pkgconf-pkg-config", "pkgconf"],
         "finds libelf for libbpf's build",
     ),
     package(
+        Demo,
         Library("libelf"),
         ["libelf-dev", "elfutils-libelf-devel", "libelf"],
         "libbpf reads BPF objects with it",
     ),
     package(
+        Demo,
         Library("zlib"),
         ["zlib1g-dev", "zlib-devel", "zlib"],
         "libelf unpacks sections with it",
     ),
     package(
+        Demo,
         Program("m4"),
         ["m4", "m4", "m4"],
         "writes libxdp's dispatcher program from its template",
     ),
     package(
+        Demo,
         Program("clang"),
         ["clang", "clang", "clang"],
         "compiles XDP programs; its libclang reads headers for bindgen",
     ),
     package(
+        Tests,
         Program("valgrind"),
         ["valgrind", "valgrind", "valgrind"],
         "counts the instructions that a packet takes",
     ),
     package(
+        Demo,
         Program("ip"),
         ["iproute2", "iproute", "iproute2"],
         "makes the namespaces and interfaces of demo and tests",
     ),
     package(
+        Demo,
         Program("ethtool"),
         ["ethtool", "ethtool", "ethtool"],
         "turns off checksum offload on their interfaces",
     ),
     package(
+        SomeTests,
         Program("bpftool"),
         ["bpftool", "bpftool", "bpf"],
         "takes off an XDP program that no process holds, as the doctor says",
     ),
     package(
+        Demo,
         Program("ping"),
         ["iputils-ping", "iputils", "iputils"],
         "sends the first packets through them",
     ),
     package(
+        Tests,
         Program("nft"),
         ["nftables", "nftables", "nftables"],
         "stands for the map from DSCP values to VIPs on the backends of tests",
     ),
     package(
+        Tests,
         Program("curl"),
         ["curl", "curl", "curl"],
         "gives the commands of docs/metrics.md to the appliance",
     ),
     package(
+        Tests,
         Program("tmux"),
         ["tmux", "tmux", "tmux"],
         "is the terminal that the example `top` is tested in",
     ),
     package(
+        Tests,
         Program("sysctl"),
         ["procps", "procps-ng", "procps-ng"],
-        "is called by the guides that set up backends",
+        "is typed as the guides and the doctor say",
     ),
     package(
+        SomeTests,
         Program("networkctl"),
         ["systemd", "systemd-networkd", "systemd"],
         "is booted in namespaces, for the guides that tell it of VIPs",
     ),
     package(
+        SomeTests,
         Program("dbus-daemon"),
         ["dbus", "dbus-daemon", "dbus"],
         "carries what networkctl tells systemd-networkd there",
     ),
-    package(Program("netplan"), ["netplan.io", "netplan", "netplan"], "is told of VIPs there, too"),
-    package(Program("udevadm"), ["udev", "systemd-udev", "systemd"], "is called by netplan"),
     package(
+        SomeTests,
+        Program("netplan"),
+        ["netplan.io", "netplan", "netplan"],
+        "is told of VIPs there, too",
+    ),
+    package(
+        SomeTests,
+        Program("udevadm"),
+        ["udev", "systemd-udev", "systemd"],
+        "is called by netplan",
+    ),
+    package(
+        Tests,
         Program("tshark"),
         ["tshark", "wireshark-cli", "wireshark-cli"],
         "reads the captures that tests write",
     ),
 ];
 
-pub(crate) fn missing(present: impl Fn(Sign) -> bool) -> Vec<&'static Package> {
-    let missing = PACKAGES.iter().filter(|package| !present(package.sign));
-    missing.collect()
+/// What is not there of that which there is one of these needs of.
+pub(crate) fn missing(
+    needs: RangeInclusive<Need>,
+    present: impl Fn(Sign) -> bool,
+) -> Vec<&'static Package> {
+    let wanted = PACKAGES.iter().filter(|package| needs.contains(&package.need));
+    wanted.filter(|package| !present(package.sign)).collect()
 }
 
 impl Sign {
