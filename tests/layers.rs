@@ -42,13 +42,26 @@ fn named(source: &str) -> Vec<&str> {
 fn each_layer_names_only_those_below_it() {
     for (module, may_use) in [
         ("error", &[][..]),
+        ("addresses", &[]),
         ("verdict", &[]),
         ("flow", &["error", "verdict"]),
         ("forwarding", &["error"]),
         ("packet", &["error", "flow", "forwarding", "verdict"]),
-        ("balancer", &["error", "flow", "forwarding", "text", "verdict"]),
+        ("balancer", &["addresses", "error", "flow", "forwarding", "text", "verdict"]),
         ("health", &["error", "flow", "packet", "text"]),
-        ("dataplane", &["balancer", "error", "flow", "forwarding", "health", "packet", "verdict"]),
+        (
+            "dataplane",
+            &[
+                "addresses",
+                "balancer",
+                "error",
+                "flow",
+                "forwarding",
+                "health",
+                "packet",
+                "verdict",
+            ],
+        ),
         (
             "config",
             &[
