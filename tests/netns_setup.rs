@@ -14,9 +14,17 @@ use dsrlb::setup_guide::{Guide, System};
 use lab::{Host, Lab, LabOptions};
 use std::io::Write;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::{
     config, failures, guides, hold_more_vips, more_vips, plain, serves, state, succeeds,
 };
+
+/// Guides keep what was before in /run, which all hosts of the laboratory share.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Each fault is found by one line, which says what to do; that done, it is gone.
 fn faults_are_found(host: &Host, guide: &Guide, faults: &[(&str, &str, &str)]) {
@@ -33,6 +41,7 @@ fn faults_are_found(host: &Host, guide: &Guide, faults: &[(&str, &str, &str)]) {
 
 #[test]
 fn mac_rewrite_with_two_vips_of_each_family() {
+    let _alone = alone();
     let options = LabOptions { backends: 1, ..LabOptions::named("setupl2") };
     let Some(lab) = Lab::build_or_skip(&options) else { return };
     let backend = &lab.backends[0];
@@ -105,6 +114,7 @@ fn mac_rewrite_with_two_vips_of_each_family() {
 /// A host with an address of each family is two backends, and can be.
 #[test]
 fn l3dsr_of_both_families_on_one_host() {
+    let _alone = alone();
     let options = LabOptions { routed: true, backends: 1, ..LabOptions::named("setupl3dsr") };
     let Some(lab) = Lab::build_or_skip(&options) else { return };
     let backend = &lab.backends[0];
