@@ -4,7 +4,7 @@
 set -u
 fails=0
 ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
-for module in igb vmxnet3 veth bridge ipip sit ip6_tunnel fou fou6 8021q; do
+for module in igb vmxnet3 e1000 virtio_net pktgen veth bridge ipip sit ip6_tunnel fou fou6 8021q; do
   modprobe "$module" || ok 1 "modprobe $module"
 done
 sleep 0.5
@@ -33,15 +33,32 @@ up() { # NIC...
   for nic; do for _ in $(seq 50); do [ "$(cat "/sys/class/net/$nic/carrier" 2> /dev/null)" = 1 ] && break; sleep 0.2; done; done
 }
 
-# NICs. No emulated one merges by the rules of GRO, nor counts what it missed. This driver switches LRO off by itself while an
-# XDP program is attached: no trial is made of it.
-mapfile -t igb < <(nics igb); mapfile -t vmxnet3 < <(nics vmxnet3)
-up "${igb[@]}" "${vmxnet3[@]}"
+# NICs. Some drivers switch merging off by themselves while an XDP program is attached: no trial is made of those.
+mapfile -t igb < <(nics igb); mapfile -t vmxnet3 < <(nics vmxnet3); mapfile -t e1000 < <(nics e1000)
+mapfile -t virtio < <(nics virtio_net)
+up "${igb[@]}" "${vmxnet3[@]}" "${e1000[@]}" "${virtio[@]}"
 each_way lro '' "ethtool -K ${vmxnet3[0]} lro on" --no-trial --interface "${vmxnet3[0]}"
+each_way gro-hw '' "ethtool -K ${virtio[0]} rx-gro-hw on" --no-trial --interface "${virtio[0]}"
 each_way vlan-stripping '' "ethtool -K ${igb[0]} rxvlan on" --no-trial --interface "${igb[0]}"
 printf '[dataplane]\ninterface = "%s"\nqueues = 1\n' "${igb[0]}" > one.toml
 remedied queues-unbound '' --config one.toml
 ethtool -X "${igb[0]}" default
+
+# Frames that take three places each, to a NIC that has places for 26 and a third: it misses the next.
+flood() { # FROM TO
+  echo "add_device $1" > /proc/net/pktgen/kpktgend_0
+  for setting in "count 2000" "pkt_size 8000" "delay 0" "dst 192.0.2.1" "dst_mac $(cat "/sys/class/net/$2/address")"; do
+    echo "$setting" > "/proc/net/pktgen/$1"
+  done
+  timeout 30 bash -c 'echo start > /proc/net/pktgen/pgctrl'
+}
+ethtool -G "${e1000[0]}" rx 80
+for nic in "${e1000[@]}"; do ip link set "$nic" mtu 9000; done
+up "${e1000[@]}"
+flood "${e1000[1]}" "${e1000[0]}"
+sleep 3 # the driver reads the NIC's counters every two seconds
+echo "missed: $(cat "/sys/class/net/${e1000[0]}/statistics/rx_missed_errors")"
+remedied ring-size '' --no-trial --interface "${e1000[0]}"
 
 # The kernel.
 each_way bpf-jit '' "sysctl -w net.core.bpf_jit_enable=0" --no-trial --interface lo
