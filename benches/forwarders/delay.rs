@@ -58,7 +58,7 @@ pub fn compare(bench: &Bench, capacity: f64) -> Result<(), Box<dyn Error>> {
     println!("### Time under way at half of the director's capacity\n");
     println!(
         "64 bytes, evenly paced, from the generator to the other end of the same wire; microseconds, in classes 3 % \
-         wide: the percentiles of each eighth of a second of {} rounds, the median of those (least to most), so that \
+         wide: the percentiles of each whole eighth of a second of {} rounds, the median of those (least to most), so that \
          a moment in which the machine did something else counts once. The last column: of the medians of each round. \
          The generator's own part is in all of them.\n",
         bench.times.rounds

@@ -5,9 +5,10 @@ use crate::figures::Spread;
 use crate::network::{self, Network};
 use crate::plan::{BACKENDS, CLIENT, FIRST_BACKEND, Frames, Pace};
 use crate::schedule::Schedule;
-use crate::traffic::{Delays, Seen, Traffic};
+use crate::traffic::{Delays, Seen, Traffic, WINDOW, WINDOWS};
 use std::cell::RefCell;
 use std::error::Error;
+use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -109,6 +110,8 @@ impl Bench {
         let entries = (2 * case.frames.flows as usize).max(1 << 18);
         let running = Running::start(&self.network, case.kind, case.place, far, entries)?;
         let before = self.traffic.seen()?;
+        // Not while frames are under way: it takes a core's time.
+        let delays = if case.pace.stamped { self.traffic.delays()? } else { Vec::new() };
         let idle = case.pace.rate == Some(0.0);
         let sender = if idle {
             None
@@ -117,27 +120,28 @@ impl Bench {
             Some(self.traffic.start(client, near, case.frames, case.pace, outer)?)
         };
         sleep(self.times.warm_up);
-        let delays = if case.pace.stamped { self.traffic.delays()? } else { Vec::new() };
         let schedules = || -> Result<[Schedule; 2], Box<dyn Error>> {
             let generator = sender.as_ref().map(|sender| sender.schedule()).transpose()?;
             Ok([running.schedule()?, generator.unwrap_or_default()])
         };
+        let from = Traffic::now()?;
         let (first, before_it, start) = (self.traffic.seen()?, schedules()?, Instant::now());
         sleep(self.times.measured);
         let (last, after, seconds) =
             (self.traffic.seen()?, schedules()?, start.elapsed().as_secs_f64());
+        let to = Traffic::now()?;
         let (own, generator) = (after[0] - before_it[0], after[1] - before_it[1]);
         // On one core the process waits for the kernel's thread, which is no disturbance.
         let waits = if case.place == Place::Apart { own.waited } else { Duration::ZERO };
         // Several threads may wait at once.
         let disturbed = (waits.max(generator.waited).as_secs_f64() / seconds).min(1.0);
         self.disturbed.borrow_mut().push(disturbed);
-        let under_way = if case.pace.stamped { self.traffic.delays()? } else { Vec::new() };
-        let delays = since(under_way, &delays);
         if let Some(sender) = sender {
             sender.stop()?;
             self.check(case, &before)?;
         }
+        let under_way = if case.pace.stamped { self.traffic.delays()? } else { Vec::new() };
+        let delays = within(under_way, &delays, from..to);
         running.stop()?;
         let sum = |seen: &Seen| seen.arrived.iter().sum::<u64>();
         Ok(Sample {
@@ -174,13 +178,12 @@ impl Bench {
     }
 }
 
-/// What has come since `before` in each window, without those that were measured for less than half as long as others.
-fn since(mut now: Vec<Delays>, before: &[Delays]) -> Vec<Delays> {
+/// What has come since `before` in each window that lies within this time, in nanoseconds of the programs' clock.
+fn within(mut now: Vec<Delays>, before: &[Delays], time: Range<u64>) -> Vec<Delays> {
     for (now, then) in now.iter_mut().flatten().zip(before.iter().flatten()) {
         now.1 -= then.1;
     }
-    let count = |window: &Delays| window.iter().map(|(_, count)| count).sum::<u64>();
-    let most = now.iter().map(count).max().unwrap_or_default();
-    now.retain(|window| 2 * count(window) > most);
-    now
+    let whole = time.start.div_ceil(WINDOW)..time.end / WINDOW;
+    let window = |number: u64| now.get((number % WINDOWS as u64) as usize).cloned();
+    whole.filter_map(window).collect()
 }

@@ -24,9 +24,10 @@ const SOURCE: &str = include_str!("traffic.bpf.c");
 const ONLY: [u8; 4] = [0; 4];
 /// Where the slot of frames that did not look as they should is.
 const WRONG: usize = 64;
-/// Classes of delays, and the windows of an eighth of a second that there are some of each for.
+/// Classes of delays, anew for each of so many windows of time, and how long a window is, in nanoseconds.
 const CLASSES: usize = 2048;
-const WINDOWS: usize = 16;
+pub const WINDOWS: usize = 16;
+pub const WINDOW: u64 = 1 << 27;
 /// Frames that the kernel's test runner makes and sends at a time.
 const BATCH: u32 = 64;
 
@@ -119,6 +120,12 @@ impl Traffic {
         let mut arrived = sums(&self.arrived, WRONG + 1)?;
         let wrong = arrived.pop().unwrap_or_default();
         Ok(Seen { sent: u64::from_ne_bytes(sent), arrived, wrong })
+    }
+
+    /// The time that frames are stamped with, in nanoseconds.
+    pub fn now() -> io::Result<u64> {
+        let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+        Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
     }
 
     /// How many stamped frames were under way for how long, by the window of an eighth of a second in which they

@@ -45,7 +45,7 @@ impl Only {
     /// Whether there can be such frames.
     pub fn check(&self, config: &Config) -> Result<(), String> {
         let Self::Backend(id) = self else { return Ok(()) };
-        let mut backends = config.services.iter().flat_map(|bound| &bound.service.backends);
+        let mut backends = config.services.iter().flat_map(|bound| bound.service.all_backends());
         match backends.any(|backend| backend.id() == id) {
             true => Ok(()),
             false => Err(no_backend(id)),

@@ -219,7 +219,7 @@ impl Replay {
         }
         match comparison {
             Some(comparison) if comparison.is_empty() => Err(format!(
-                "{}: has nothing to compare with; a director's capture does",
+                "{}: has no frame that can be compared: one that is whole and has a verdict, as a director's capture does",
                 options.input.display()
             )
             .into()),

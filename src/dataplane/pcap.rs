@@ -58,6 +58,8 @@ impl<R: Read, W: Write> PcapIo<R, W> {
 
     fn write(&mut self, time: Duration, bytes: &[u8]) -> io::Result<()> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // A pcapng file may have later ones, which this format has no room for.
+        let time = time.min(Duration::from_secs(u32::MAX.into()));
         let packet = PcapPacket::new(time, length, bytes);
         self.writer.write_packet(&packet).map_err(to_io)?;
         self.stats.transmitted += 1;

@@ -34,9 +34,14 @@ pub(crate) fn ensure_demo() -> Result {
     ensure(&missing(Need::Demo..=Need::Demo, Sign::present), true)
 }
 
-/// Sees to it that what tests need is there; of what only some of them need, as far as it can be had.
+/// Sees to it that what builds, measures and tests need is there.
 pub(crate) fn ensure_packages() -> Result {
-    ensure(&missing(Need::Demo..=Need::Tests, Sign::present), true)?;
+    ensure(&missing(Need::Demo..=Need::Tests, Sign::present), true)
+}
+
+/// The same, and what only some tests need, as far as it can be had.
+pub(crate) fn ensure_all() -> Result {
+    ensure_packages()?;
     let more = missing(Need::SomeTests..=Need::SomeTests, Sign::present);
     // By themselves, as one that the distribution does not have would keep all others away.
     for (number, package) in more.into_iter().enumerate() {

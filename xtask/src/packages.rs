@@ -2,6 +2,7 @@
 
 use crate::process;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::process::Command;
 
 /// What cannot be done without a package.
@@ -29,10 +30,11 @@ pub(crate) struct Package {
 #[derive(Clone, Copy)]
 pub(crate) enum Sign {
     Program(&'static str),
+    File(&'static str),
     /// A library, by the name pkg-config knows it by.
     Library(&'static str),
 }
-use Sign::{Library, Program};
+use Sign::{File, Library, Program};
 
 const fn package(need: Need, sign: Sign, names: [&'static str; 3], why: &'static str) -> Package {
     Package { need, sign, names, why }
@@ -96,6 +98,12 @@ const PACKAGES: &[Package] = &[
     ),
     package(
         SomeTests,
+        Program("python3"),
+        ["python3", "python3", "python"],
+        "keeps the kernel from telling the doctor some things",
+    ),
+    package(
+        SomeTests,
         Program("bpftool"),
         ["bpftool", "bpftool", "bpf"],
         "takes off an XDP program that no process holds, as the doctor says",
@@ -138,7 +146,7 @@ const PACKAGES: &[Package] = &[
     ),
     package(
         SomeTests,
-        Program("dbus-daemon"),
+        File("/usr/lib/systemd/system/dbus.service"),
         ["dbus", "dbus-daemon", "dbus"],
         "carries what networkctl tells systemd-networkd there",
     ),
@@ -175,6 +183,7 @@ impl Sign {
     pub(crate) fn present(self) -> bool {
         match self {
             Program(name) => process::on_path(name),
+            File(path) => Path::new(path).exists(),
             Library(name) => process::succeeds(Command::new("pkg-config").args(["--exists", name])),
         }
     }
@@ -185,6 +194,7 @@ impl Package {
     pub(crate) fn unfound(&self) -> String {
         match self.sign {
             Program(name) => format!("there is no `{name}` on PATH: see where it went"),
+            File(path) => format!("there is no {path}: see where it went"),
             Library(name) => {
                 format!("`pkg-config --exists {name}` fails: see whether PKG_CONFIG_PATH hides it")
             }

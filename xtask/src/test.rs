@@ -82,7 +82,7 @@ fn words(args: &str) -> Vec<&str> {
 }
 
 fn packages() -> Result<String> {
-    install::ensure_packages().map(|()| String::new())
+    install::ensure_all().map(|()| String::new())
 }
 
 fn clippy(selection: &str) -> Result<String> {

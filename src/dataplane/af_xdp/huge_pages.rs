@@ -1,10 +1,15 @@
 //! Huge pages without reservation, for memory of our own.
 
 use super::memory::page_size;
+use std::fs;
 use std::ops::Range;
 
 /// Less than one has, nothing is asked for: small pieces of the heap would be mappings of their own from then on.
 const HUGE: usize = 2 << 20;
+/// linux/mman.h; the `libc` crate has it for glibc alone.
+const MADV_COLLAPSE: libc::c_int = 25;
+/// Where the kernel says whether it makes huge pages.
+const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 /// Asks the kernel for huge pages (`madvise(2)`, `MADV_HUGEPAGE`) for the memory at these addresses, as far as it is whole
 /// pages, and to move there at once what it holds already (`MADV_COLLAPSE`, since Linux 6.1): for
@@ -18,12 +23,13 @@ pub fn prefer_huge_pages(memory: Range<usize>) {
     let page = page_size() as usize;
     let start = memory.start.checked_next_multiple_of(page).unwrap_or(usize::MAX);
     let length = memory.end.saturating_sub(start) / page * page;
-    if length < HUGE {
+    // To collapse does not ask whether they are switched off.
+    if length < HUGE || fs::read_to_string(ENABLED).is_ok_and(|all| all.contains("[never]")) {
         return;
     }
-    for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
+    for advice in [libc::MADV_HUGEPAGE, MADV_COLLAPSE] {
         // SAFETY: by these the kernel changes what pages hold the memory, and never what is in it, whoever has it; addresses where
-        // there is none are refused.
+        // there is none are passed over.
         unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, advice) };
     }
 }
@@ -35,7 +41,6 @@ mod tests {
     use crate::balancer::FlowBalancer;
     use crate::dataplane::WorkerCounters;
     use crate::flow::HashKey;
-    use std::fs;
 
     /// The lines of `/proc/self/smaps` about the mapping that an address is in.
     fn mapping(address: usize) -> String {

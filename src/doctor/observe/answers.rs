@@ -1,6 +1,6 @@
 //! Who answers ARP and neighbour solicitations for the VIPs and for the backends' addresses.
 
-use super::{refused, unseen, usable};
+use super::{refused, unseen};
 use crate::dataplane::af_xdp::LinkSocket;
 use crate::dataplane::neighbour::NeighbourState;
 use crate::director::claims::Ears;
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 /// How many addresses are asked about at most: a link should not be flooded for this.
 const MOST_QUESTIONS: usize = 1024;
-/// Of a prefix of more addresses than this only some are asked about. A host that has the prefix answers for any of
-/// them; one that has a single one of them is not found then.
+/// Of a prefix of more addresses than this only some are asked about, and so of each if there are many. A host that has
+/// the prefix answers for any of them; one that has a single one of them is not found then.
 const MOST_OF_PREFIX: usize = 256;
-const SOME_OF_PREFIX: u128 = 16;
+const SOME_OF_PREFIX: usize = 16;
 /// One question, or its answer, may be lost.
 const ROUNDS: u32 = 2;
 /// How long between two looks at what was heard, and after so many questions.
@@ -34,7 +34,7 @@ const INGRESS: Place = (0, None);
 
 pub(super) fn look(checkup: &Checkup, seen: &mut Observed) {
     let services = checkup.config.services.iter().map(|bound| bound.service.key.prefix());
-    let mut vips = sample(&services.collect());
+    let mut vips = sample(&services.collect(), &spoken_for(seen));
     let asked = questions(&vips, seen);
     if asked.len() > MOST_QUESTIONS {
         let why = format!("the first {MOST_QUESTIONS} of {} addresses were asked for", asked.len());
@@ -44,61 +44,88 @@ pub(super) fn look(checkup: &Checkup, seen: &mut Observed) {
     for (place, address) in asked.into_iter().take(MOST_QUESTIONS) {
         places.entry(place).or_default().push(address);
     }
-    if usable(&seen.links).is_none() || places.is_empty() {
-        return;
-    }
     let mut links = Vec::new();
     for (place, addresses) in places {
         let Some((index, own)) = station(seen, place) else {
-            let what = format!("who answers for {}", list(&addresses));
-            seen.unseen.push(unseen(
-                what,
-                "the interface that it is behind is not found, or has no MAC address",
-                "",
-            ));
+            let why = "the interface that they are behind is not found, or has no MAC address";
+            seen.unseen.push(unseen(whose(checkup, place), why, ""));
             continue;
         };
         match Asked::open(index, own, addresses) {
             Ok(link) => links.push((place, link)),
-            Err(error) => seen.unseen.push(refused(WHAT, &error)),
+            Err(error) => seen.unseen.push(refused(&whose(checkup, place), &error)),
         }
     }
-    match ask(checkup.patience, &mut links) {
-        Ok(()) => {
-            let own = own_addresses(seen);
-            let claims = links.iter().flat_map(|(_, link)| &link.claims);
-            seen.vips.claims = claims.filter(|claim| !own.contains(&claim.mac)).copied().collect();
-            let ingress = links.iter().find(|(place, _)| *place == INGRESS);
-            let asked = ingress.map_or(&[][..], |(_, link)| &link.addresses);
-            vips.values_mut().for_each(|some| some.retain(|address| asked.contains(address)));
-            vips.retain(|_, some| !some.is_empty());
-            seen.vips.asked = vips;
-        }
-        Err(error) => seen.unseen.push(refused(WHAT, &error)),
+    if links.is_empty() {
+        return;
     }
+    ask(checkup.patience, &mut links);
+    for (place, link) in &links {
+        if let Some(error) = &link.failed {
+            seen.unseen.push(refused(&whose(checkup, *place), error));
+        }
+    }
+    let own = own_addresses(seen);
+    let claims = links.iter().flat_map(|(_, link)| &link.claims);
+    seen.vips.claims = claims.filter(|claim| !own.contains(&claim.mac)).copied().collect();
+    let is_asked = |(place, link): &&(Place, Asked)| *place == INGRESS && link.failed.is_none();
+    let ingress = links.iter().find(is_asked);
+    let asked = ingress.map_or(&[][..], |(_, link)| &link.addresses);
+    vips.values_mut().for_each(|some| some.retain(|address| asked.contains(address)));
+    vips.retain(|_, some| !some.is_empty());
+    seen.vips.asked = vips;
+}
+
+/// What is asked at a place, in words.
+fn whose(checkup: &Checkup, (port, vlan): Place) -> String {
+    if (port, vlan) == INGRESS {
+        return WHAT.to_owned();
+    }
+    let interface = checkup.interfaces().nth(port.into()).unwrap_or_default();
+    let vlan = vlan.map_or(String::new(), |id| format!(", VLAN {id}"));
+    format!("who answers for the backends on {interface}{vlan}")
+}
+
+/// Addresses that hosts have of their own, as backends and as routers: within a VIP that is a prefix they are a mistake of
+/// the configuration, and theirs all the same.
+fn spoken_for(seen: &Observed) -> BTreeSet<IpAddr> {
+    let routers = seen.backends.values().filter_map(|state| match state {
+        NeighbourState::Resolved(path) => path.gateway,
+        _ => None,
+    });
+    seen.backends.keys().copied().chain(routers).collect()
 }
 
 /// The addresses of each prefix that are to be asked about.
-fn sample(prefixes: &BTreeSet<IpNet>) -> BTreeMap<IpNet, BTreeSet<IpAddr>> {
+fn sample(
+    prefixes: &BTreeSet<IpNet>,
+    spoken_for: &BTreeSet<IpAddr>,
+) -> BTreeMap<IpNet, BTreeSet<IpAddr>> {
     let is_single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    // Of many prefixes a few each, rather than all of the first ones and none of others.
+    let wide = prefixes.iter().filter(|prefix| !is_single(prefix)).count();
+    let few = if wide * MOST_OF_PREFIX > MOST_QUESTIONS { SOME_OF_PREFIX } else { MOST_OF_PREFIX };
     let of = |prefix: &IpNet| {
         // One that is a VIP by itself is asked about as such.
-        let is_free =
-            |address: &IpAddr| is_single(prefix) || !prefixes.contains(&(*address).into());
-        (*prefix, some_of(prefix).into_iter().filter(is_free).collect())
+        let is_free = |address: &IpAddr| {
+            is_single(prefix)
+                || !prefixes.contains(&(*address).into()) && !spoken_for.contains(address)
+        };
+        (*prefix, some_of(prefix, few).into_iter().filter(is_free).collect())
     };
     prefixes.iter().map(of).collect()
 }
 
-fn some_of(prefix: &IpNet) -> Vec<IpAddr> {
-    let few: Vec<IpAddr> = prefix.hosts().take(MOST_OF_PREFIX + 1).collect();
-    if few.len() <= MOST_OF_PREFIX {
-        return few;
+/// All if there are but a `few`, else some of them.
+fn some_of(prefix: &IpNet, few: usize) -> Vec<IpAddr> {
+    let all: Vec<IpAddr> = prefix.hosts().take(few + 1).collect();
+    if all.len() <= few {
+        return all;
     }
     // Spread evenly, none the first, which may be the address of the subnet.
     let bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
-    let step = 1_u128.checked_shl(bits).unwrap_or(u128::MAX) / SOME_OF_PREFIX;
-    let offsets = (0..SOME_OF_PREFIX).map(|number| number * step + 1);
+    let step = 1_u128.checked_shl(bits).unwrap_or(u128::MAX) / SOME_OF_PREFIX as u128;
+    let offsets = (0..SOME_OF_PREFIX as u128).map(|number| number * step + 1);
     match prefix.network() {
         IpAddr::V4(first) => {
             offsets.map(|o| Ipv4Addr::from_bits(first.to_bits() + o as u32).into()).collect()
@@ -154,11 +181,6 @@ fn own_addresses(seen: &Observed) -> BTreeSet<MacAddress> {
     there.flat_map(of).collect()
 }
 
-fn list(addresses: &[IpAddr]) -> String {
-    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    addresses.join(", ")
-}
-
 /// A link while it is asked.
 struct Asked {
     own: MacAddress,
@@ -166,12 +188,25 @@ struct Asked {
     mouth: LinkSocket,
     ears: Ears,
     claims: BTreeSet<Claim>,
+    /// Why it could not be asked to the end.
+    failed: Option<io::Error>,
 }
 
 impl Asked {
     fn open(index: u32, own: MacAddress, addresses: Vec<IpAddr>) -> io::Result<Self> {
         let (ears, mouth) = (Ears::open(index)?, LinkSocket::open(index, 0, &[])?);
-        Ok(Self { own, addresses, mouth, ears, claims: BTreeSet::new() })
+        Ok(Self { own, addresses, mouth, ears, claims: BTreeSet::new(), failed: None })
+    }
+
+    fn ask(&mut self) -> io::Result<()> {
+        for number in (0..self.addresses.len()).step_by(QUESTIONS_AT_ONCE) {
+            for address in self.addresses.iter().skip(number).take(QUESTIONS_AT_ONCE) {
+                self.mouth.send(&question(self.own, *address))?;
+            }
+            sleep(PAUSE);
+            self.hear();
+        }
+        Ok(())
     }
 
     fn hear(&mut self) {
@@ -180,25 +215,18 @@ impl Asked {
     }
 }
 
-/// Asks all links at once.
-fn ask(patience: Duration, links: &mut [(Place, Asked)]) -> io::Result<()> {
+/// Asks all links at once. What one of them cannot do is no reason to forget what others said.
+fn ask(patience: Duration, links: &mut [(Place, Asked)]) {
     for _ in 0..ROUNDS {
         let until = Instant::now() + patience / ROUNDS;
-        for (_, link) in links.iter_mut() {
-            for number in (0..link.addresses.len()).step_by(QUESTIONS_AT_ONCE) {
-                for address in link.addresses.iter().skip(number).take(QUESTIONS_AT_ONCE) {
-                    link.mouth.send(&question(link.own, *address))?;
-                }
-                sleep(PAUSE);
-                link.hear();
-            }
+        for (_, link) in links.iter_mut().filter(|(_, link)| link.failed.is_none()) {
+            link.failed = link.ask().err();
         }
         while Instant::now() < until {
             sleep(PAUSE);
             links.iter_mut().for_each(|(_, link)| link.hear());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -208,7 +236,20 @@ mod tests {
     use crate::doctor::observed::Link;
 
     fn of(prefixes: &[&str]) -> BTreeMap<IpNet, BTreeSet<IpAddr>> {
-        sample(&prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect())
+        sample(&prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(), &BTreeSet::new())
+    }
+
+    #[test]
+    fn of_many_prefixes_some_addresses_each_and_none_that_is_a_hosts_own() {
+        let prefixes: BTreeSet<IpNet> =
+            (0..50).map(|third| format!("10.0.{third}.0/24").parse().unwrap()).collect();
+        let own = IpAddr::from([10, 0, 7, 17]);
+        let all = sample(&prefixes, &[own].into());
+        for (prefix, some) in &all {
+            let expected = if prefix.contains(&own) { 15 } else { 16 };
+            assert_eq!(some.len(), expected, "{prefix}");
+        }
+        assert!(all.values().map(BTreeSet::len).sum::<usize>() <= MOST_QUESTIONS);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use crate::dataplane::af_xdp::huge_page_size;
 use crate::doctor::observed::{Host, Sockets, Unseen};
 use nix::sys::utsname::uname;
 use socket2::{Domain, Socket, Type};
-use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::{fs, io};
 
 /// The inode number of the first user namespace (`PROC_USER_INIT_INO`, linux/proc_ns.h).
 const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
@@ -20,15 +20,25 @@ pub(super) fn look(not_seen: &mut Vec<Unseen>) -> Host {
         sockets: sockets(),
         capabilities: read("/proc/thread-self/status")
             .and_then(|text| u64::from_str_radix(&field(&text, "CapEff:")?, 16).ok()),
-        is_contained: fs::metadata("/proc/thread-self/ns/user")
-            .ok()
-            .map(|namespace| namespace.ino() != FIRST_USER_NAMESPACE),
+        is_contained: is_contained(),
         memlock: read("/proc/self/limits").and_then(|text| memlock(&text)),
         jit: read("/proc/sys/net/core/bpf_jit_enable").and_then(|text| text.trim().parse().ok()),
         huge_pages: huge_page_size().zip(free),
     };
     not_seen.extend(missing(&host));
     host
+}
+
+/// Whether this is another user namespace than the first. Kernels without them do not name any.
+fn is_contained() -> Option<bool> {
+    let namespace = |of: &str| fs::metadata(format!("/proc/thread-self/ns/{of}"));
+    match namespace("user") {
+        Ok(own) => Some(own.ino() != FIRST_USER_NAMESPACE),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            namespace("net").is_ok().then_some(false)
+        }
+        Err(_) => None,
+    }
 }
 
 /// What could not be read, each with a command that shows it elsewhere. Not the setting of the JIT: network namespaces

@@ -60,7 +60,8 @@ pub(super) fn look_again(links: &mut [Link], unseen: &mut Vec<Unseen>) {
             (Some(counted), Some(after)) => counted.after = after,
             (Some(_), None) => {
                 let what = format!("what {} has lost just now", link.name);
-                unseen.push(super::unseen(what, "it is gone", ""));
+                let why = if message.is_some() { "it is not told" } else { "it is gone" };
+                unseen.push(super::unseen(what, why, ""));
             }
             (None, _) => {}
         }
