@@ -15,7 +15,7 @@ use dsrlb::setup_guide::{Guide, System};
 use guides::{config, failed, hold_more_vips, more_vips, plain, serves, state, succeeds};
 use lab::{Host, Lab, LabOptions};
 use std::io::{Write, stderr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -52,18 +52,31 @@ fn run(inside: &Container, script: &str) {
     assert!(success, "{said}\nof\n{script}\n{}", inside.journal());
 }
 
+/// All that a guide changes, of the network, of the files that stay, and of the container's own /run, which is not the
+/// one that programs outside see.
+fn all_state(
+    backend: &Host,
+    machine: &Machine,
+    inside: &Container,
+) -> (Vec<String>, Vec<PathBuf>, Vec<String>) {
+    let (success, run) = inside.sh("ls /run");
+    assert!(success, "{run}");
+    let ours = run.lines().filter(|name| name.contains("dsrlb")).map(str::to_owned).collect();
+    (state(backend), machine.files(), ours)
+}
+
 /// One host, as all its guides say, from nothing to nothing; twice, with boots in between the second time.
 fn for_good(lab: &Lab, config: &Config, system: System) {
     let (backend, machine) = (&lab.backends[0], Machine::new());
     let guides = guides::guides(config, system);
     let inside = machine.boot(backend);
-    let before = (state(backend), machine.files());
+    let before = all_state(backend, &machine, &inside);
     let is_as_before = |inside: &Container| {
         let begun = Instant::now();
-        while (state(backend), machine.files()) != before && begun.elapsed() < PATIENCE {
+        while all_state(backend, &machine, inside) != before && begun.elapsed() < PATIENCE {
             sleep(Duration::from_millis(100));
         }
-        assert_eq!((state(backend), machine.files()), before, "{}", inside.journal());
+        assert_eq!(all_state(backend, &machine, inside), before, "{}", inside.journal());
     };
     let undo = |inside: &Container| {
         guides.iter().rev().for_each(|guide| run(inside, &guide.undo_script().to_string()));

@@ -73,7 +73,9 @@ if [ "$system" = networkd ]; then
   echo "systemctl --version | head -n 1; systemctl is-active multi-user.target" | run; ok $? "systemd was booted"
 fi
 state() { for what in addr route "-6 route" link; do ip -n b1 -o $what; done; ip netns exec b1 nft list ruleset
-  ip netns exec b1 sysctl -a 2> /dev/null | grep -e '\.arp_' -e rp_filter; ip -n b1 fou show; }
+  ip netns exec b1 sysctl -a 2> /dev/null | grep -e '\.arp_' -e rp_filter; ip -n b1 fou show
+  # The container's /run is its own.
+  [ "$system" = linux ] || { echo "ls /run" | run | grep dsrlb; find $R/etc | sort; }; }
 finds() { # WHAT: the check has this one failure
   guide --check > check; [ "$(grep -c FAIL check)" = 1 ] && grep -q "FAIL.*$1" check; ok $? "$name: the check finds: $(grep FAIL check)"
 }
