@@ -20,9 +20,12 @@ hold() { # ROOT CGROUP
 	unshare --mount --uts --ipc --pid --fork --kill-child "$shell" "$script" enter "$1" "$2" < /dev/null 3>&2 2> /dev/null &
 	namespaces=$!
 	while read -r _; do :; done
-	# Its end is the end of all processes inside.
-	init=$(cat "/proc/$namespaces/task/$namespaces/children" 2> /dev/null) || true
-	[ -z "$init" ] || kill -KILL $init
+	# Its end is the end of all processes inside. Once is not enough: unshare may not have forked yet.
+	while kill -0 $namespaces 2> /dev/null; do
+		init=$(cat "/proc/$namespaces/task/$namespaces/children" 2> /dev/null) || true
+		[ -z "$init" ] || kill -KILL $init 2> /dev/null || true
+		sleep 0.1
+	done
 	wait $namespaces || true
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		if find "$2" -depth -type d -exec rmdir {} +; then break; fi
