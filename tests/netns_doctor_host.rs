@@ -173,12 +173,13 @@ fn in_a_user_namespace_capabilities_do_not_count() {
             .output()
             .unwrap()
     };
-    let trial = start(&["true"]);
+    let apart = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec", script];
+    // With all that is needed: a namespace may be granted without the rights inside, or without a /proc of its own.
+    let trial = start(&[&apart[..7], &["ip link add x type veth peer name y"]].concat());
     if !trial.status.success() {
         let _ = writeln!(std::io::stderr(), "SKIPPED: no user namespaces for nobody: {trial:?}");
         return;
     }
-    let apart = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec", script];
     let output = start(&apart);
     let said = coherent(&output);
     assert_eq!(output.status.code(), Some(0));
@@ -227,6 +228,22 @@ fn inside(lab: &Lab, command: &[&str]) -> Output {
     Command::new("ip").args(enter).args(command).output().unwrap()
 }
 
+/// Whether there is such a program that works; says what is skipped if not.
+fn has(program: &str, version: &str, what_for: &str) -> bool {
+    let why = match Command::new(program).arg(version).output() {
+        Ok(output) if output.status.success() => return true,
+        // Such as a wrapper that finds none for this kernel.
+        Ok(output) => format!("no {program} that works {what_for}: {output:?}"),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            format!("no {program} {what_for}")
+        }
+    };
+    assert!(std::env::var_os("DSRLB_SKIP_NOTHING").is_none(), "there is {why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: there is {why}");
+    false
+}
+
 /// Has the kernel refuse a system call with one value of one argument (seccomp(2)), and becomes the program that is
 /// named behind these numbers.
 const REFUSE: &str = r#"
@@ -248,9 +265,7 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 /// What is said where this call is refused, with this value of the argument with this number; none without python3.
 fn refusing(lab: &Lab, call: libc::c_long, argument: u32, value: u32, error: i32) -> Option<Value> {
-    if let Err(missing) = Command::new("python3").arg("--version").output() {
-        assert_eq!(missing.kind(), ErrorKind::NotFound);
-        let _ = writeln!(std::io::stderr(), "SKIPPED: there is no python3 to refuse system calls");
+    if !has("python3", "--version", "to refuse system calls") {
         return None;
     }
     let numbers = [call.to_string(), argument.to_string(), value.to_string(), error.to_string()];
@@ -358,24 +373,11 @@ fn a_lack_of_huge_pages_is_found_and_as_many_are_asked_for_as_are_needed() {
     assert_eq!(severities(&coherent(&room.doctor(&arguments)), "huge-pages"), ["ok"]);
 }
 
-/// Whether there is bpftool; says that something is skipped if not.
-fn has_bpftool() -> bool {
-    match Command::new("bpftool").arg("version").output() {
-        Ok(output) => output.status.success(),
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::NotFound);
-            assert!(std::env::var_os("DSRLB_SKIP_NOTHING").is_none(), "there is no bpftool");
-            let _ = writeln!(std::io::stderr(), "SKIPPED: there is no bpftool for pinned links");
-            false
-        }
-    }
-}
-
 /// The program of a director that was killed, kept by a pin in a file system: no process has it.
 #[test]
 fn a_program_that_a_pinned_link_holds_is_detached() {
     let Some((lab, _servers)) = start("docpinned") else { return };
-    if !has_bpftool() {
+    if !has("bpftool", "version", "for pinned links") {
         return;
     }
     let room = Room::open(&lab, "mount -t bpf bpf /mnt");
