@@ -21,6 +21,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long no frame has come when all have.
+const QUIET: Duration = Duration::from_millis(300);
 /// TCP over both families, to three backends.
 const WEB: u16 = 80;
 /// UDP, by two of them.
@@ -101,13 +103,16 @@ fn capture(lab: &Lab, config: &Path, output: &Path) {
     director.explain("192.0.2.1:1 > 192.0.2.2:2 tcp".parse().unwrap()).unwrap();
     assert_eq!(director.stats().counts.verdicts(), 0);
     lab.client.enter(|| traffic(lab));
-    let (begun, mut last) = (Instant::now(), 0);
+    let begun = Instant::now();
+    let (mut last, mut since) = (0, begun);
     loop {
         let (received, written) = (director.stats().counts.verdicts(), capture.counts().written);
-        if received == written && received == last {
+        if received != last {
+            (last, since) = (received, Instant::now());
+        }
+        if received == written && since.elapsed() >= QUIET {
             break;
         }
-        last = received;
         assert!(begun.elapsed() < Duration::from_secs(10), "{written} of {received} written");
         std::thread::sleep(Duration::from_millis(10));
     }
