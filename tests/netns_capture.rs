@@ -215,7 +215,9 @@ type Expected<'a> = Box<dyn Fn(usize, &Captured) -> bool + 'a>;
 fn each_choice_of_a_running_director_is_just_that() {
     let Some(lab) = Lab::build_or_skip(&LabOptions::named("capchoice")) else { return };
     let _http = lab.start_http(80).unwrap();
-    let (vip, local) = (lab.vip4_port(80), SocketAddr::new(lab.client.v4.into(), 40_000));
+    // None that the kernel gives to another of the client's connections.
+    const PORT: u16 = 20_000;
+    let (vip, local) = (lab.vip4_port(80), SocketAddr::new(lab.client.v4.into(), PORT));
     let director = start(&lab);
     let empty = VirtualService::new(format!("{}/tcp", lab.vip4_port(443)).parse().unwrap());
     let mut config = director.config();
@@ -273,7 +275,7 @@ fn each_choice_of_a_running_director_is_just_that() {
         Box::new(|_, of| is_for(of, 81)),
         Box::new(|_, of| is_for(of, 443)),
         Box::new(|_, _| false),
-        Box::new(|_, of| is_for(of, 80) && of.ports()[0] == 40_000),
+        Box::new(|_, of| is_for(of, 80) && of.ports()[0] == PORT),
         Box::new(|_, of| is_for(of, 80) && served_by_b1.contains(&of.ports()[0])),
         Box::new(|_, of| is_for(of, 80) && !served_by_b1.contains(&of.ports()[0])),
         Box::new(|number, _| number % 7 == 0),
