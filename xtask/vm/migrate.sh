@@ -27,7 +27,7 @@ done
 sleep 1
 state() { for n in b1 b2; do ip -n $n -o addr; ip -n $n route; ip netns exec $n sysctl -a 2> /dev/null | grep -e '\.arp_' -e rp_filter; done; }
 state > before
-send() { ip netns exec cl timeout 30 python3 ./upload.py send $VIP 80 200000 "$@"; }
+send() { ip netns exec cl timeout 60 python3 ./upload.py send $VIP 80 200000 "$@"; }
 lvs() { # OPTION... of each real server
   ip netns exec dir ipvsadm -A -t $VIP:80 -s mh
   for last in "${@:2}"; do ip netns exec dir ipvsadm -a -t $VIP:80 -r 10.0.0.$last:80 "$1"; done
@@ -40,6 +40,8 @@ dsrlb() { # MODE LAST...
   for _ in $(seq 60); do [ "$(grep -c "takes traffic" "log.$1")" = $(($# - 1)) ] && break; sleep 0.2; done
   [ "$(grep -c "takes traffic" "log.$1")" = $(($# - 1)) ]; ok $? "$1: dsrlb has started, and finds the backends well"
 }
+# IPVS keeps entries of connections that it has long handed over.
+established() { ip netns exec dir ipvsadm -L -n -c | grep -c ESTABLISHED; }
 for way in l2:-g ipip:-i; do
   mode=${way%%:*}
   # Two backends: served by either director.
@@ -49,9 +51,12 @@ for way in l2:-g ipip:-i; do
   dsrlb $mode 11 12; for n in 1 2 3 4; do send; ok $? "$mode: by dsrlb"; done
   kill -INT $director; wait $director
   # One: neither has anything that the other does not know.
-  lvs "${way#*:}" 11; send 8 & open=$!
-  sleep 1.5; ip netns exec dir ipvsadm -L -n -c | grep -q ESTABLISHED; ok $? "$mode: a connection is open"
+  lvs "${way#*:}" 11; old=$(established)
+  # Longer than dsrlb may take to start.
+  send 20 & open=$!
+  sleep 1.5; [ "$(established)" -gt "$old" ]; ok $? "$mode: a connection is open"
   dsrlb $mode 11; ip netns exec dir ipvsadm -C
+  kill -0 $open; ok $? "$mode: it is open still"
   wait $open; ok $? "$mode: it has begun with IPVS and ended with dsrlb"
   kill -INT $director; wait $director
 done
