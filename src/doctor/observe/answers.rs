@@ -102,9 +102,10 @@ fn sample(
     spoken_for: &BTreeSet<IpAddr>,
 ) -> BTreeMap<IpNet, BTreeSet<IpAddr>> {
     let is_single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
-    // Of many prefixes a few each, rather than all of the first ones and none of others.
-    let wide = prefixes.iter().filter(|prefix| !is_single(prefix)).count();
-    let few = if wide * MOST_OF_PREFIX > MOST_QUESTIONS { SOME_OF_PREFIX } else { MOST_OF_PREFIX };
+    // Of many small ones a few each, rather than all of the first ones and none of others.
+    let is_small = |prefix: &&IpNet| prefix.hosts().nth(MOST_OF_PREFIX).is_none();
+    let small = prefixes.iter().filter(|prefix| !is_single(prefix)).filter(is_small).count();
+    let few = if small * MOST_OF_PREFIX > MOST_QUESTIONS { SOME_OF_PREFIX } else { MOST_OF_PREFIX };
     let of = |prefix: &IpNet| {
         // One that is a VIP by itself is asked about as such.
         let is_free = |address: &IpAddr| {
