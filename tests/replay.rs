@@ -385,7 +385,7 @@ fn what_cannot_be_replayed_is_said() {
 
     file("in.pcap", &before);
     let error = fails(replay(&directory, &["--compare"]));
-    assert!(error.contains("in.pcap: has nothing to compare with"), "{error}");
+    assert!(error.contains("in.pcap: has no frame that can be compared"), "{error}");
 
     file("in.pcap", b"no capture at all, whatever its name says");
     assert!(fails(replay(&directory, &[])).contains("in.pcap: "));
