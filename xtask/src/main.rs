@@ -5,6 +5,7 @@ mod asan;
 mod bench;
 mod binaries;
 mod dashboard;
+mod disk;
 mod fuzz;
 mod install;
 mod instructions;

@@ -1,13 +1,14 @@
 //! Every check there is, cheapest first: each with a heading, then a table of how it went.
 
 use crate::binaries::{self, Binary};
-use crate::{Result, install, instructions, namespaces, process};
+use crate::{Result, disk, install, instructions, namespaces, process};
 use std::time::{Duration, Instant};
 
 /// A name and a check, which returns a remark for the table; it may be empty.
 type Step = (&'static str, fn() -> Result<String>);
 
 const PACKAGES: Step = ("system packages", packages);
+const ROOM: Step = ("room on the disk", disk::check);
 
 /// What needs neither root nor a system package.
 const PURE: &[Step] = &[
@@ -39,7 +40,7 @@ pub(crate) fn quick() -> Result {
 
 pub(crate) fn all() -> Result {
     // First, so that a password is asked for while someone is still looking.
-    steps([&PACKAGES].into_iter().chain(PURE).chain(FULL))
+    steps([&PACKAGES, &ROOM].into_iter().chain(PURE).chain(FULL))
 }
 
 fn steps<'a>(steps: impl Iterator<Item = &'a Step>) -> Result {
