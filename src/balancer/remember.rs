@@ -127,19 +127,12 @@ impl FlowBalancer {
     fn known(
         &mut self,
         services: &ServiceTable,
-        packet: &Brief,
+        signal: Option<Signal>,
         key: FlowKey,
         spot: Spot,
         now: Tick,
     ) -> Option<BackendIndex> {
-        let signal = match packet {
-            Brief::Ipv4(segment) => Signal::steady_of(segment)?,
-            Brief::Ipv6(segment) => Signal::steady_of(segment)?,
-            Brief::Other(info) if info.tells_flow() && info.routed == Routed::NONE => {
-                Signal::of(info)
-            }
-            Brief::Other(_) => return None,
-        };
+        let signal = signal?;
         self.table.renew(key, spot, signal, now, |index| services.steady(index, signal))
     }
 
@@ -277,6 +270,19 @@ impl FlowBalancer {
     }
 }
 
+/// What a packet says, if that may be nothing new: only then can its flow be [known](FlowBalancer::known) to go on.
+#[inline(always)]
+fn steady(packet: &Brief) -> Option<Signal> {
+    match packet {
+        Brief::Ipv4(segment) => Signal::steady_of(segment),
+        Brief::Ipv6(segment) => Signal::steady_of(segment),
+        Brief::Other(info) if info.tells_flow() && info.routed == Routed::NONE => {
+            Some(Signal::of(info))
+        }
+        Brief::Other(_) => None,
+    }
+}
+
 /// The flows of a batch that may have been recorded since it was located: those whose keys agree in some bits.
 #[derive(Default)]
 struct Asked([u64; 8]);
@@ -304,7 +310,7 @@ impl Balancer for FlowBalancer {
         let packet = &Brief::Other(*packet);
         let key = self.table.key_of(packet);
         let (spot, tick) = (self.locate_one(key), self.table.tick(now));
-        match self.known(services, packet, key, spot, tick) {
+        match self.known(services, steady(packet), key, spot, tick) {
             Some(index) => Assignment::Backend(index),
             None => self.decide(services, packet, key, spot, now),
         }
@@ -320,25 +326,25 @@ impl Balancer for FlowBalancer {
     ) {
         let tick = self.table.tick(now);
         for (packets, assigned) in packets.chunks(BATCH).zip(assigned.chunks_mut(BATCH)) {
-            let mut keys = [FlowKey(0); BATCH];
-            for (key, packet) in keys.iter_mut().zip(packets) {
-                *key = self.table.key_of(packet);
+            let (mut keys, mut signals) = ([FlowKey(0); BATCH], [None; BATCH]);
+            let (keys, signals) = (&mut keys[..packets.len()], &mut signals[..packets.len()]);
+            for ((key, signal), packet) in keys.iter_mut().zip(&mut *signals).zip(packets) {
+                (*key, *signal) = (self.table.key_of(packet), steady(packet));
             }
-            let located = keys.get(..packets.len()).unwrap_or_default();
             let spots = match self.record {
-                Record::All => self.table.locate(located),
+                Record::All => self.table.locate(keys),
                 Record::Contested => {
                     if self.has_flows() {
                         // So that the look-ups need not wait for one line after the other.
-                        std::hint::black_box(self.table.locate(located));
+                        std::hint::black_box(self.table.locate(keys));
                     }
                     [Spot::UNKNOWN; BATCH]
                 }
             };
             let mut asked = Asked::default();
-            let packets = packets.iter().zip(keys).zip(spots);
-            for (((packet, key), spot), assigned) in packets.zip(assigned) {
-                *assigned = match self.known(services, packet, key, spot, tick) {
+            let located = packets.iter().zip(&*keys).zip(signals.iter().zip(&spots));
+            for (((packet, &key), (&signal, &spot)), assigned) in located.zip(assigned) {
+                *assigned = match self.known(services, signal, key, spot, tick) {
                     Some(index) => Assignment::Backend(index),
                     None => {
                         let recorded = spot.is_missing() && asked.note(key);
@@ -363,7 +369,7 @@ impl Balancer for FlowBalancer {
         let before = trial.table.record(key, now);
         let (spot, tick) = (trial.locate_one(key), trial.table.tick(now));
         let (assignment, decider, is_asked) = match (
-            trial.known(services, &(*packet).into(), key, spot, tick),
+            trial.known(services, steady(&(*packet).into()), key, spot, tick),
             find(services, packet),
         ) {
             (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),

@@ -8,23 +8,24 @@ use super::delivery::Means;
 use super::io::{Action, Frame};
 use super::next_hops::PlainTunnel;
 use super::snapshot::Snapshot;
-use crate::packet::{EtherType, decrement_ttl, ip_length};
+use crate::packet::{EtherType, decrement_ttl};
 use crate::verdict::BackendIndex;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 
-/// Sends what is in `frame`, of which a [glance](crate::packet::glance) told enough, to a backend, if it can go this
-/// way; the length of the frame that it came in.
+/// Sends the packet of `length` bytes in `frame`, of which a [glance](crate::packet::glance) told that, to a backend, if it
+/// can go this way; the length of the frame that it came in.
 #[inline(always)]
 pub(super) fn forward(
     snapshot: &Snapshot,
     means: &mut Means,
     frame: &mut Frame<'_>,
+    length: u16,
     index: BackendIndex,
 ) -> Option<u64> {
-    let bytes = frame.bytes_mut();
-    let (received, length) = (bytes.len() as u64, ip_length(bytes)?);
+    let (bytes, length) = (frame.bytes_mut(), usize::from(length));
+    let received = bytes.len() as u64;
     if let Some(link) = snapshot.next_hops.link(index, length) {
         *bytes.first_chunk_mut()? = link.addresses;
         frame.set_action(Action::Transmit(link.port));

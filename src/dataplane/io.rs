@@ -61,50 +61,55 @@ pub enum Action {
 /// A received frame, lent for the time of one handler call.
 ///
 /// The bytes are the Ethernet frame from the destination address on, without preamble and frame
-/// check sequence. Its memory may go on in front of it and behind it, so that a header can be put
-/// before what is there without moving it.
+/// check sequence. Its memory may go on in front of it, so that a header can be put before what is there without
+/// moving it.
 #[derive(Debug)]
 pub struct Frame<'a> {
+    /// Up to the frame's end: nothing grows at that one.
     memory: &'a mut [u8],
     start: usize,
-    end: usize,
     action: Action,
 }
 
 impl<'a> Frame<'a> {
-    /// Lends `bytes`, without room around them; a driver calls this, as does a test. The action is
+    /// Lends `bytes`, without room in front of them; a driver calls this, as does a test. The action is
     /// [`Action::Release`].
     #[inline]
     pub fn new(bytes: &'a mut [u8]) -> Self {
-        let end = bytes.len();
-        Self { memory: bytes, start: 0, end, action: Action::Release }
+        Self { memory: bytes, start: 0, action: Action::Release }
     }
 
-    /// Lends the frame that is at `range` in `memory`, and the room around it. A range that is not
+    /// Lends the frame that is at `range` in `memory`, and the room in front of it. A range that is not
     /// in the memory is cut to what is.
     #[inline]
     pub fn in_memory(memory: &'a mut [u8], range: Range<usize>) -> Self {
         let end = range.end.min(memory.len());
-        let start = range.start.min(end);
-        Self { memory, start, end, action: Action::Release }
+        let memory = memory.get_mut(..end).unwrap_or_default();
+        Self { memory, start: range.start.min(end), action: Action::Release }
     }
 
     /// The frame.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..self.end).unwrap_or_else(|| nowhere())
+        match self.memory.split_at_checked(self.start) {
+            Some((_, bytes)) => bytes,
+            None => nowhere(),
+        }
     }
 
     /// The frame, to be rewritten in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..self.end).unwrap_or_else(|| nowhere_mut())
+        match self.memory.split_at_mut_checked(self.start) {
+            Some((_, bytes)) => bytes,
+            None => nowhere_mut(),
+        }
     }
 
     /// Where in its memory the frame is now.
     #[inline]
     pub fn range(&self) -> Range<usize> {
-        self.start..self.end
+        self.start..self.memory.len()
     }
 
     /// Moves the frame's beginning by `count` bytes to the front, and says whether there was room;
@@ -120,13 +125,15 @@ impl<'a> Frame<'a> {
     /// Takes `count` bytes off the front, at most all.
     #[inline]
     pub fn trim_front(&mut self, count: usize) {
-        self.start = self.start.saturating_add(count).min(self.end);
+        self.start = self.start.saturating_add(count).min(self.memory.len());
     }
 
     /// Cuts the frame off behind its first `length` bytes, if it has more.
     #[inline]
     pub fn truncate(&mut self, length: usize) {
-        self.end = self.end.min(self.start.saturating_add(length));
+        let memory = std::mem::take(&mut self.memory);
+        let end = memory.len().min(self.start.saturating_add(length));
+        self.memory = memory.get_mut(..end).unwrap_or_default();
     }
 
     /// Says what is to become of the frame; the last word counts.
@@ -145,11 +152,13 @@ impl<'a> Frame<'a> {
 /// No bytes: of a frame that is not in its memory, which the methods of [`Frame`] do not allow. Apart and cold, so
 /// that a frame's bytes are not chosen between two places for each packet.
 #[cold]
+#[inline(never)]
 fn nowhere<'a>() -> &'a [u8] {
     &[]
 }
 
 #[cold]
+#[inline(never)]
 fn nowhere_mut<'a>() -> &'a mut [u8] {
     &mut []
 }

@@ -35,6 +35,7 @@ mod planner;
 mod probe;
 mod reading;
 mod refusal;
+mod settling;
 mod snapshot;
 #[cfg(feature = "pcap")]
 mod tap;

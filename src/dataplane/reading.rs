@@ -7,30 +7,49 @@ use super::outbox::Outbox;
 use super::snapshot::Snapshot;
 use crate::balancer::Echo;
 use crate::flow::{Brief, PacketInfo, PacketKind};
-use crate::packet::{Content, MacAddress, Parsed, glance, parse_into};
+use crate::packet::{Content, LEAST, MacAddress, Parsed, glance, parse_into};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
 use arrayvec::ArrayVec;
 
-/// What was found in the frames of a batch.
+/// What was found in the frames of a batch. Memory that is used again and again: to make one anew for each batch would be
+/// to write all of it.
+#[derive(Debug)]
 pub(super) struct Batch {
-    /// Those for the balancer, in order.
-    pub(super) packets: ArrayVec<Brief, MAX_BATCH>,
-    /// A bit for each frame that a glance told enough of: it is for the balancer.
-    pub(super) common: u64,
-    /// What reading each of the others came to, in order.
-    pub(super) reads: ArrayVec<Read, MAX_BATCH>,
+    /// Those for the balancer, in order, and behind them those of earlier batches.
+    packets: [Brief; MAX_BATCH],
+    count: usize,
+    /// Of each of these, how long the IP packet is, in bytes; known only where a glance told.
+    lengths: [u16; MAX_BATCH],
+    /// Of the frames that a glance did not tell enough of, which they are and what reading them came to, in order. All
+    /// others are for the balancer.
+    pub(super) reads: ArrayVec<(usize, Read), MAX_BATCH>,
 }
-
-const _: () = assert!(MAX_BATCH <= u64::BITS as usize);
 
 impl Batch {
     /// An empty one.
-    #[inline(always)]
-    pub(super) fn new() -> Self {
-        Self { packets: ArrayVec::new(), common: 0, reads: ArrayVec::new() }
+    pub(super) const fn new() -> Self {
+        let nothing = Brief::Other(Parsed::EMPTY.info);
+        Self {
+            packets: [nothing; MAX_BATCH],
+            count: 0,
+            lengths: [0; MAX_BATCH],
+            reads: ArrayVec::new_const(),
+        }
     }
 
-    /// Reads frames into an empty batch.
+    /// Those for the balancer, in order.
+    #[inline]
+    pub(super) fn packets(&self) -> &[Brief] {
+        self.packets.get(..self.count).unwrap_or_default()
+    }
+
+    /// The lengths of the IP packets of these, where a glance told.
+    #[inline]
+    pub(super) fn lengths(&self) -> &[u16] {
+        self.lengths.get(..self.count).unwrap_or_default()
+    }
+
+    /// Reads at most [`MAX_BATCH`] frames, instead of those that were read before.
     #[inline(never)]
     pub(super) fn read(
         &mut self,
@@ -38,39 +57,35 @@ impl Batch {
         frames: &mut [Frame<'_>],
         outbox: &mut Outbox,
     ) {
-        let glances = !snapshot.services.routes();
+        self.reads.clear();
         // Another core has written them, the kernel or the NIC: they are fetched together, and not one after the other.
         let first = |frame: &Frame<'_>| frame.bytes().first().copied().unwrap_or_default();
         std::hint::black_box(frames.iter().fold(0, |all, frame| all | first(frame)));
-        let mut bit = 1;
-        for frame in frames {
+        // Connection IDs take more than a glance.
+        let glances = !snapshot.services.routes();
+        let mut places = self.packets.iter_mut().zip(&mut self.lengths);
+        let mut put = |packet, length| {
+            if let Some(place) = places.next() {
+                (*place.0, *place.1) = (packet, length);
+            }
+        };
+        for (place, frame) in frames.iter_mut().enumerate() {
             let bytes = frame.bytes();
-            if glances
-                && comes_for(snapshot.station, bytes)
-                && glance(bytes, |packet| self.packets.push(packet))
-            {
-                self.common |= bit;
-            } else {
+            if !(glances && comes_for(snapshot.station, bytes) && glance(bytes, &mut put)) {
                 let mut parsed = Parsed::EMPTY;
                 let read = read(snapshot, frame, &mut parsed, outbox);
                 if let Read::Assign = read {
-                    self.packets.push(parsed.info.into());
+                    put(parsed.info.into(), 0);
                 }
-                self.reads.push(read);
+                self.reads.push((place, read));
             }
-            bit <<= 1;
         }
+        self.count = MAX_BATCH - places.len();
     }
 }
 
-/// What reading the next frame came to.
-#[inline]
-pub(super) fn next(reads: &mut std::slice::Iter<'_, Read>) -> Read {
-    reads.next().copied().unwrap_or(Read::Decided(Verdict::Pass))
-}
-
 /// What reading a frame came to.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Read {
     /// It is for the balancer to say where it goes.
     Assign,
@@ -118,15 +133,21 @@ pub(super) fn read(
     }
 }
 
-/// Whether a frame is for this station, and from another one.
+/// Whether a frame is for this station, and from another one. Of those that are too short for a [`glance`] it says no.
 #[inline(always)]
 fn comes_for(station: MacAddress, frame: &[u8]) -> bool {
-    let Some(addresses) = frame.first_chunk::<14>() else { return false };
-    let MacAddress([a, b, c, d, e, f]) = station;
-    let station = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;
+    let Some(head) = frame.first_chunk::<LEAST>() else { return false };
     // Both are read as words of eight bytes, of which the last two are others.
-    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes) << 16);
-    word(addresses.first_chunk()) == station && word(addresses.last_chunk()) != station
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) << 16;
+    let (Some(to), Some(from)) = (
+        head.first_chunk().map(word),
+        head.first_chunk::<14>().and_then(|addresses| addresses.last_chunk()).map(word),
+    ) else {
+        return false;
+    };
+    let MacAddress([a, b, c, d, e, f]) = station;
+    let station = word(&[a, b, c, d, e, f, 0, 0]);
+    to == station && from != station
 }
 
 #[inline]

@@ -14,20 +14,26 @@ const IPV6: usize = 40;
 /// As far as the flags of TCP, which are the last that matters.
 const TRANSPORT: usize = 14;
 
-/// Tells what is in `frame`, if it is such a frame; says whether it is.
+/// The shortest frame that is one: IPv4, as far as TCP's flags.
+pub(crate) const LEAST: usize = ETHERNET + IPV4 + TRANSPORT;
+
+/// Tells what is in `frame` and how long the IP packet there is, if it is such a frame; says whether it is.
 ///
 /// To tell is not to return: that would mean to make one value of two that have little in common.
 #[inline(always)]
-pub(crate) fn glance(frame: &[u8], mut tell: impl FnMut(Brief)) -> bool {
-    let Some(kind) = frame.first_chunk::<{ ETHERNET + 2 }>().and_then(|head| head.last_chunk())
+pub(crate) fn glance(frame: &[u8], mut tell: impl FnMut(Brief, u16)) -> bool {
+    let Some(head) = frame.first_chunk::<LEAST>() else { return false };
+    let Some(kind) = head.first_chunk::<{ ETHERNET + 2 }>().and_then(|head| head.last_chunk())
     else {
         return false;
     };
-    let kind = u32::from_be_bytes(*kind);
-    if kind & 0xffff_ff00 == 0x0800_4500 {
-        ipv4(frame).map(|segment| tell(Brief::Ipv4(segment))).is_some()
-    } else if kind & 0xffff_f000 == 0x86dd_6000 {
-        ipv6(frame).map(|segment| tell(Brief::Ipv6(segment))).is_some()
+    // The type and the first two bytes behind it, as they lie.
+    let word = u32::from_le_bytes;
+    let kind = word(*kind);
+    if kind & word([0xff, 0xff, 0xff, 0]) == word([0x08, 0x00, 0x45, 0]) {
+        ipv4(frame, head).map(|(segment, length)| tell(Brief::Ipv4(segment), length)).is_some()
+    } else if kind & word([0xff, 0xff, 0xf0, 0]) == word([0x86, 0xdd, 0x60, 0]) {
+        ipv6(frame).map(|(segment, length)| tell(Brief::Ipv6(segment), length)).is_some()
     } else {
         false
     }
@@ -36,8 +42,7 @@ pub(crate) fn glance(frame: &[u8], mut tell: impl FnMut(Brief)) -> bool {
 /// The same written out.
 #[inline]
 pub(super) fn parse_common(frame: &[u8], parsed: &mut Parsed) -> bool {
-    let Some(length) = ip_length(frame) else { return false };
-    glance(frame, |brief| {
+    glance(frame, |brief, length| {
         let info = brief.info();
         let header = if info.flow.destination.is_ipv4() { IPV4 } else { IPV6 };
         *parsed = Parsed {
@@ -46,24 +51,13 @@ pub(super) fn parse_common(frame: &[u8], parsed: &mut Parsed) -> bool {
             fragment: Fragment::Whole,
             network: ETHERNET as u16,
             transport: (ETHERNET + header) as u16,
-            end: (ETHERNET + length) as u32,
+            end: ETHERNET as u32 + u32::from(length),
         };
     })
 }
 
-/// The length of the IP packet in a frame that [`glance`] tells something of, in bytes.
 #[inline(always)]
-pub(crate) fn ip_length(frame: &[u8]) -> Option<usize> {
-    let &[_, _, _, _, _, _, _, _, _, _, _, _, kind, _, _, _, a, b, c, d, ..] = frame else {
-        return None;
-    };
-    let (ipv4, ipv6) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    Some(if kind == 0x08 { ipv4.into() } else { IPV6 + usize::from(ipv6) })
-}
-
-#[inline(always)]
-fn ipv4(frame: &[u8]) -> Option<Segment<4>> {
-    let headers = frame.first_chunk::<{ ETHERNET + IPV4 + TRANSPORT }>()?;
+fn ipv4(frame: &[u8], headers: &[u8; LEAST]) -> Option<(Segment<4>, u16)> {
     let (before, transport) = headers.split_last_chunk::<TRANSPORT>()?;
     let (before, addresses) = before.split_last_chunk::<8>()?;
     // By words of two bytes: that is how all of these lie.
@@ -86,7 +80,7 @@ fn ipv4(frame: &[u8]) -> Option<Segment<4>> {
 }
 
 #[inline(always)]
-fn ipv6(frame: &[u8]) -> Option<Segment<16>> {
+fn ipv6(frame: &[u8]) -> Option<(Segment<16>, u16)> {
     let headers = frame.first_chunk::<{ ETHERNET + IPV6 + TRANSPORT }>()?;
     let (before, transport) = headers.split_last_chunk::<TRANSPORT>()?;
     let (before, addresses) = before.split_last_chunk::<32>()?;
@@ -106,21 +100,20 @@ fn segment<const N: usize>(
     length: usize,
     header: usize,
     room: usize,
-) -> Option<Segment<N>> {
+) -> Option<(Segment<N>, u16)> {
     let (&[source, destination], []) = addresses else { return None };
-    let &[a, b, c, d, .., flags] = transport;
+    let (ports, [.., flags]) = transport.split_first_chunk::<4>()? else { return None };
+    let (&[from, to], []) = ports.as_chunks() else { return None };
     let protocol = Protocol(protocol);
     let (least, flags) = match protocol {
-        Protocol::TCP => (20, flags),
+        Protocol::TCP => (20, *flags),
         Protocol::UDP => (8, 0),
         _ => return None,
     };
-    (header + least <= length && length <= room).then_some(Segment {
-        addresses: [source, destination],
-        ports: [[a, b], [c, d]],
-        protocol,
-        tcp_flags: TcpFlags(flags),
-    })
+    let fits = header + least <= length && length <= room;
+    let addresses = [source, destination];
+    let segment = Segment { addresses, ports: [from, to], protocol, tcp_flags: TcpFlags(flags) };
+    fits.then_some((segment, u16::try_from(length).ok()?))
 }
 
 #[cfg(test)]

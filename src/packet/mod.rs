@@ -31,7 +31,7 @@ mod transport;
 mod tunnel;
 
 pub use claim::{Claim, MAX_QUESTION, claim, question};
-pub(crate) use common::{glance, ip_length};
+pub(crate) use common::{LEAST, glance};
 pub use cut::Cut;
 pub use ethernet::{EtherType, EthernetHeader, MAX_ETHERNET_HEADER, MAX_VLAN_TAGS, Tags};
 pub(crate) use hop_limit::decrement_ttl;

@@ -113,8 +113,11 @@ impl FlowTable {
     /// Where a flow is in a set.
     #[inline]
     fn look(&self, set: u32, key: FlowKey) -> Spot {
-        let way = |set: &Set| set.holding(key.0).first();
-        Spot { set, way: self.sets.get(set as usize).map_or(Spot::NOT_FOUND, way) }
+        let way = match self.sets.get(set as usize) {
+            Some(found) => found.holding(key.0).first(),
+            None => Spot::NOT_FOUND,
+        };
+        Spot { set, way }
     }
 
     /// In which set a flow is, alive or not, and where in it.
