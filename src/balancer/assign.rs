@@ -195,7 +195,7 @@ fn place(service: &Service, packet: &PacketInfo) -> (Assignment, Decider) {
 }
 
 /// The service that a packet belongs to, if it may be forwarded at all; else what becomes of it.
-#[inline]
+#[inline(always)]
 pub(super) fn find<'a>(
     services: &'a ServiceTable,
     packet: &PacketInfo,

@@ -20,7 +20,7 @@ pub(super) struct Method {
 }
 
 impl Method {
-    #[inline]
+    #[inline(always)]
     pub(super) fn hash(&self, packet: &PacketInfo) -> FlowHash {
         self.hash_key.hash_flow(self.hash_input, &packet.flow)
     }
@@ -180,7 +180,7 @@ impl Service {
     }
 
     /// The packet's hash under this service's key.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, packet: &PacketInfo) -> FlowHash {
         self.method.hash(packet)
     }
@@ -192,14 +192,14 @@ impl Service {
     }
 
     /// What was chosen for a flow of this packet before the last changes; none if that is of no more interest.
-    #[inline]
+    #[inline(never)]
     pub(super) fn elder(
         &self,
-        packet: &PacketInfo,
+        packet: PacketInfo,
         hash: FlowHash,
         now: Timestamp,
     ) -> Option<Former> {
-        self.elder.as_ref()?.select(&self.method, self.lives.as_ref()?, packet, hash, now)
+        self.elder.as_ref()?.select(&self.method, self.lives.as_ref()?, &packet, hash, now)
     }
 
     /// Whether there is anything that was chosen before.

@@ -46,7 +46,7 @@ impl ExactServices {
     }
 
     /// The service that a flow belongs to by address, protocol and port.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, flow: &FiveTuple) -> Option<u32> {
         let rest = rest(flow.protocol, flow.destination_port);
         match flow.destination {

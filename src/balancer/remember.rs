@@ -146,7 +146,23 @@ impl FlowBalancer {
         spot: Spot,
         now: Timestamp,
     ) -> Assignment {
-        let packet = &packet.info();
+        // Each kind by itself, so that what is always so of a segment is not asked of it.
+        match packet {
+            Brief::Ipv4(_) => self.decide_one(services, &packet.info(), key, spot, now),
+            Brief::Ipv6(_) => self.decide_one(services, &packet.info(), key, spot, now),
+            Brief::Other(info) => self.decide_one(services, info, key, spot, now),
+        }
+    }
+
+    #[inline(always)]
+    fn decide_one(
+        &mut self,
+        services: &ServiceTable,
+        packet: &PacketInfo,
+        key: FlowKey,
+        spot: Spot,
+        now: Timestamp,
+    ) -> Assignment {
         match find(services, packet) {
             Ok(service) => self.place(services, service, packet, key, spot, now).0,
             Err(assignment) => assignment,
@@ -154,7 +170,8 @@ impl FlowBalancer {
     }
 
     /// The one place where the order of the other questions stands. Always inline: what it returns is of two parts,
-    /// and to pass those through memory costs a fifth of what it does.
+    /// and to pass those through memory costs a fifth of what it does. What is called rarely gets a copy of the packet, so that
+    /// this one need not be in memory.
     #[inline(always)]
     fn place(
         &mut self,
@@ -172,7 +189,7 @@ impl FlowBalancer {
         let lives = service.lives().filter(|_| packet.tells_flow());
         if let Some(index) = packet.routed.backend() {
             if let Some(lives) = lives {
-                self.note(services, lives, packet, key, index, now);
+                self.note(services, lives, *packet, key, index, now);
             }
             return (Assignment::Backend(index), Decider::ConnectionId);
         }
@@ -181,14 +198,16 @@ impl FlowBalancer {
             && self.has_flows()
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
-            self.reconsider(service, packet, key, index);
+            if self.record == Record::Contested {
+                self.reconsider(service, *packet, key, index);
+            }
             return (Assignment::Backend(index), Decider::FlowTable);
         }
         let hash = service.hash(packet);
         let owner = service.select(hash);
         let before = match self.record {
             Record::All => None,
-            Record::Contested => service.elder(packet, hash, now),
+            Record::Contested => service.elder(*packet, hash, now),
         };
         let is_contested = before.is_some_and(|before| before.chosen != owner);
         let older = before.filter(|before| before.may_be_older);
@@ -225,19 +244,17 @@ impl FlowBalancer {
         self.record == Record::All || counts.proven + counts.unproven != 0
     }
 
-    /// Forgets a flow that is contested no more and goes where it would go anyway.
-    #[inline]
+    /// Of a balancer that records contested flows: forgets one that is contested no more and goes where it would go
+    /// anyway.
+    #[inline(never)]
     fn reconsider(
         &mut self,
         service: &Service,
-        packet: &PacketInfo,
+        packet: PacketInfo,
         key: FlowKey,
         index: BackendIndex,
     ) {
-        if self.record == Record::Contested
-            && !service.has_elder()
-            && service.select(service.hash(packet)) == Some(index)
-        {
+        if !service.has_elder() && service.select(service.hash(&packet)) == Some(index) {
             self.table.remove(key);
         }
     }
@@ -245,18 +262,18 @@ impl FlowBalancer {
     /// Remembers where connection IDs lead a flow, for the packets of it that have none: ICMP errors, and
     /// those with IDs of the client. A flow that is elsewhere by its own packets stays there until they
     /// end: anybody can forge its addresses, with an ID of a connection of his own behind them.
-    #[inline]
+    #[inline(never)]
     fn note(
         &mut self,
         services: &ServiceTable,
         lives: &Lifetimes,
-        packet: &PacketInfo,
+        packet: PacketInfo,
         key: FlowKey,
         index: BackendIndex,
         now: Timestamp,
     ) {
         let keeps = |index| services.keeps(index, packet.flow.protocol);
-        let signal = Signal::of(packet);
+        let signal = Signal::of(&packet);
         match self.table.lookup(key, Signal::Stray, lives, now, keeps) {
             Found::Known(known, _) if known != index => {}
             Found::Known(..) => {

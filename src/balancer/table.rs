@@ -196,7 +196,7 @@ impl ServiceTable {
     }
 
     /// Finds the service for a packet.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, packet: &PacketInfo) -> Lookup<'_> {
         if packet.fragment != Fragment::Later
             && let Some(position) = self.exact.find(&packet.flow)
@@ -204,12 +204,12 @@ impl ServiceTable {
         {
             return Lookup::Service(service);
         }
-        self.lookup_widely(packet)
+        self.lookup_widely(*packet)
     }
 
     /// The same, by the rules for all services. Apart, as few packets come here.
     #[inline(never)]
-    fn lookup_widely(&self, packet: &PacketInfo) -> Lookup<'_> {
+    fn lookup_widely(&self, packet: PacketInfo) -> Lookup<'_> {
         if packet.kind == PacketKind::EchoRequest
             && let Some((Echo::Forward, position)) = self.echo_rule(packet.flow.destination)
         {
@@ -218,7 +218,7 @@ impl ServiceTable {
         }
         let mut best = Lookup::NotVip;
         for vip in self.vips(packet.flow.destination) {
-            match self.lookup_in(vip, packet) {
+            match self.lookup_in(vip, &packet) {
                 found @ Lookup::Service(_) => return found,
                 // The ports decide between two services, so a shorter prefix must not answer.
                 unknown @ Lookup::PortUnknown => return unknown,

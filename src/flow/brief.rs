@@ -33,7 +33,7 @@ pub struct Segment<const N: usize> {
 }
 
 impl<const N: usize> Segment<N> {
-    #[inline]
+    #[inline(always)]
     fn info(&self, ip: impl Fn([u8; N]) -> IpAddr) -> PacketInfo {
         let Self { addresses: [source, destination], ports: [from, to], .. } = *self;
         PacketInfo {
@@ -55,7 +55,7 @@ impl<const N: usize> Segment<N> {
 
 impl Brief {
     /// The same in full.
-    #[inline]
+    #[inline(always)]
     pub fn info(&self) -> PacketInfo {
         match self {
             Self::Ipv4(segment) => segment.info(|ip| IpAddr::V4(Ipv4Addr::from_octets(ip))),

@@ -148,7 +148,7 @@ impl HashKey {
     }
 
     /// Hashes the parts of `flow` that `input` names, as [specified](HashKey#specification).
-    #[inline]
+    #[inline(always)]
     pub fn hash_flow(&self, input: HashInput, flow: &FiveTuple) -> FlowHash {
         if let HashInput::FiveTuple = input {
             // The common case: whole words of addresses, and a tail of five bytes; no buffer.
@@ -159,18 +159,24 @@ impl HashKey {
                 (IpAddr::V4(source), IpAddr::V4(destination)) => {
                     let word = u64::from(u32::from_le_bytes(source.octets()))
                         | u64::from(u32::from_le_bytes(destination.octets())) << 32;
-                    return FlowHash(self.siphash_words(&[word], tail, 13));
+                    return FlowHash(self.siphash_words([word], tail, 13));
                 }
                 (IpAddr::V6(source), IpAddr::V6(destination)) => {
                     let halves = |ip: u128| [ip as u64, (ip >> 64) as u64];
                     let [a, b] = halves(u128::from_le_bytes(source.octets()));
                     let [c, d] = halves(u128::from_le_bytes(destination.octets()));
-                    return FlowHash(self.siphash_words(&[a, b, c, d], tail, 37));
+                    return FlowHash(self.siphash_words([a, b, c, d], tail, 37));
                 }
                 _ => {}
             }
         }
-        FlowHash(self.hash_bytes(Message::new(input, flow).bytes()))
+        self.hash_message(input, *flow)
+    }
+
+    /// By the [specification](HashKey#specification), word for word. Apart, as few flows come here.
+    #[inline(never)]
+    fn hash_message(&self, input: HashInput, flow: FiveTuple) -> FlowHash {
+        FlowHash(self.hash_bytes(Message::new(input, &flow).bytes()))
     }
 
     /// SipHash-1-3 of any bytes under this key.
@@ -188,11 +194,16 @@ impl HashKey {
     }
 
     /// SipHash-1-3 of whole words and a tail of less than eight bytes; `length` in bytes.
-    #[inline]
-    pub(crate) fn siphash_words(&self, words: &[u64], tail: u64, length: usize) -> u64 {
+    #[inline(always)]
+    pub(crate) fn siphash_words<const N: usize>(
+        &self,
+        words: [u64; N],
+        tail: u64,
+        length: usize,
+    ) -> u64 {
         let mut sip = Sip::new(self);
         for word in words {
-            sip.absorb(*word);
+            sip.absorb(word);
         }
         sip.finish(tail, length)
     }
@@ -263,7 +274,7 @@ struct Sip {
 }
 
 impl Sip {
-    #[inline]
+    #[inline(always)]
     fn new(key: &HashKey) -> Self {
         Self {
             v0: key.k0 ^ 0x736f_6d65_7073_6575,
@@ -273,14 +284,14 @@ impl Sip {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn absorb(&mut self, word: u64) {
         self.v3 ^= word;
         self.round();
         self.v0 ^= word;
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(mut self, tail: u64, length: usize) -> u64 {
         self.absorb(tail | (length as u64) << 56);
         self.v2 ^= 0xff;
@@ -290,7 +301,7 @@ impl Sip {
         self.v0 ^ self.v1 ^ self.v2 ^ self.v3
     }
 
-    #[inline]
+    #[inline(always)]
     fn round(&mut self) {
         self.v0 = self.v0.wrapping_add(self.v1);
         self.v2 = self.v2.wrapping_add(self.v3);

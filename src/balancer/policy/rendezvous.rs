@@ -78,7 +78,7 @@ struct Entrant {
 
 /// Draws for everyone; only the best of each weight needs its logarithm taken.
 fn winner(row: u64, classes: &[&[Entrant]]) -> u16 {
-    let draw = |entrant: &Entrant| KEY.siphash_words(&[row, entrant.seed], 0, 16);
+    let draw = |entrant: &Entrant| KEY.siphash_words([row, entrant.seed], 0, 16);
     let champions = classes.iter().filter_map(|class| {
         let mut best: Option<(u64, &Entrant)> = None;
         for entrant in *class {
