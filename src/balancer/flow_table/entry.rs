@@ -7,6 +7,8 @@ use crate::verdict::BackendIndex;
 const STATE_BITS: u32 = 3;
 /// Above the state: nothing has been heard of the flow since another director told of it.
 const TOLD: u32 = 1 << STATE_BITS;
+/// Of the state: set if that is proven.
+pub(super) const PROVEN_BIT: u32 = STATE_BITS - 1;
 /// Below the end.
 const LOW_BITS: u32 = STATE_BITS + 1;
 
@@ -52,6 +54,12 @@ impl Life {
     #[inline]
     pub(super) const fn rank(self) -> u32 {
         self.0 & ((1 << STATE_BITS) - 1)
+    }
+
+    /// Whether it is that of a proven flow.
+    #[inline]
+    pub(super) const fn is_proven(self) -> bool {
+        self.0 & 1 << PROVEN_BIT != 0
     }
 
     /// A number that is greater for a higher rank, and within one for a later end. Of what has never been told of:

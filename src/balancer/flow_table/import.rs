@@ -1,7 +1,6 @@
 //! What other directors tell of flows: the one place where it is decided what that changes.
 
 use super::entry::{Entry, Life};
-use super::tally::Tally;
 use super::times::Clock;
 use super::{FlowRecord, FlowTable, Inserted, Spot, State};
 use crate::flow::Timestamp;
@@ -73,11 +72,11 @@ impl FlowTable {
                 return Imported::Known;
             }
             set.put(way, told);
-            self.tally.remove(known, before);
+            self.tally.remove(known, before.is_proven());
             self.tally.add(backend, state);
             return Imported::Updated;
         }
-        match self.put(told, Spot::UNKNOWN, state, ticks, Tally::add, usable) {
+        match self.put(told, Spot::UNKNOWN, state, ticks, usable) {
             Inserted::New(_) => Imported::New,
             Inserted::Known(_) => Imported::Known,
             Inserted::Refused => Imported::Refused,

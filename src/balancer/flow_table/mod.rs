@@ -66,9 +66,10 @@ use crate::flow::{Brief, FiveTuple, HashKey, Timestamp};
 use crate::verdict::BackendIndex;
 use entry::{Entry, Life};
 use keying::Keying;
-use place::{Cost, Place};
+use place::{Cost, Offer};
 use set::{Set, WAYS};
 use state::Step;
+use std::hint::select_unpredictable;
 use std::ops::Range;
 use tally::Tally;
 use times::Clock;
@@ -303,7 +304,7 @@ impl FlowTable {
             Step::Shorten(next) if alive => (next, end.min(now.saturating_add(lives.closing))),
             step => {
                 set.put(way, Entry::FREE);
-                self.tally.remove(backend, state);
+                self.tally.remove(backend, state.is_proven());
                 let reopened = alive && step == Step::Reselect;
                 return if reopened { Found::Reopened(backend) } else { Found::Missing };
             }
@@ -318,7 +319,7 @@ impl FlowTable {
     ///
     /// `spot` is what [`FlowTable::locate`] has said of it, if none that may be the same was inserted since then: it is
     /// not looked for again if it was not found, and would be in the table twice. Else [`Spot::UNKNOWN`].
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "those of a look-up, and what it came to")]
     pub fn insert(
         &mut self,
@@ -330,7 +331,8 @@ impl FlowTable {
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        self.begin(key, spot, backend, state::first(signal), signal, lives, now, usable)
+        let ticks = lives.otherwise(signal);
+        self.begin(key, spot, backend, state::first(signal), ticks, now, usable)
     }
 
     /// The same for a flow that is known from elsewhere to have gone there before: it is proven by this packet.
@@ -346,20 +348,24 @@ impl FlowTable {
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        self.begin(key, spot, backend, state::resumed(signal), signal, lives, now, usable)
+        let state = state::resumed(signal);
+        let ticks = state.map_or(0, |state| lives.of(state, signal));
+        self.begin(key, spot, backend, state, ticks, now, usable)
     }
 
-    /// Remembers a flow that begins in this state, if it is worth a place.
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "those of an insertion, and the state")]
+    /// Remembers a flow that begins in this state and is to live for so long, if it is worth a place.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of an insertion, and what the packet comes to"
+    )]
     fn begin(
         &mut self,
         key: FlowKey,
         spot: Spot,
         backend: BackendIndex,
         state: Option<State>,
-        signal: Signal,
-        lives: &Lifetimes,
+        ticks: u32,
         now: Timestamp,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
@@ -368,8 +374,8 @@ impl FlowTable {
         };
         let now = self.clock.ticks(now);
         // Neither has more than 28 bits.
-        let life = Life::new(state, now.wrapping_add(lives.of(state, signal)));
-        self.put(Entry { key: key.0, backend, life }, spot, state, now, Tally::begin, usable)
+        let life = Life::new(state, now.wrapping_add(ticks));
+        self.put(Entry { key: key.0, backend, life }, spot, state, now, usable)
     }
 
     /// Forgets a flow; says where it went, if it was there.
@@ -378,63 +384,117 @@ impl FlowTable {
         let set = self.sets.get_mut(number)?;
         let (backend, state) = (set.backend(way), set.life(way).state()?);
         set.put(way, Entry::FREE);
-        self.tally.remove(backend, state);
+        self.tally.remove(backend, state.is_proven());
         Some(backend)
     }
 
-    /// The best place that these sets have for a flow, once what is over there is free; none if it is there
-    /// already, unless it was looked for in vain, or there is no place.
-    #[inline]
-    fn offer(
+    /// By the rules [above](self).
+    #[inline(always)]
+    fn put(
         &mut self,
-        sets: [usize; 2],
-        key: FlowKey,
+        new: Entry,
         spot: Spot,
         state: State,
         now: u32,
-    ) -> Option<Place> {
-        let [one, other] = self.pair(sets)?;
-        if one.over(now).or_any(other.over(now)) {
-            self.purge(sets, |entry| entry.life.end() <= now);
+        usable: impl Fn(BackendIndex) -> bool,
+    ) -> Inserted {
+        if spot.is_missing() && self.settle(new.key, spot.set, new.backend, new.life, now) {
+            return Inserted::New(state);
         }
-        let [one, other] = self.pair(sets)?;
-        if !spot.is_missing() && one.holding(key.0).or_any(other.holding(key.0)) {
-            return None;
-        }
-        let [first, second] = sets;
-        let limit = if self.displaces { Cost::limit(state) } else { Cost::NONE };
-        let place = |set, number| Place::of(set, number, state, limit);
-        place(one, first).better(place(other, second))
+        self.contend(new, spot, state, now, usable)
     }
 
-    #[inline]
-    fn pair(&self, [one, other]: [usize; 2]) -> Option<[&Set; 2]> {
-        Some([self.sets.get(one)?, self.sets.get(other)?])
-    }
-
-    /// The same once what has lost its backend is free, too: that is in nobody's way, and to ask it of eight
-    /// entries is dear, so it is left to when it matters.
-    #[cold]
-    fn offer_again(
+    /// Gives a flow that is not in the table the best place that its sets have, of which the `second` is known; false if
+    /// there is none, if something there is over, or if its backend cannot be counted. Nothing has changed then.
+    ///
+    /// Each argument is a word and most are in registers: nearly all flows get their place here.
+    #[inline(never)]
+    fn settle(
         &mut self,
-        sets: [usize; 2],
-        key: FlowKey,
+        key: u64,
+        second: u32,
+        backend: BackendIndex,
+        life: Life,
+        now: u32,
+    ) -> bool {
+        let [first, second] = [self.first_set(FlowKey(key)), second as usize];
+        let (Some(one), Some(other)) = (self.sets.get(first), self.sets.get(second)) else {
+            return false;
+        };
+        if !self.tally.knows(backend) || one.over(now).or_any(other.over(now)) {
+            return false;
+        }
+        let (ours, others) = (Offer::of(one, life), Offer::of(other, life));
+        let (mut number, mut offer) =
+            select_unpredictable(others.is_better(ours), (second, others), (first, ours));
+        if !offer.is_free() {
+            let limit = if self.displaces { Cost::limit(life) } else { Cost::NONE };
+            let cost = |set: &Set, offer: Offer| Cost::displacing(set.life(offer.way()));
+            let (our_cost, other_cost) = (cost(one, ours), cost(other, others));
+            let is_better = other_cost < our_cost;
+            number = select_unpredictable(is_better, second, first);
+            offer = select_unpredictable(is_better, others, ours);
+            let cost = select_unpredictable(is_better, other_cost, our_cost);
+            if cost >= limit {
+                return false;
+            }
+            let displaced = select_unpredictable(is_better, other, one).backend(offer.way());
+            self.tally.displace(displaced);
+        }
+        let Some(set) = self.sets.get_mut(number) else {
+            return false;
+        };
+        set.put(offer.way(), Entry { key, backend, life });
+        self.tally.enter(backend, life);
+        true
+    }
+
+    /// What is left to do for a flow that was not looked for, or has found no place at once.
+    #[inline(never)]
+    fn contend(
+        &mut self,
+        new: Entry,
+        spot: Spot,
         state: State,
         now: u32,
         usable: impl Fn(BackendIndex) -> bool,
-    ) -> Result<Place, Inserted> {
-        let known = |table: &Self| {
-            let (number, way) = table.find(key)?;
-            Some(table.sets.get(number)?.backend(way))
-        };
-        if let Some(backend) = known(self).filter(|backend| usable(*backend)) {
-            return Err(Inserted::Known(backend));
+    ) -> Inserted {
+        if !self.tally.knows(new.backend) {
+            return Inserted::NotKept;
         }
+        let key = FlowKey(new.key);
+        let sets = self.sets_of(key);
+        let [_, second] = sets;
+        let settle =
+            |table: &mut Self| table.settle(new.key, second as u32, new.backend, new.life, now);
+        let was_over = self.is_any_over(sets, now);
+        if was_over {
+            self.purge(sets, |entry| entry.life.end() <= now);
+        }
+        let known = self.find(key).and_then(|(set, way)| Some(self.sets.get(set)?.backend(way)));
+        let is_untried = was_over || !spot.is_missing();
+        if known.is_none() && is_untried && settle(self) {
+            return Inserted::New(state);
+        }
+        if let Some(backend) = known.filter(|backend| usable(*backend)) {
+            return Inserted::Known(backend);
+        }
+        // What has lost its backend is in nobody's way, and to ask it of eight entries is dear, so it is left to when
+        // it matters.
         self.purge(sets, |entry| !usable(entry.backend));
-        self.offer(sets, key, Spot::UNKNOWN, state, now).ok_or_else(|| {
-            self.tally.counts.refused += 1;
-            Inserted::Refused
-        })
+        if settle(self) {
+            return Inserted::New(state);
+        }
+        self.tally.counts.refused += 1;
+        Inserted::Refused
+    }
+
+    #[inline]
+    fn is_any_over(&self, [one, other]: [usize; 2], now: u32) -> bool {
+        match (self.sets.get(one), self.sets.get(other)) {
+            (Some(one), Some(other)) => one.over(now).or_any(other.over(now)),
+            _ => false,
+        }
     }
 
     /// Frees the entries of these sets of which this is true.
@@ -445,44 +505,6 @@ impl FlowTable {
                 set.purge(&mut self.tally, &is_over);
             }
         }
-    }
-
-    /// By the rules [above](self); counted by `count`.
-    #[inline]
-    fn put(
-        &mut self,
-        new: Entry,
-        spot: Spot,
-        state: State,
-        now: u32,
-        count: impl FnOnce(&mut Tally, BackendIndex, State),
-        usable: impl Fn(BackendIndex) -> bool,
-    ) -> Inserted {
-        if !self.tally.knows(new.backend) {
-            return Inserted::NotKept;
-        }
-        let key = FlowKey(new.key);
-        let sets = match spot.is_missing() {
-            true => [self.first_set(key), spot.set as usize],
-            false => self.sets_of(key),
-        };
-        let place = match self.offer(sets, key, spot, state, now) {
-            Some(place) => place,
-            None => match self.offer_again(sets, key, state, now, usable) {
-                Ok(place) => place,
-                Err(inserted) => return inserted,
-            },
-        };
-        let Some(set) = self.sets.get_mut(place.set) else {
-            return Inserted::Refused;
-        };
-        let (old, life) = (set.backend(place.way), set.life(place.way));
-        set.put(place.way, new);
-        if life != Life::NONE {
-            self.tally.displace(old);
-        }
-        count(&mut self.tally, new.backend, state);
-        Inserted::New(state)
     }
 }
 

@@ -3,14 +3,15 @@
 //! Which entry of a set is the one, or is free, cannot be predicted. So nothing branches by it: a question
 //! is put to all four at once, in one vector, and the answer is a vector, or a bit for each.
 
-use super::entry::{Entry, Life};
-use super::state::State;
+use super::entry::{Entry, Life, PROVEN_BIT};
 use super::tally::Tally;
 use crate::verdict::BackendIndex;
-use wide::u32x4;
+use wide::{i16x8, i32x8, u32x4};
 
 /// Entries to a set.
 pub(super) const WAYS: usize = 4;
+
+const SIGN: u32 = 1 << (u32::BITS - 1);
 
 /// The answer for each entry of a set: all bits of a word, or none.
 #[derive(Clone, Copy)]
@@ -78,25 +79,28 @@ impl Set {
 
     /// Where nothing is.
     #[inline(always)]
-    pub(super) fn free(&self) -> Lanes {
+    fn free(&self) -> Lanes {
         Lanes(self.lives().simd_eq(u32x4::ZERO))
     }
 
     /// What was to end by this tick, and is not free.
     #[inline(always)]
     pub(super) fn over(&self, now: u32) -> Lanes {
-        // One less turns nothing into the most there is.
-        let lives = self.lives() - u32x4::ONE;
-        Lanes(lives.simd_lt(u32x4::splat(Life::last_ended(now))))
+        // Vectors are compared as signed, so both have their sign turned; and one less turns nothing into the most
+        // there is. Of the lives one addition does both.
+        let lives = self.lives() + u32x4::splat(SIGN - 1);
+        let bound = u32x4::splat(Life::last_ended(now) ^ SIGN);
+        Lanes(lives.cast_signed().simd_lt(bound.cast_signed()).cast_unsigned())
     }
 
-    /// What is unproven, or free.
+    /// Where nothing is, in the lower four bits, and what is proven, in the four above.
     #[inline(always)]
-    pub(super) fn open(&self) -> Lanes {
-        let rank = self.lives() & u32x4::splat(Life(u32::MAX).rank());
-        let proven = u32x4::splat(State::Established as u32);
-        // Both are small, so the sign, which vectors are compared with, is none.
-        Lanes(rank.cast_signed().simd_lt(proven.cast_signed()).cast_unsigned())
+    pub(super) fn free_and_proven(&self) -> u8 {
+        // Only signs count from here on.
+        let proven = self.lives() << (u32::BITS - 1 - PROVEN_BIT);
+        let [a, b, c, d] = self.free().0.cast_signed().to_array();
+        let [e, f, g, h] = proven.cast_signed().to_array();
+        i16x8::from_i32x8_saturate(i32x8::new([a, b, c, d, e, f, g, h])).to_bitmask() as u8
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + use<> {
@@ -162,11 +166,9 @@ impl Set {
     #[inline]
     pub(super) fn purge(&mut self, tally: &mut Tally, is_over: &impl Fn(&Entry) -> bool) {
         for (way, entry) in self.entries().enumerate() {
-            if let Some(state) = entry.life.state()
-                && is_over(&entry)
-            {
+            if entry.life != Life::NONE && is_over(&entry) {
                 self.put(way, Entry::FREE);
-                tally.remove(entry.backend, state);
+                tally.remove(entry.backend, entry.life.is_proven());
             }
         }
     }
@@ -174,4 +176,3 @@ impl Set {
 
 const _: () = assert!(size_of::<Set>() == 64 && align_of::<Set>() == 64);
 const _: () = assert!(size_of::<Entry>() == 16);
-const _: () = assert!(State::Opening as u32 == 1 && State::Single as u32 == 2);

@@ -116,7 +116,7 @@ impl Signal {
 ///
 /// The first two are *unproven*: nothing shows that who sends has ever heard from a backend, so they
 /// live in the share of the table that costs proven flows nothing. The order is the rank: what has
-/// the lower one gives way.
+/// the lower one gives way. What is proven has a bit of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum State {
@@ -125,11 +125,11 @@ pub enum State {
     /// One packet that is no SYN, of a flow that was not known. One more proves it.
     Single = 2,
     /// TCP: proven.
-    Established = 3,
+    Established = 4,
     /// Any other protocol: proven, as far as that can be told.
-    Active = 4,
+    Active = 5,
     /// TCP: proven, and then FIN or RST was seen.
-    Closing = 5,
+    Closing = 6,
 }
 
 impl State {
@@ -138,16 +138,20 @@ impl State {
         matches!(self, Self::Established | Self::Active | Self::Closing)
     }
 
+    /// The lowest three bits are read.
     #[inline]
     pub(super) const fn from_bits(bits: u32) -> Option<Self> {
-        Some(match bits {
-            1 => Self::Opening,
-            2 => Self::Single,
-            3 => Self::Established,
-            4 => Self::Active,
-            5 => Self::Closing,
-            _ => return None,
-        })
+        const STATES: [Option<State>; 8] = [
+            None,
+            Some(State::Opening),
+            Some(State::Single),
+            None,
+            Some(State::Established),
+            Some(State::Active),
+            Some(State::Closing),
+            None,
+        ];
+        STATES[bits as usize % STATES.len()]
     }
 }
 

@@ -1,5 +1,6 @@
 //! How many flows there are, and what happened to those that are not.
 
+use super::entry::Life;
 use super::state::State;
 use crate::verdict::BackendIndex;
 use std::ops::AddAssign;
@@ -92,35 +93,43 @@ impl Tally {
     }
 
     #[inline]
-    fn of(&mut self, state: State) -> &mut u64 {
-        if state.is_proven() { &mut self.counts.proven } else { &mut self.counts.unproven }
+    fn of(&mut self, is_proven: bool) -> &mut u64 {
+        if is_proven { &mut self.counts.proven } else { &mut self.counts.unproven }
     }
 
+    /// One more, which has not begun here.
     #[inline]
     pub(super) fn add(&mut self, backend: BackendIndex, state: State) {
-        *self.of(state) += 1;
+        *self.of(state.is_proven()) += 1;
         if let Some(of) = self.of_backend(backend) {
             of.live = of.live.saturating_add(1);
         }
     }
 
-    /// The same of one that begins.
-    #[inline]
-    pub(super) fn begin(&mut self, backend: BackendIndex, state: State) {
-        *self.of(state) += 1;
+    /// One that has got an entry with this life. It begins, unless another director told of it.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, backend: BackendIndex, life: Life) {
+        *self.of(life.is_proven()) += 1;
+        let slot = backend.slot();
+        let Some(line) = self.of_slots.get_mut(slot / SLOTS_A_LINE) else {
+            return;
+        };
+        let of = &mut line.0[slot % SLOTS_A_LINE];
+        // There are no more than entries: 2^28.
+        of.live = of.live.wrapping_add(1);
+        if life.is_told() {
+            return;
+        }
         self.counts.begun += 1;
-        if let Some(of) = self.of_backend(backend) {
-            of.live = of.live.saturating_add(1);
-            if of.holder != backend {
-                (of.holder, of.begun) = (backend, 0);
-            }
-            of.begun += 1;
+        if of.holder != backend {
+            (of.holder, of.begun) = (backend, 0);
         }
+        of.begun += 1;
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, backend: BackendIndex, state: State) {
-        let of = self.of(state);
+    pub(super) fn remove(&mut self, backend: BackendIndex, is_proven: bool) {
+        let of = self.of(is_proven);
         *of = of.saturating_sub(1);
         if let Some(of) = self.of_backend(backend) {
             of.live = of.live.saturating_sub(1);
@@ -130,7 +139,7 @@ impl Tally {
     /// An unproven flow had to go.
     #[inline]
     pub(super) fn displace(&mut self, backend: BackendIndex) {
-        self.remove(backend, State::Opening);
+        self.remove(backend, false);
         self.counts.displaced += 1;
     }
 
@@ -138,9 +147,9 @@ impl Tally {
     #[inline]
     pub(super) fn change(&mut self, from: State, to: State) {
         if from.is_proven() != to.is_proven() {
-            let of = self.of(from);
+            let of = self.of(from.is_proven());
             *of = of.saturating_sub(1);
-            *self.of(to) += 1;
+            *self.of(to.is_proven()) += 1;
         }
     }
 

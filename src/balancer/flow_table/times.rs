@@ -116,13 +116,11 @@ const REBASE_AT: u32 = 1 << 26;
 /// [`FlowTimes`] in ticks, so that no packet has to divide. Made once for each service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lifetimes {
-    syn: u32,
     pub(super) copy: u32,
     pub(super) established: u32,
     pub(super) closing: u32,
-    udp: u32,
-    sctp: u32,
-    other: u32,
+    /// Of what is neither of these, by [`Signal`].
+    others: [u32; Signal::COUNT],
 }
 
 impl From<&FlowTimes> for Lifetimes {
@@ -133,14 +131,19 @@ impl From<&FlowTimes> for Lifetimes {
             // A life that begins late in a tick ends after as many whole ones.
             u32::try_from(ticks + 1).unwrap_or(MAX_LIFE).min(MAX_LIFE)
         };
+        let mut others = [ticks(times.syn); Signal::COUNT];
+        for (signal, time) in
+            [(Signal::Udp, times.udp), (Signal::Sctp, times.sctp), (Signal::Other, times.other)]
+        {
+            if let Some(place) = others.get_mut(signal as usize) {
+                *place = ticks(time);
+            }
+        }
         Self {
-            syn: ticks(times.syn),
             copy: ticks(times.copy),
             established: ticks(times.established),
             closing: ticks(times.closing),
-            udp: ticks(times.udp),
-            sctp: ticks(times.sctp),
-            other: ticks(times.other),
+            others,
         }
     }
 }
@@ -153,17 +156,17 @@ impl Lifetimes {
     /// The same for a service that routes by QUIC connection ID: its UDP is QUIC.
     pub(in crate::balancer) fn of_quic(self, times: &FlowTimes) -> Self {
         let quic = FlowTimes { udp: times.quic, ..*times };
-        Self { udp: Self::from(&quic).udp, ..self }
+        Self { others: Self::from(&quic).others, ..self }
     }
 
     /// For how long a proven flow of this protocol may be silent, in nanoseconds.
     #[inline]
-    pub(in crate::balancer) const fn idle(&self, protocol: Protocol) -> u64 {
+    pub(in crate::balancer) fn idle(&self, protocol: Protocol) -> u64 {
         let ticks = match protocol {
             Protocol::TCP => self.established,
-            Protocol::UDP => self.udp,
-            Protocol::SCTP => self.sctp,
-            _ => self.other,
+            Protocol::UDP => self.otherwise(Signal::Udp),
+            Protocol::SCTP => self.otherwise(Signal::Sctp),
+            _ => self.otherwise(Signal::Other),
         };
         (ticks as u64) << TICK_BITS
     }
@@ -194,15 +197,18 @@ impl Lifetimes {
 
     /// How long a flow in this state lives after this packet.
     #[inline]
-    pub(super) const fn of(&self, state: State, signal: Signal) -> u32 {
-        match (state, signal) {
-            (State::Single | State::Active, Signal::Udp) => self.udp,
-            (State::Single | State::Active, Signal::Sctp) => self.sctp,
-            (State::Single | State::Active, Signal::Other) => self.other,
-            (State::Closing, _) => self.closing,
-            (State::Established, _) => self.established,
-            _ => self.syn,
+    pub(super) fn of(&self, state: State, signal: Signal) -> u32 {
+        match state {
+            State::Closing => self.closing,
+            State::Established => self.established,
+            State::Opening | State::Single | State::Active => self.otherwise(signal),
         }
+    }
+
+    /// The same of a flow that is neither an established connection nor a closing one: as one that is not proven.
+    #[inline(always)]
+    pub(super) fn otherwise(&self, signal: Signal) -> u32 {
+        self.others.get(signal as usize).copied().unwrap_or_default()
     }
 }
 
@@ -264,7 +270,9 @@ mod tests {
     #[test]
     fn lives_are_rounded_up_and_bounded() {
         let tick = Clock::duration(1);
-        let of = |udp| Lifetimes::from(&FlowTimes { udp, ..FlowTimes::default() }).udp;
+        let of = |udp| {
+            Lifetimes::from(&FlowTimes { udp, ..FlowTimes::default() }).otherwise(Signal::Udp)
+        };
         assert_eq!(of(Duration::ZERO), 1);
         assert_eq!(of(Duration::from_nanos(1)), 2);
         assert_eq!(of(tick), 2);
