@@ -87,6 +87,30 @@ fn later_fragments_of_a_protocol_without_ports_stay_with_their_flow() {
     }
 }
 
+/// Where a whole datagram of the same addresses has left a record: what is behind a later fragment need not be of that
+/// flow, though its key is the same for want of ports.
+#[test]
+fn later_fragments_that_do_not_tell_their_flow_are_not_taken_for_a_known_one() {
+    let services = [table(&[1], &[1, 2]), table(&[2], &[1, 2])];
+    for protocol in [Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6, Protocol(60)] {
+        let mut balancer = balancer();
+        let mut whole = packet(0, 0);
+        (whole.flow.destination_port, whole.flow.protocol) = (0, protocol);
+        let later = PacketInfo { fragment: Fragment::Later, ..whole };
+        // The second of them goes by the record.
+        for services in &services {
+            let home = balancer.assign(services, &whole, Timestamp(0));
+            assert_eq!(home, Assignment::Backend(index(1)), "{protocol:?}");
+        }
+        let hashed = HashBalancer.assign(&services[1], &later, Timestamp(0));
+        assert_ne!(hashed, Assignment::Backend(index(1)), "{protocol:?}");
+        assert_eq!(balancer.assign(&services[1], &later, Timestamp(0)), hashed, "{protocol:?}");
+        let mut assigned = [Assignment::NotVip];
+        balancer.assign_batch(&services[1], &[later.into()], Timestamp(0), &mut assigned);
+        assert_eq!(assigned, [hashed], "{protocol:?}");
+    }
+}
+
 /// As that of a host that has been up for two years, or of UNIX: its ticks do not fit into an entry.
 #[test]
 fn a_clock_that_has_long_been_running_is_as_good_as_any() {
