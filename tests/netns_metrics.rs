@@ -226,6 +226,48 @@ fn what_the_appliance_says_of_itself_adds_up() {
     assert!(idle[1]["why"].as_str().unwrap().contains("refused"), "{health:#}");
 }
 
+/// More services and backends than are named: those left out are counted, both together.
+#[test]
+fn what_health_has_no_room_for_is_counted() {
+    let Some(lab) = Lab::build_or_skip(&LabOptions::named("leftout")) else { return };
+    let _http = lab.start_http(80).unwrap();
+    let (directory, _appliance) = answering(&lab);
+    let (vip, b1) = (lab.vip4, lab.backends[0].v4);
+    // Beside the one that is well: a service whose backends are all disabled, and those without any.
+    let fill = |disabled: u32, empty: u16| {
+        let mut file = text(&lab, "enabled");
+        file += &format!("[[service]]\nvip = \"{vip}:81/tcp\"\n");
+        for id in 0..disabled {
+            file += &format!(
+                "[[service.backend]]\nid = \"{id}\"\naddress = \"{b1}\"\nadmin = \"disabled\"\n"
+            );
+        }
+        for port in 1000..1000 + empty {
+            file += &format!("[[service]]\nvip = \"{vip}:{port}/tcp\"\n");
+        }
+        std::fs::write(directory.path().join(FILE), file).unwrap();
+    };
+    let told = || {
+        let health: serde_json::Value = serde_json::from_str(&get(&lab, "/health").1).unwrap();
+        let named = |what: &str| health[what].as_array().unwrap().len();
+        (named("services"), named("idle"), health["left_out"].as_u64().unwrap())
+    };
+    for (disabled, empty, expected) in [
+        (2, 3, (4, 2, 0)),
+        (1000, 999, (1000, 1000, 0)),
+        (1007, 999, (1000, 1000, 7)),
+        (5, 1002, (1000, 5, 3)),
+        (1007, 1002, (1000, 1000, 10)),
+    ] {
+        fill(disabled, empty);
+        let begun = Instant::now();
+        while told() != expected {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}, not {expected:?}", told());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 /// Neither who asks for nothing nor who says nothing keeps anybody else from being answered.
 #[test]
 fn bad_clients_are_refused_and_the_others_served() {
