@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// What scripts find beside them.
 const EXAMPLES: [&str; 3] = ["simple_vip", "backend_setup", "doctor"];
-const HELPERS: [&str; 2] = ["upload.py", "findings.py"];
+const HELPERS: [&str; 3] = ["hosts.sh", "upload.py", "findings.py"];
 
 /// A script that runs in the guest, and what its virtual machine has to have.
 struct Check {

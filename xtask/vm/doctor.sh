@@ -1,12 +1,9 @@
 # What the doctor finds on NICs and in kernels that the namespaces of `tests/netns_doctor*.rs` do not have: made on purpose,
 # found, what the finding says typed, word for word, and gone.
-# Runs as root in the guest. Files beside it: doctor, simple_vip, findings.py, upload.py.
+# Runs as root in the guest. Files beside it: doctor, simple_vip, findings.py, upload.py, hosts.sh.
 set -u
-fails=0
-ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
-for module in igb vmxnet3 e1000 virtio_net pktgen veth bridge ipip sit ip6_tunnel fou fou6 8021q; do
-  modprobe "$module" || ok 1 "modprobe $module"
-done
+. ./hosts.sh
+modules igb vmxnet3 e1000 virtio_net pktgen veth bridge ipip sit ip6_tunnel fou fou6 8021q
 sleep 0.5
 
 # each_way ID HOST BREAK ARGUMENTS...: HOST goes before commands that are typed on that host.
@@ -65,21 +62,9 @@ each_way bpf-jit '' "sysctl -w net.core.bpf_jit_enable=0" --no-trial --interface
 printf '[dataplane]\ninterface = "%s"\nhuge-pages = true\n' "${igb[0]}" > huge.toml
 each_way huge-pages '' "echo 0 > /proc/sys/vm/nr_hugepages" --no-trial --config huge.toml
 
-# client, director and a backend on a bridge.
-VIP=10.0.0.100 VIP6=fd00::100
-for n in sw dir b1; do
-  ip netns add $n; ip -n $n link set lo up
-  ip netns exec $n sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
-done
-ip -n sw link add br0 type bridge forward_delay 0; ip -n sw link set br0 up
-plug() { # NAME LAST
-  ip link add "p_$1" netns sw type veth peer name eth0 netns "$1"
-  ip -n sw link set "p_$1" master br0 up; ip -n "$1" link set eth0 up
-  ip -n "$1" addr add "10.0.0.$2/24" dev eth0; ip -n "$1" addr add "fd00::$2/64" dev eth0 nodad
-}
-plug dir 10; plug b1 11
-ip netns exec sw ethtool -K p_dir tx off > /dev/null
-ip -n dir addr add $VIP/32 dev eth0; ip -n dir addr add $VIP6/128 dev eth0 nodad preferred_lft 0
+# Director and a backend on a bridge.
+bridge; plug_director
+host b1; plug b1 11
 ip netns exec b1 sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
 ip -n b1 addr add $VIP/32 dev lo; ip -n b1 addr add $VIP6/128 dev lo nodad preferred_lft 0
 ip netns exec b1 python3 ./upload.py serve 80 > /dev/null 2>&1 &
@@ -107,7 +92,7 @@ for outer in 10.0.0.11 fd00::11; do
 done
 
 # Two hosts with a backend's address, in a VLAN.
-ip netns add b2; ip -n b2 link set lo up; plug b2 12
+host b2; plug b2 12
 for at in dir=10 b1=11 b2=11; do
   ip -n "${at%=*}" link add link eth0 name eth0.7 type vlan id 7; ip -n "${at%=*}" link set eth0.7 up
   ip -n "${at%=*}" addr add "10.7.0.${at#*=}/24" dev eth0.7

@@ -1,22 +1,14 @@
 # From IPVS to dsrlb as docs/migrating.md says: the same backends, unchanged, are served by one and then by the other, and a
 # connection that is open meanwhile goes on.
-# Runs as root in the guest. Files beside it: simple_vip, upload.py.
+# Runs as root in the guest. Files beside it: simple_vip, upload.py, hosts.sh.
 set -u
-fails=0
-ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
-for module in veth bridge ipip ip_vs ip_vs_mh; do modprobe "$module" || ok 1 "modprobe $module"; done
-VIP=10.0.0.100
-for n in sw cl dir b1 b2; do ip netns add $n; ip -n $n link set lo up; done
-ip -n sw link add br0 type bridge forward_delay 0; ip -n sw link set br0 up
-plug() { # NAME LAST
-  ip link add "p_$1" netns sw type veth peer name eth0 netns "$1"
-  ip -n sw link set "p_$1" master br0 up; ip -n "$1" link set eth0 up
-  ip -n "$1" addr add "10.0.0.$2/24" dev eth0
-}
-plug cl 2; plug dir 10; plug b1 11; plug b2 12
-for end in p_dir p_cl; do ip netns exec sw ethtool -K $end tx off > /dev/null; done
-ip netns exec cl ethtool -K eth0 tx off > /dev/null
-ip -n dir addr add $VIP/32 dev eth0
+. ./hosts.sh
+modules veth bridge ipip ip_vs ip_vs_mh
+bridge; plug_director
+host cl; plug cl 2
+host b1; plug b1 11
+host b2; plug b2 12
+ip netns exec sw ethtool -K p_cl tx off > /dev/null; ip netns exec cl ethtool -K eth0 tx off > /dev/null
 # As LVS-DR and LVS-TUN ask of real servers.
 for n in b1 b2; do
   ip netns exec $n sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 \

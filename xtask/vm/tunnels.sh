@@ -1,29 +1,17 @@
 # Real receiving ends: ipip, sit, ip6tnl and fou, set up by what `backend_setup` prints, decapsulate what the director sends,
 # and a client is served.
-# Runs as root in the guest. Files beside it: simple_vip, backend_setup, upload.py, container.sh. Argument: the guide,
-# `linux` or `networkd`; for that a systemd is booted on the backend, and told.
+# Runs as root in the guest. Files beside it: simple_vip, backend_setup, upload.py, hosts.sh, container.sh. Argument: the
+# guide, `linux` or `networkd`; for that a systemd is booted on the backend, and told.
 set -u
 system=$1
-fails=0
-ok() { if [ "$1" = 0 ]; then echo "ok   $2"; else echo "FAIL $2"; fails=$((fails + 1)); fi; }
-for module in veth bridge tun ipip sit ip6_tunnel fou fou6; do modprobe "$module" || ok 1 "modprobe $module"; done
+. ./hosts.sh
+modules veth bridge tun ipip sit ip6_tunnel fou fou6
 
-# client and director on a bridge; the backend behind a router.
-VIP=10.0.0.100 VIP6=fd00::100
-for n in sw cl dir r b1; do
-  ip netns add $n; ip -n $n link set lo up
-  ip netns exec $n sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-    net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
-done
-ip -n sw link add br0 type bridge forward_delay 0; ip -n sw link set br0 up
-plug() { # NAME LAST
-  ip link add "p_$1" netns sw type veth peer name eth0 netns "$1"
-  ip -n sw link set "p_$1" master br0 up; ip -n "$1" link set eth0 up
-  ip -n "$1" addr add "10.0.0.$2/24" dev eth0; ip -n "$1" addr add "fd00::$2/64" dev eth0 nodad
-}
-plug cl 2; plug dir 10; plug r 1
-ip netns exec sw ethtool -K p_dir tx off >/dev/null
-ip -n dir addr add $VIP/32 dev eth0; ip -n dir addr add $VIP6/128 dev eth0 nodad preferred_lft 0
+# Client and director on a bridge; the backend behind a router.
+bridge; plug_director
+host cl; plug cl 2
+host r; plug r 1
+host b1
 ip netns exec r sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.send_redirects=0
 ip link add b1 netns r type veth peer name eth0 netns b1
 ip -n r link set b1 up; ip -n r addr add 10.1.0.1/24 dev b1; ip -n r addr add fd01::1/64 dev b1 nodad
