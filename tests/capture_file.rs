@@ -2,8 +2,8 @@
 //! not right or mean harm.
 #![cfg(feature = "pcap")]
 
-#[path = "support/tshark.rs"]
-mod tshark;
+#[path = "support/skip.rs"]
+mod skip;
 
 use dsrlb::dataplane::{CaptureFile, CapturedFrame};
 use pcap_file::pcap::PcapHeader;
@@ -11,7 +11,6 @@ use pcap_file::{DataLink, Endianness, TsResolution};
 use std::io::{Cursor, ErrorKind};
 use std::process::Command;
 use std::time::Duration;
-use tshark::has_tshark;
 
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
@@ -230,7 +229,7 @@ fn a_pcapng_file_is_read_whatever_its_sections_and_interfaces() {
 /// Times, lengths and remarks of the same file, as tshark has them.
 #[test]
 fn tshark_reads_the_same() {
-    if !has_tshark("the witness of what a capture holds") {
+    if !skip::has_tshark("the witness of what a capture holds") {
         return;
     }
     let (file, _) = many();

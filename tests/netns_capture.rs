@@ -6,8 +6,8 @@ mod lab;
 #[path = "support/process.rs"]
 #[allow(dead_code)]
 mod process;
-#[path = "support/tshark.rs"]
-mod tshark;
+#[path = "support/skip.rs"]
+mod skip;
 
 use dsrlb::balancer::{RealServer, VirtualService};
 use dsrlb::dataplane::{Bounds, CaptureFile, CapturedFrame, Chosen, Counts, TapCounts};
@@ -26,7 +26,6 @@ use std::process::{ChildStderr, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tshark::has_tshark;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -282,7 +281,7 @@ fn each_choice_of_a_running_director_is_just_that() {
     ];
     let all = read(File::open(path(0)).unwrap());
     assert_eq!(all.len() as u64, came);
-    let has_tshark = has_tshark("captures by each choice");
+    let has_tshark = skip::has_tshark("captures by each choice");
     for (number, (chosen, is_expected)) in choices.iter().zip(expected).enumerate() {
         let row = |of: &Captured| (of.time, of.ports(), of.comment.clone());
         let numbered = all.iter().enumerate();
@@ -429,7 +428,7 @@ fn the_appliance_captures_what_it_drops() {
     let line = format!("captured: {} frames, {} bytes; 0 more", frames.len(), file.len());
     assert!(said.contains(&line), "{line}: {said}");
     let tshark = words(commands.next().unwrap());
-    if has_tshark(&tshark.join(" ")) {
+    if skip::has_tshark(&tshark.join(" ")) {
         let shown = Command::new(&tshark[0]).args(&tshark[1..]).output().unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();
         let comments: Vec<_> = frames.iter().map(|of| of.comment.as_str()).collect();

@@ -9,6 +9,8 @@ mod lab;
 mod process;
 #[path = "support/doctor.rs"]
 mod program;
+#[path = "support/skip.rs"]
+mod skip;
 
 use lab::{HttpServer, Lab, LabOptions, http_get};
 use nix::libc;
@@ -16,7 +18,6 @@ use process::{Example, example};
 use program::{Room, doctor, fields, file, json, severities};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -177,7 +178,7 @@ fn in_a_user_namespace_capabilities_do_not_count() {
     // With all that is needed: a namespace may be granted without the rights inside, or without a /proc of its own.
     let trial = start(&[&apart[..7], &["ip link add x type veth peer name y"]].concat());
     if !trial.status.success() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no user namespaces for nobody: {trial:?}");
+        skip::kernel_cannot(&format!("no user namespaces for nobody: {trial:?}"));
         return;
     }
     let output = start(&apart);
@@ -228,22 +229,6 @@ fn inside(lab: &Lab, command: &[&str]) -> Output {
     Command::new("ip").args(enter).args(command).output().unwrap()
 }
 
-/// Whether there is such a program that works; says what is skipped if not.
-fn has(program: &str, version: &str, what_for: &str) -> bool {
-    let why = match Command::new(program).arg(version).output() {
-        Ok(output) if output.status.success() => return true,
-        // Such as a wrapper that finds none for this kernel.
-        Ok(output) => format!("no {program} that works {what_for}: {output:?}"),
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::NotFound);
-            format!("no {program} {what_for}")
-        }
-    };
-    assert!(std::env::var_os("DSRLB_SKIP_NOTHING").is_none(), "there is {why}");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: there is {why}");
-    false
-}
-
 /// Has the kernel refuse a system call with one value of one argument (seccomp(2)), and becomes the program that is
 /// named behind these numbers.
 const REFUSE: &str = r#"
@@ -265,7 +250,7 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 /// What is said where this call is refused, with this value of the argument with this number; none without python3.
 fn refusing(lab: &Lab, call: libc::c_long, argument: u32, value: u32, error: i32) -> Option<Value> {
-    if !has("python3", "--version", "to refuse system calls") {
+    if !skip::has("python3", "--version", "python3", "to refuse system calls") {
         return None;
     }
     let numbers = [call.to_string(), argument.to_string(), value.to_string(), error.to_string()];
@@ -377,7 +362,7 @@ fn a_lack_of_huge_pages_is_found_and_as_many_are_asked_for_as_are_needed() {
 #[test]
 fn a_program_that_a_pinned_link_holds_is_detached() {
     let Some((lab, _servers)) = start("docpinned") else { return };
-    if !has("bpftool", "version", "for pinned links") {
+    if !skip::has("bpftool", "version", "bpftool", "for pinned links") {
         return;
     }
     let room = Room::open(&lab, "mount -t bpf bpf /mnt");

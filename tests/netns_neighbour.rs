@@ -7,6 +7,8 @@
 
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "support/skip.rs"]
+mod skip;
 
 use dsrlb::dataplane::neighbour::{
     NeighbourEvent, NeighbourState, Rejection, Resolver, Unresolved,
@@ -185,7 +187,7 @@ fn a_neighbour_on_a_vlan_of_the_interface_counts() {
         return;
     };
     if !has_vlan_devices(&pair) {
-        println!("SKIPPED: this kernel has no VLAN devices");
+        skip::kernel_cannot("this kernel has no VLAN devices");
         return;
     }
     for (namespace, last) in [(&pair.director, 1), (&pair.peer, 2)] {

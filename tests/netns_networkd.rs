@@ -8,14 +8,15 @@ mod container;
 mod guides;
 #[path = "../examples/lab/mod.rs"]
 mod lab;
+#[path = "support/skip.rs"]
+mod skip;
 
 use container::{Container, Machine};
 use dsrlb::config::Config;
 use dsrlb::setup_guide::{Guide, System};
 use guides::{config, failed, hold_more_vips, more_vips, plain, serves, state, succeeds};
 use lab::{Host, Lab, LabOptions};
-use std::io::{Write, stderr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,15 +24,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn build_or_skip(options: &LabOptions) -> Option<Lab> {
-    match container::missing() {
-        None => Lab::build_or_skip(options),
-        Some(missing) => skip(options.tag, &missing),
+    if container::can_boot(options.tag) {
+        return Lab::build_or_skip(options);
     }
-}
-
-fn skip<T>(tag: &str, missing: &str) -> Option<T> {
-    assert!(std::env::var("DSRLB_LAB").as_deref() != Ok("required"), "{missing}");
-    let _ = writeln!(stderr(), "SKIPPED: systemd for {tag:?}: {missing}");
+    assert!(std::env::var("DSRLB_LAB").as_deref() != Ok("required"), "a skipped test");
     None
 }
 
@@ -154,12 +150,9 @@ fn networkd_beside_l3dsr_of_both_families() {
 #[test]
 fn netplan_holds_two_vips_of_each_family_and_a_prefix() {
     let options = LabOptions { backends: 1, ..LabOptions::named("netplan") };
-    for (path, package) in [("/usr/sbin/netplan", "netplan.io"), ("/usr/bin/udevadm", "udev")] {
-        if !Path::new(path).exists() {
-            let _: Option<()> =
-                skip(options.tag, &format!("there is no {path} (package {package})"));
-            return;
-        }
+    let netplan = [("/usr/sbin/netplan", "netplan.io"), ("/usr/bin/udevadm", "udev")];
+    if !container::has_files(&netplan, options.tag) {
+        return;
     }
     let Some(lab) = build_or_skip(&options) else { return };
     plain(&lab.backends[0]);

@@ -1,8 +1,8 @@
 //! A capture of all kinds of frames, replayed: the same each time, the same as the pipeline, and readable by others.
 
+#[path = "support/skip.rs"]
+mod skip;
 mod support;
-#[path = "support/tshark.rs"]
-mod tshark;
 
 use dsrlb::balancer::FlowBalancer;
 use dsrlb::config::file::ConfigFile;
@@ -25,7 +25,6 @@ use std::time::Duration;
 use support::frames::{CLIENT_MAC, Protocol, fragment, ipv4, with_ipv4};
 use support::{example::example, pool};
 use tempfile::TempDir;
-use tshark::has_tshark;
 
 const CLIENT: [u8; 4] = [192, 0, 2, 7];
 const VIP: [u8; 4] = [10, 0, 0, 100];
@@ -340,7 +339,7 @@ fn the_commands_of_the_page_do_what_it_says() {
         let path = format!("{path}:{}", std::env::var("PATH").unwrap());
         let mut command = Command::new("sh");
         command.current_dir(directory.path()).args(["-c", words]).env("PATH", path);
-        if !is_ours && !has_tshark(words) {
+        if !is_ours && !skip::has_tshark(words) {
             continue;
         }
         let printed = succeeds(command.output().unwrap());

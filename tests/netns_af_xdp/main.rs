@@ -6,6 +6,8 @@ mod lab;
 mod lifecycle;
 mod redirection;
 mod room;
+#[path = "../support/skip.rs"]
+mod skip;
 mod transport;
 #[allow(unreachable_pub)] // Its items are for the modules above, as `pub(crate)` would say too.
 mod wire;

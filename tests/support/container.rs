@@ -3,6 +3,7 @@
 
 use super::guides::pipe;
 use super::lab::Host;
+use super::skip;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
@@ -51,17 +52,30 @@ pub struct Container {
     init: u32,
 }
 
-/// What keeps systemd from being booted here, if anything does.
-pub fn missing() -> Option<String> {
-    let absent = NEEDED.iter().find(|(path, _)| !Path::new(path).exists());
-    let absent = absent.map(|(path, package)| format!("there is no {path} (package {package})"));
-    absent.or_else(|| {
-        let trial = control_group().and_then(|group| {
-            let made = fs::create_dir(&group).and_then(|()| fs::remove_dir(&group));
-            made.map_err(|error| format!("{}: {error}", group.display()))
-        });
-        trial.err()
-    })
+/// Whether systemd can be booted here. If not, says why, and what for.
+#[track_caller]
+pub fn can_boot(what_for: &str) -> bool {
+    if !has_files(&NEEDED, what_for) {
+        return false;
+    }
+    let trial = control_group().and_then(|group| {
+        let made = fs::create_dir(&group).and_then(|()| fs::remove_dir(&group));
+        made.map_err(|error| format!("{}: {error}", group.display()))
+    });
+    if let Err(error) = &trial {
+        skip::kernel_cannot(&format!("no systemd can be booted for {what_for}: {error}"));
+    }
+    trial.is_ok()
+}
+
+/// Whether all these files are there. If not, says which package has the first that is not, and what for.
+#[track_caller]
+pub fn has_files(needed: &[(&str, &str)], what_for: &str) -> bool {
+    let absent = needed.iter().find(|(path, _)| !Path::new(path).exists());
+    if let Some((path, package)) = absent {
+        skip::without_program(&format!("no {path} for {what_for}"), package);
+    }
+    absent.is_none()
 }
 
 /// Where a control group of version 2 can be made for a child of this process.

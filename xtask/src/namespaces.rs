@@ -1,9 +1,10 @@
 //! Runs the tests that make network namespaces, as root where that can be had, and fails if they proved nothing.
 
 use crate::binaries::Binary;
-use crate::{Result, process};
+use crate::{Result, packages, process};
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::path::Path;
 use std::process::Command;
 
 /// How many tests passed, and how many of those only said that they could not run here.
@@ -22,9 +23,12 @@ impl AddAssign for Tally {
 
 /// Runs every one of `binaries` that needs root; says how many tests were skipped, and fails if all of them were.
 pub(crate) fn run(binaries: &[Binary]) -> Result<String> {
+    // What this kernel cannot is skipped; for want of a program that could be installed a test fails.
+    let (variable, packages) = packages::may_lack();
+    let setting = format!("{variable}={packages}");
     let mut total = Tally::default();
     for binary in binaries.iter().filter(|binary| binary.needs_root()) {
-        total += run_one(binary)?;
+        total += run_one(binary, &setting)?;
     }
     verdict(total)
 }
@@ -46,10 +50,11 @@ fn verdict(Tally { passed, skipped }: Tally) -> Result<String> {
 }
 
 /// Shows what the tests print while they run, and counts it.
-fn run_one(binary: &Binary) -> Result<Tally> {
-    // Without sudo they run as the user, and say themselves what they could not do.
-    let mut command =
-        process::as_root(&binary.program).unwrap_or_else(|_| Command::new(&binary.program));
+fn run_one(binary: &Binary, setting: &str) -> Result<Tally> {
+    // Through `env`, because sudo clears the environment. Without sudo they run as the user, and say themselves what they
+    // could not do.
+    let mut command = process::as_root(Path::new("env")).unwrap_or_else(|_| Command::new("env"));
+    command.arg(setting).arg(&binary.program);
     // One at a time: they share the machine's interfaces, and timing is part of what they look at.
     command.args(["--nocapture", "--test-threads=1"]).current_dir(process::root()?);
     println!("$ {}", process::shown(&command));

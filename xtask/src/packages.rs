@@ -27,14 +27,16 @@ pub(crate) struct Package {
 }
 
 /// How to tell that it is there.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Sign {
     Program(&'static str),
+    /// A program that succeeds with this argument.
+    Works(&'static str, &'static str),
     File(&'static str),
     /// A library, by the name pkg-config knows it by.
     Library(&'static str),
 }
-use Sign::{File, Library, Program};
+use Sign::{File, Library, Program, Works};
 
 const fn package(need: Need, sign: Sign, names: [&'static str; 3], why: &'static str) -> Package {
     Package { need, sign, names, why }
@@ -97,14 +99,15 @@ const PACKAGES: &[Package] = &[
         "turns off checksum offload on their interfaces",
     ),
     package(
-        SomeTests,
+        Tests,
         Program("python3"),
         ["python3", "python3", "python"],
-        "keeps the kernel from telling the doctor some things",
+        "keeps the kernel from telling the doctor some things, checks test vectors",
     ),
     package(
         SomeTests,
-        Program("bpftool"),
+        // Ubuntu has a wrapper of that name, which looks for one of the very kernel that runs.
+        Works("bpftool", "version"),
         ["bpftool", "bpftool", "bpf"],
         "takes off an XDP program that no process holds, as the doctor says",
     ),
@@ -179,10 +182,24 @@ pub(crate) fn missing(
     wanted.filter(|package| !present(package.sign)).collect()
 }
 
+/// For tests, which package they have to do without: the value of a variable that says they are run by us, and so are
+/// not to be skipped for want of any other program (`tests/support/skip.rs`).
+pub(crate) fn may_lack() -> (&'static str, String) {
+    (MAY_LACK, list(&missing(Demo..=SomeTests, Sign::present)))
+}
+
+const MAY_LACK: &str = "DSRLB_MAY_LACK";
+
+/// What Debian calls them, as that is what tests call them.
+fn list(packages: &[&Package]) -> String {
+    packages.iter().map(|package| package.names[0]).collect::<Vec<_>>().join(" ")
+}
+
 impl Sign {
     pub(crate) fn present(self) -> bool {
         match self {
             Program(name) => process::on_path(name),
+            Works(name, argument) => process::succeeds(Command::new(name).arg(argument)),
             File(path) => Path::new(path).exists(),
             Library(name) => process::succeeds(Command::new("pkg-config").args(["--exists", name])),
         }
@@ -194,10 +211,39 @@ impl Package {
     pub(crate) fn unfound(&self) -> String {
         match self.sign {
             Program(name) => format!("there is no `{name}` on PATH: see where it went"),
+            Works(name, argument) => format!("`{name} {argument}` fails: see what it says"),
             File(path) => format!("there is no {path}: see where it went"),
             Library(name) => {
                 format!("`pkg-config --exists {name}` fails: see whether PKG_CONFIG_PATH hides it")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_may_lack_what_is_not_there_and_nothing_else() {
+        let absent = |sign| missing(Demo..=SomeTests, |other| other != sign);
+        assert_eq!(list(&absent(Works("bpftool", "version"))), "bpftool");
+        assert_eq!(list(&absent(Program("netplan"))), "netplan.io");
+        assert_eq!(list(&[]), "");
+        // What every distribution has stops the run before any test, so it is not among what they are told.
+        for program in ["python3", "tshark", "ip"] {
+            let of = absent(Program(program));
+            assert!(
+                of.iter().all(|package| package.need < SomeTests) && of.len() == 1,
+                "{program}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_there_and_does_not_work_is_missing() {
+        assert!(Works("true", "x").present());
+        assert!(!Works("false", "x").present() && Program("false").present());
+        assert!(!Works("no-such-program-anywhere", "x").present());
     }
 }
