@@ -7,7 +7,7 @@ mod lab;
 
 use dsrlb::balancer::{RealServer, VirtualService};
 use dsrlb::dataplane::af_xdp::{AttachMode, Attached, XdpOptions};
-use dsrlb::director::{Director, DirectorBuilder, StartError, Stats};
+use dsrlb::director::{Director, DirectorBuilder, Stats};
 use dsrlb::flow::HashInput;
 use dsrlb::verdict::{AnswerKind, DropReason};
 use lab::{
@@ -453,18 +453,4 @@ fn until(mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(10), "it did not happen within 10 s");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-#[test]
-fn more_flows_than_there_is_memory_for_leave_the_interface_alone() {
-    let Some(lab) = Lab::build_or_skip(&LabOptions::named("memory")) else { return };
-    let error = lab.director.enter(|| {
-        let builder = Director::builder(&lab.director.interface).claim_checks(None);
-        let builder = builder.service(service(&lab, format!("{}/tcp", lab.vip4_port(80))));
-        // 16 TiB for each worker.
-        builder.flows(1 << 40).start().map(drop).unwrap_err()
-    });
-    assert!(matches!(error, StartError::Memory { entries, .. } if entries == 1 << 40), "{error}");
-    let link = lab.director.namespace.run("ip", &["link", "show", &lab.director.interface]);
-    assert!(!link.unwrap().contains("xdp"));
 }

@@ -7,6 +7,7 @@ use crate::dataplane::af_xdp::XdpError;
 use crate::dataplane::neighbour::ResolverError;
 use crate::error::ConfigError;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a director did not start. The network is as it was before.
@@ -42,8 +43,8 @@ pub enum StartError {
     Flows(#[from] CapacityError),
     /// The flow tables would take more memory than there is.
     #[error(
-        "flows: {entries} for each of {workers} workers take {bytes} bytes, and {available} are available; ask for \
-         fewer, or for fewer queues"
+        "flows: {entries} for each of {workers} workers take {bytes} bytes, and {available} are available{}; ask for \
+         fewer, or for fewer queues", under(.limit)
     )]
     Memory {
         /// How many flows each worker was to have room for.
@@ -54,6 +55,8 @@ pub enum StartError {
         bytes: u64,
         /// What the kernel says could be used without swapping.
         available: u64,
+        /// The file with the limit that leaves no more, if it is one of a control group and not the host's memory.
+        limit: Option<PathBuf>,
     },
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}; is the limit of processes reached?")]
@@ -63,6 +66,12 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn under(limit: &Option<PathBuf>) -> String {
+    limit
+        .as_ref()
+        .map_or_else(String::new, |file| format!(" under the limit in {}", file.display()))
 }
 
 /// Why a change was not applied.
