@@ -1,5 +1,6 @@
 //! The AF_XDP driver on veth pairs between namespaces of this machine. Needs root; skips without.
 
+mod huge_pages;
 mod knobs;
 #[path = "../../examples/lab/mod.rs"]
 mod lab;
