@@ -46,7 +46,8 @@ for way in l2:-g ipip:-i; do
   lvs "${way#*:}" 11; old=$(established)
   # Longer than dsrlb may take to start.
   send 20 & open=$!
-  sleep 1.5; [ "$(established)" -gt "$old" ]; ok $? "$mode: a connection is open"
+  for _ in $(seq 50); do [ "$(established)" -gt "$old" ] && break; sleep 0.2; done
+  [ "$(established)" -gt "$old" ]; ok $? "$mode: a connection is open"
   dsrlb $mode 11; ip netns exec dir ipvsadm -C
   kill -0 $open; ok $? "$mode: it is open still"
   wait $open; ok $? "$mode: it has begun with IPVS and ended with dsrlb"
