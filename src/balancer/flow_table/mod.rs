@@ -404,8 +404,8 @@ impl FlowTable {
         self.contend(new, spot, state, now, usable)
     }
 
-    /// Gives a flow that is not in the table the best place that its sets have, of which the `second` is known; false if
-    /// there is none, if something there is over, or if its backend cannot be counted. Nothing has changed then.
+    /// Gives a flow that is not in the table the best place that its sets have, of which the `second` is known; false
+    /// if there is none, if something there is over, or if its backend cannot be counted. Nothing has changed then.
     ///
     /// Each argument is a word and most are in registers: nearly all flows get their place here.
     #[inline(never)]
