@@ -154,6 +154,7 @@ impl FlowBalancer {
         }
     }
 
+    /// The same of a packet of one kind: finds its service, and has it placed.
     #[inline(always)]
     fn decide_one(
         &mut self,

@@ -72,7 +72,7 @@ impl Settler {
         // Runs of common frames, each with what comes behind it; nothing behind the last one.
         let reads = batch.reads.iter().map(|(place, read)| (*place, Some(*read)));
         for (place, read) in reads.chain([(frames.len(), None)]) {
-            let run = ..place - next;
+            let run = ..place.saturating_sub(next);
             next = place + 1;
             let (Some(common), Some(said)) = (frames.split_off_mut(run), unsaid.split_off_mut(run))
             else {
