@@ -324,49 +324,41 @@ fn flows(c: &mut Criterion) {
         let mut fresh = (1 << 32..).step_by(MAX_BATCH).map(batch);
         let (steady, tick) = (lives.steady(|_| true), table.tick(now));
         for (ahead, how) in [(true, ""), (false, ", one by one")] {
-            let locate = |table: &FlowTable, batch: &[FlowKey]| match ahead {
-                true => table.locate(batch),
-                false => std::array::from_fn(|number| {
-                    batch.get(number).map_or(Spot::UNKNOWN, |key| table.locate_one(*key))
-                }),
-            };
             let renew = |table: &mut FlowTable, key, spot, signal| {
-                table.renew(key, spot, signal, tick, |index| {
+                table.renew(key, spot, tick, |index| {
                     assert!(usable(index));
-                    steady.ticks(signal)
+                    steady.of(signal)
                 })
             };
             let mut batches = known.iter().cycle();
             group.bench_function(format!("hit{how}"), |b| {
                 b.iter(|| {
                     let batch = batch(batches.next().copied().unwrap_or_default());
-                    for (key, spot) in batch.into_iter().zip(locate(&table, &batch)) {
-                        let renewed = renew(&mut table, key, spot, Signal::Data);
+                    each_located(&mut table, ahead, batch, |table, key, spot| {
+                        let renewed = renew(table, key, spot, Signal::Data);
                         assert!(black_box(renewed).is_some());
-                    }
+                    });
                 });
             });
             let mut next = || fresh.next().unwrap_or([FlowKey(0); MAX_BATCH]);
             group.bench_function(format!("miss{how}"), |b| {
                 b.iter(|| {
-                    let batch = next();
-                    for (key, spot) in batch.into_iter().zip(locate(&table, &batch)) {
-                        black_box(renew(&mut table, key, spot, Signal::Data));
+                    each_located(&mut table, ahead, next(), |table, key, spot| {
+                        black_box(renew(table, key, spot, Signal::Data));
                         black_box(table.lookup(key, Signal::Data, &lives, now, usable));
-                    }
+                    });
                 });
             });
             group.bench_function(format!("insert{how}"), |b| {
                 b.iter(|| {
-                    let batch = next();
-                    for (key, spot) in batch.into_iter().zip(locate(&table, &batch)) {
-                        black_box(renew(&mut table, key, spot, Signal::Syn));
+                    each_located(&mut table, ahead, next(), |table, key, spot| {
+                        black_box(renew(table, key, spot, Signal::Syn));
                         assert!(spot.is_missing());
                         let to = BackendIndex::new(key.0 as usize % 1024, 0);
                         let inserted =
                             table.insert(key, spot, to, Signal::Syn, &lives, now, usable);
                         assert_ne!(inserted, Inserted::NotKept);
-                    }
+                    });
                 });
             });
         }
@@ -374,6 +366,25 @@ fn flows(c: &mut Criterion) {
             b.iter(|| table.sweep(now, 4, usable));
         });
         assert_eq!(table.counts().proven, proven);
+    }
+}
+
+/// Does something with each of these flows and where it is: all are located first, or each when it is its turn.
+#[inline(always)]
+fn each_located(
+    table: &mut FlowTable,
+    ahead: bool,
+    batch: [FlowKey; MAX_BATCH],
+    mut each: impl FnMut(&mut FlowTable, FlowKey, Spot),
+) {
+    if ahead {
+        let located = table.locate(batch);
+        located.flows().iter().for_each(|(key, spot)| each(table, *key, *spot));
+    } else {
+        for key in batch {
+            let spot = table.locate_one(key);
+            each(table, key, spot);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A flow that is known goes where it went before any service is looked for: its backend says by itself
 //! whether that is right. So packets that bring nothing new look at no service, however many there are.
 
-use super::flow_table::{Lifetimes, Signal, Steady};
+use super::flow_table::{Lifetimes, Renewal, Signal, Steady};
 use crate::addresses::addresses;
 use crate::flow::Protocol;
 use crate::verdict::BackendIndex;
@@ -37,7 +37,8 @@ pub(super) struct Keepers {
     backends: Box<[Keeper]>,
     /// What there is of [`Keeping`] and of times, each pair once, side by side: services have few different ones.
     keeping: Vec<Keeping>,
-    steady: Vec<Steady>,
+    /// What packets renew then, by what each says.
+    renewals: Vec<[Renewal; Signal::COUNT]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +70,9 @@ impl Keepers {
                 *keeper = Keeper { index, terms: position as u32 };
             }
         }
-        let (keeping, steady) = terms.into_iter().unzip();
-        Self { backends: keepers.into_boxed_slice(), keeping, steady }
+        let renewals = |(keeping, steady): (Keeping, Steady)| (keeping, *steady.renewals());
+        let (keeping, renewals) = terms.into_iter().map(renewals).unzip();
+        Self { backends: keepers.into_boxed_slice(), keeping, renewals }
     }
 
     /// Where what packets read of this lies in memory, by its addresses.
@@ -101,12 +103,13 @@ impl Keepers {
         self.keeping(index) != Keeping::Nothing
     }
 
-    /// How long a flow of a backend lives on by a packet that says nothing new, in ticks; zero if it does not.
+    /// What a packet that says this does to a flow of a backend, if nothing new.
     #[inline(always)]
-    pub(super) fn steady(&self, index: BackendIndex, signal: Signal) -> u32 {
-        self.terms(index)
-            .and_then(|terms| self.steady.get(terms))
-            .map_or(0, |steady| steady.ticks(signal))
+    pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Renewal {
+        let all = self.renewals.as_flattened();
+        let renewal =
+            self.terms(index).and_then(|terms| all.get(terms * Signal::COUNT + signal as usize));
+        renewal.copied().unwrap_or(Renewal::NONE)
     }
 }
 
@@ -145,8 +148,8 @@ mod tests {
             assert_eq!(keepers.keeps(index, Protocol::UDP), udp, "{index:?}");
             assert_eq!(keepers.keeps_any(index), tcp || udp, "{index:?}");
             for signal in [Signal::Syn, Signal::Data, Signal::Udp, Signal::Sctp, Signal::Other] {
-                let ticks = keepers.steady(index, signal);
-                assert_eq!(ticks, steady.ticks(signal), "{index:?} {signal:?}");
+                let renewal = keepers.renewal(index, signal);
+                assert_eq!(renewal, steady.of(signal), "{index:?} {signal:?}");
             }
         }
     }

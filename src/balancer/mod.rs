@@ -46,8 +46,8 @@ pub use flow_table::{CapacityError, FlowCounts, FlowTimes, State as FlowState};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]
 pub use flow_table::{
-    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Signal, Spot, State,
-    Steady,
+    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Located, Renewal, Signal,
+    Spot, State, Steady,
 };
 pub use keepers::Keeping;
 pub use placement::{Decider, FlowMemory, Placement, Recall};

@@ -122,18 +122,43 @@ impl FlowBalancer {
 
     /// The backend of a flow that goes on as it was: nearly every packet's, so it is asked first, and of the flow
     /// alone. Nothing else has to be looked at. A packet that may not be forwarded begins no flow; the backend
-    /// says itself whether its service is there, and remembers flows.
+    /// says itself whether its service is there, and remembers flows. `changed` is whether anything may have happened to
+    /// the table since the flow was located.
     #[inline(always)]
     fn known(
         &mut self,
         services: &ServiceTable,
-        signal: Option<Signal>,
-        key: FlowKey,
-        spot: Spot,
+        signal: Signal,
+        (key, spot): (FlowKey, Spot),
+        changed: bool,
         now: Tick,
     ) -> Option<BackendIndex> {
-        let signal = signal?;
-        self.table.renew(key, spot, signal, now, |index| services.steady(index, signal))
+        let renewal = |index| services.renewal(index, signal);
+        match changed {
+            true => self.table.renew(key, spot, now, renewal),
+            false => self.table.renew_there(spot, now, renewal),
+        }
+    }
+
+    /// A batch of a balancer that records contested flows: none is looked for as long as there are none.
+    #[inline(never)]
+    fn decide_contested(
+        &mut self,
+        services: &ServiceTable,
+        packets: &[Brief],
+        now: Timestamp,
+        assigned: &mut [Assignment],
+    ) {
+        if self.has_flows() {
+            // So that the look-ups need not wait for one line after the other.
+            std::hint::black_box(
+                self.table.locate(packets.iter().map(|packet| self.table.key_of(packet))),
+            );
+        }
+        for (packet, assigned) in packets.iter().zip(assigned) {
+            let key = self.table.key_of(packet);
+            *assigned = self.decide(services, packet, key, Spot::UNKNOWN, now);
+        }
     }
 
     /// What becomes of a packet whose flow is not [known](Self::known) to go on as it was.
@@ -288,16 +313,15 @@ impl FlowBalancer {
     }
 }
 
-/// What a packet says, if that may be nothing new: only then can its flow be [known](FlowBalancer::known) to go on.
+/// What a packet says, if that may be nothing new: only then can its flow be [known](FlowBalancer::known) to go on. Else
+/// [`Signal::Stray`], by which none is.
 #[inline(always)]
-fn steady(packet: &Brief) -> Option<Signal> {
+fn steady(packet: &Brief) -> Signal {
     match packet {
         Brief::Ipv4(segment) => Signal::steady_of(segment),
         Brief::Ipv6(segment) => Signal::steady_of(segment),
-        Brief::Other(info) if info.tells_flow() && info.routed == Routed::NONE => {
-            Some(Signal::of(info))
-        }
-        Brief::Other(_) => None,
+        Brief::Other(info) if info.tells_flow() && info.routed == Routed::NONE => Signal::of(info),
+        Brief::Other(_) => Signal::Stray,
     }
 }
 
@@ -328,7 +352,7 @@ impl Balancer for FlowBalancer {
         let packet = &Brief::Other(*packet);
         let key = self.table.key_of(packet);
         let (spot, tick) = (self.locate_one(key), self.table.tick(now));
-        match self.known(services, steady(packet), key, spot, tick) {
+        match self.known(services, steady(packet), (key, spot), false, tick) {
             Some(index) => Assignment::Backend(index),
             None => self.decide(services, packet, key, spot, now),
         }
@@ -344,27 +368,25 @@ impl Balancer for FlowBalancer {
     ) {
         let tick = self.table.tick(now);
         for (packets, assigned) in packets.chunks(BATCH).zip(assigned.chunks_mut(BATCH)) {
-            let (mut keys, mut signals) = ([FlowKey(0); BATCH], [None; BATCH]);
-            let (keys, signals) = (&mut keys[..packets.len()], &mut signals[..packets.len()]);
-            for ((key, signal), packet) in keys.iter_mut().zip(&mut *signals).zip(packets) {
-                (*key, *signal) = (self.table.key_of(packet), steady(packet));
+            if self.record == Record::Contested {
+                self.decide_contested(services, packets, now, assigned);
+                continue;
             }
-            let spots = match self.record {
-                Record::All => self.table.locate(keys),
-                Record::Contested => {
-                    if self.has_flows() {
-                        // So that the look-ups need not wait for one line after the other.
-                        std::hint::black_box(self.table.locate(keys));
-                    }
-                    [Spot::UNKNOWN; BATCH]
-                }
-            };
-            let mut asked = Asked::default();
-            let located = packets.iter().zip(&*keys).zip(signals.iter().zip(&spots));
-            for (((packet, &key), (&signal, &spot)), assigned) in located.zip(assigned) {
-                *assigned = match self.known(services, signal, key, spot, tick) {
+            let mut signals = [Signal::Stray; BATCH];
+            let keys = packets.iter().zip(&mut signals).map(|(packet, signal)| {
+                *signal = steady(packet);
+                self.table.key_of(packet)
+            });
+            let located = self.table.locate(keys);
+            let flows = located.flows().iter().zip(&signals);
+            let (mut asked, mut changed) = (Asked::default(), false);
+            for ((packet, (&(key, spot), &signal)), assigned) in
+                packets.iter().zip(flows).zip(assigned)
+            {
+                *assigned = match self.known(services, signal, (key, spot), changed, tick) {
                     Some(index) => Assignment::Backend(index),
                     None => {
+                        changed = true;
                         let recorded = spot.is_missing() && asked.note(key);
                         let spot = if recorded { Spot::UNKNOWN } else { spot };
                         self.decide(services, packet, key, spot, now)
@@ -387,7 +409,7 @@ impl Balancer for FlowBalancer {
         let before = trial.table.record(key, now);
         let (spot, tick) = (trial.locate_one(key), trial.table.tick(now));
         let (assignment, decider, is_asked) = match (
-            trial.known(services, steady(&(*packet).into()), key, spot, tick),
+            trial.known(services, steady(&(*packet).into()), (key, spot), false, tick),
             find(services, packet),
         ) {
             (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),

@@ -2,7 +2,7 @@
 
 use super::built::Service;
 use super::exact::ExactServices;
-use super::flow_table::Signal;
+use super::flow_table::{Renewal, Signal};
 use super::keepers::{Keepers, Keeping};
 use super::service::{Echo, Scope};
 use super::sync::BackendNames;
@@ -144,10 +144,10 @@ impl ServiceTable {
         self.keepers.keeps_any(index)
     }
 
-    /// How long a flow of a backend lives on by a packet that says nothing new, in ticks.
+    /// What a packet that says this does to a flow of a backend, if nothing new.
     #[inline(always)]
-    pub(super) fn steady(&self, index: BackendIndex, signal: Signal) -> u32 {
-        self.keepers.steady(index, signal)
+    pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Renewal {
+        self.keepers.renewal(index, signal)
     }
 
     /// Whether connection IDs decide about anything here, so that they have to be read.

@@ -325,13 +325,13 @@ pub fn check_flow_table(data: &[u8]) {
             0..=9 => {
                 let lives = Lifetimes::from(&times);
                 let alone = table.locate_one(FlowKey(key));
-                let [spot, ..] = table.locate(&[FlowKey(key)]);
-                assert_eq!(spot, alone);
+                let located = table.locate([FlowKey(key)]);
+                assert_eq!(located.flows(), [(FlowKey(key), alone)]);
                 let (steady, never) = (lives.steady(|_| true), lives.steady(|_| false));
-                let terms = |index| if usable(index) { &steady } else { &never }.ticks(signal);
+                let renewal = |index| if usable(index) { &steady } else { &never }.of(signal);
                 let tick = table.tick(now);
                 model.rebase();
-                let renewed = table.renew(FlowKey(key), spot, signal, tick, terms);
+                let renewed = table.renew(FlowKey(key), alone, tick, renewal);
                 let found = match renewed {
                     // What goes on as it was.
                     Some(index) => {
@@ -348,7 +348,7 @@ pub fn check_flow_table(data: &[u8]) {
                 if !matches!(found, Found::Known(..)) {
                     // Nothing was inserted since it was located.
                     let inserted =
-                        table.insert(FlowKey(key), spot, backend, signal, &lives, now, usable);
+                        table.insert(FlowKey(key), alone, backend, signal, &lives, now, usable);
                     assert_eq!(inserted, model.insert(key, backend, signal, &times));
                 }
             }

@@ -26,11 +26,10 @@ impl Life {
         Self(end.min(MAX_TICK) << LOW_BITS | state as u32)
     }
 
-    /// In the same state, of which something has been heard: it lives for so many ticks from now on.
-    #[inline]
-    pub(super) fn renewed(self, now: u32, ticks: u32) -> Self {
-        // Neither has more than 28 bits.
-        Self(now.wrapping_add(ticks).min(MAX_TICK) << LOW_BITS | self.rank())
+    /// The same with the clock so many ticks further on, where that leaves room for it.
+    #[inline(always)]
+    pub(super) const fn later(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_add(ticks << LOW_BITS))
     }
 
     /// Of a flow that another director told of.
@@ -43,6 +42,11 @@ impl Life {
     #[inline]
     pub(super) const fn last_ended(now: u32) -> u32 {
         now << LOW_BITS | ((1 << LOW_BITS) - 1)
+    }
+
+    #[inline(always)]
+    pub(super) const fn has_ended(self, now: u32) -> bool {
+        self.0 <= Self::last_ended(now)
     }
 
     #[inline]

@@ -15,6 +15,21 @@ pub struct Spot {
     pub(super) way: u32,
 }
 
+/// Flows of a batch, and where each of them is.
+#[derive(Debug)]
+pub struct Located {
+    flows: [(FlowKey, Spot); LOCATED],
+    count: usize,
+}
+
+impl Located {
+    /// In the order in which they were looked for.
+    #[inline(always)]
+    pub fn flows(&self) -> &[(FlowKey, Spot)] {
+        self.flows.get(..self.count).unwrap_or_default()
+    }
+}
+
 impl Spot {
     const NOT_FOUND: u32 = WAYS as u32;
     /// Of what was not looked for.
@@ -62,18 +77,28 @@ impl FlowTable {
     /// A word of the first set that each may be in is read before any is looked at, and then of the second one of
     /// those that are not in the first, where three of four are: so the cache misses of a batch overlap, where
     /// [`FlowTable::lookup`] would wait for one after the other.
-    #[inline]
-    pub fn locate(&self, keys: &[FlowKey]) -> [Spot; LOCATED] {
-        let mut spots = [Spot::UNKNOWN; LOCATED];
-        let mut read = 0;
-        for (spot, key) in spots.iter_mut().zip(keys) {
-            let first = self.first_set(*key);
+    #[inline(always)]
+    pub fn locate(&self, keys: impl IntoIterator<Item = FlowKey>) -> Located {
+        // Zero, so that it is quickly written.
+        let mut flows = [(FlowKey(0), Spot { set: 0, way: 0 }); LOCATED];
+        let (mut count, mut read) = (0, 0);
+        // A first set is read as soon as its number is known: working out the next key does not wait for it.
+        for ((place, spot), key) in flows.iter_mut().zip(keys) {
+            let first = self.first_set(key);
             read |= self.sets.get(first).map_or(0, Set::word);
-            spot.set = first as u32;
+            (*place, spot.set) = (key, first as u32);
+            count += 1;
         }
+        self.look_for(flows.get_mut(..count).unwrap_or_default(), read);
+        Located { flows, count }
+    }
+
+    /// Looks for flows of which the first set is noted, and has been read.
+    #[inline(never)]
+    fn look_for(&self, flows: &mut [(FlowKey, Spot)], mut read: u32) {
         // Noted and not branched to: whether it is in the first cannot be predicted.
         let (mut elsewhere, mut missing) = ([0u8; LOCATED], 0);
-        for (position, (spot, key)) in (0u8..).zip(spots.iter_mut().zip(keys)) {
+        for (position, (key, spot)) in (0u8..).zip(&mut *flows) {
             if let Some(place) = elsewhere.get_mut(missing) {
                 *place = position;
             }
@@ -84,8 +109,7 @@ impl FlowTable {
         let mut seconds = [0u32; LOCATED];
         let elsewhere = elsewhere.get(..missing).unwrap_or_default();
         for (second, position) in seconds.iter_mut().zip(elsewhere) {
-            let position = usize::from(*position) % LOCATED;
-            if let (Some(spot), Some(key)) = (spots.get(position), keys.get(position)) {
+            if let Some((key, spot)) = flows.get(usize::from(*position)) {
                 *second = self.second_set(spot.set, *key) as u32;
             }
         }
@@ -94,13 +118,11 @@ impl FlowTable {
             read |= self.sets.get(*second as usize).map_or(0, Set::word);
         }
         for (second, position) in seconds.iter().zip(elsewhere) {
-            let position = usize::from(*position) % LOCATED;
-            if let (Some(spot), Some(key)) = (spots.get_mut(position), keys.get(position)) {
+            if let Some((key, spot)) = flows.get_mut(usize::from(*position)) {
                 *spot = self.look(*second, *key);
             }
         }
         std::hint::black_box(read);
-        spots
     }
 
     /// The same for a single flow; the second set is only looked at if it is not in the first.

@@ -55,11 +55,11 @@ mod times;
 mod upkeep;
 
 pub use import::Imported;
-pub use location::Spot;
+pub use location::{Located, Spot};
 pub use state::{Signal, State};
 pub use tally::FlowCounts;
-pub(super) use times::TICK;
-pub use times::{FlowTimes, Lifetimes, Steady};
+pub use times::{FlowTimes, Lifetimes, Renewal, Steady};
+pub(super) use times::{TICK, Tick};
 pub use upkeep::FlowRecord;
 
 use crate::flow::{Brief, FiveTuple, HashKey, Timestamp};
@@ -73,10 +73,6 @@ use std::hint::select_unpredictable;
 use std::ops::Range;
 use tally::Tally;
 use times::Clock;
-
-/// A time as the table counts it.
-#[derive(Clone, Copy, Debug)]
-pub struct Tick(u32);
 
 /// The hash of a flow under the table's key. The VIP and its port are part of it, so it tells
 /// services apart, too.
@@ -247,27 +243,38 @@ impl FlowTable {
 
     /// What [`FlowTable::lookup`] does and returns for a packet that says nothing new of a proven flow, which is most
     /// packets by far; none says nothing. `spot` is where [`FlowTable::locate`] found it; anything may have happened to
-    /// the table since then. `steady` says for how long the flow lives on if it has this backend.
+    /// the table since then. `renewal` says what the packet does to the flow if it has this backend.
     #[inline(always)]
     pub fn renew(
         &mut self,
         key: FlowKey,
         spot: Spot,
-        signal: Signal,
         now: Tick,
-        steady: impl FnOnce(BackendIndex) -> u32,
+        renewal: impl FnOnce(BackendIndex) -> Renewal,
+    ) -> Option<BackendIndex> {
+        let set = self.sets.get(spot.set as usize)?;
+        if set.key(spot.way as usize) != key.0 {
+            return None;
+        }
+        self.renew_there(spot, now, renewal)
+    }
+
+    /// The same where nothing has been put into the table since the flow was located, nor anything taken out of it.
+    #[inline(always)]
+    pub(super) fn renew_there(
+        &mut self,
+        spot: Spot,
+        now: Tick,
+        renewal: impl FnOnce(BackendIndex) -> Renewal,
     ) -> Option<BackendIndex> {
         let set = self.sets.get_mut(spot.set as usize).filter(|_| spot.is_found())?;
-        let Entry { key: there, backend, life } = set.entry(spot.way as usize);
-        // What has ended is also what there is none of, whose rank is that of no signal.
-        if there != key.0 || life.rank() != signal.steady_rank() || life.end() <= now.0 {
+        let (backend, life) = (set.backend(spot.way as usize), set.life(spot.way as usize));
+        let renewal = renewal(backend);
+        // What there is none of has ended, too.
+        if !renewal.suits(life) || life.has_ended(now.0) {
             return None;
         }
-        let ticks = steady(backend);
-        if ticks == 0 {
-            return None;
-        }
-        set.set_life(spot.way as usize, life.renewed(now.0, ticks));
+        set.set_life(spot.way as usize, renewal.from(now));
         Some(backend)
     }
 

@@ -126,6 +126,11 @@ impl Set {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn key(&self, way: usize) -> u64 {
+        self.entry(way).key
+    }
+
     #[inline]
     pub(super) fn life(&self, way: usize) -> Life {
         self.lives.get(way % WAYS).copied().unwrap_or(Life::NONE)

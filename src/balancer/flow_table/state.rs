@@ -27,7 +27,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub(super) const COUNT: usize = Self::Stray as usize + 1;
+    pub(in crate::balancer) const COUNT: usize = Self::Stray as usize + 1;
 
     /// The state of a flow of which this is the usual packet: it goes on as it was. See [`step`].
     pub(super) const fn steady(self) -> Option<State> {
@@ -38,31 +38,15 @@ impl Signal {
         }
     }
 
-    /// The same as a number, zero for none. A table: what comes is of few kinds, and in any order.
+    /// What a whole segment or datagram says, if that is nothing new: only then may its flow go on as it was. Else
+    /// [`Signal::Stray`].
     #[inline(always)]
-    pub(super) fn steady_rank(self) -> u32 {
-        const RANKS: [u8; Signal::COUNT] = {
-            use Signal::{Data, Other, Sctp, Udp};
-            let mut ranks = [0; Signal::COUNT];
-            ranks[Data as usize] = State::Established as u8;
-            ranks[Udp as usize] = State::Active as u8;
-            ranks[Sctp as usize] = State::Active as u8;
-            ranks[Other as usize] = State::Active as u8;
-            ranks
-        };
-        RANKS.get(self as usize).copied().unwrap_or_default().into()
-    }
-
-    /// What a whole segment or datagram says, if that is nothing new: only then may its flow go on as it was.
-    #[inline(always)]
-    pub(in crate::balancer) const fn steady_of<const N: usize>(
-        segment: &Segment<N>,
-    ) -> Option<Self> {
+    pub(in crate::balancer) const fn steady_of<const N: usize>(segment: &Segment<N>) -> Self {
         const TELLING: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
         match segment.protocol {
-            Protocol::TCP if segment.tcp_flags.0 & TELLING == TcpFlags::ACK => Some(Self::Data),
-            Protocol::UDP => Some(Self::Udp),
-            _ => None,
+            Protocol::TCP if segment.tcp_flags.0 & TELLING == TcpFlags::ACK => Self::Data,
+            Protocol::UDP => Self::Udp,
+            _ => Self::Stray,
         }
     }
 
@@ -343,9 +327,6 @@ mod tests {
             Signal::Stray,
         ];
         assert_eq!(all.len(), Signal::COUNT);
-        for signal in all {
-            assert_eq!(signal.steady_rank(), signal.steady().map_or(0, |state| state as u32));
-        }
         let steady = all.into_iter().filter_map(|signal| Some((signal.steady()?, signal)));
         let mut count = 0;
         for (state, signal) in steady {

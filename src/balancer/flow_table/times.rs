@@ -1,5 +1,6 @@
 //! How long flows are remembered, and the coarse time that entries are stamped with.
 
+use super::entry::Life;
 use super::state::{Signal, State};
 use crate::error::ConfigProblem;
 use crate::flow::{Protocol, Timestamp};
@@ -112,6 +113,11 @@ pub(super) const MAX_TICK: u32 = (1 << 28) - 1;
 const MAX_LIFE: u32 = 1 << 27;
 /// When to begin to count from a later tick, so that now and the longest life fit.
 const REBASE_AT: u32 = 1 << 26;
+const _: () = assert!(REBASE_AT + MAX_LIFE <= MAX_TICK);
+
+/// A time as the table counts it; it is not later than [`REBASE_AT`], so that no life from it on is cut short.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick(pub(super) u32);
 
 /// [`FlowTimes`] in ticks, so that no packet has to divide. Made once for each service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,7 +183,7 @@ impl Lifetimes {
         protocols.map(|protocol| self.idle(protocol)).into_iter().max().unwrap_or_default()
     }
 
-    /// How long proven flows live on by packets that say nothing new, of the protocols that this is true of.
+    /// What packets that say nothing new do to proven flows, of the protocols that this is true of.
     pub fn steady(&self, is_kept: impl Fn(Protocol) -> bool) -> Steady {
         let mut steady = Steady::NEVER;
         for (signal, protocol) in [
@@ -186,10 +192,10 @@ impl Lifetimes {
             (Signal::Sctp, Protocol::SCTP),
             (Signal::Other, Protocol::ESP),
         ] {
-            if let (Some(state), Some(ticks)) =
+            if let (Some(state), Some(renewal)) =
                 (signal.steady(), steady.0.get_mut(signal as usize).filter(|_| is_kept(protocol)))
             {
-                *ticks = self.of(state, signal);
+                *renewal = Renewal(Life::new(state, self.of(state, signal)));
             }
         }
         steady
@@ -212,18 +218,45 @@ impl Lifetimes {
     }
 }
 
-/// What a proven flow lives for after a packet that says nothing new of it, in ticks by [`Signal`]: zero where a
-/// packet says more than that, or such flows are not kept.
+/// What a packet that says nothing new does to the flow it belongs to: which state that has to be in, and for how long
+/// it lives then. A life as of a clock that stands at zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Steady([u32; Signal::COUNT]);
+pub struct Renewal(Life);
+
+impl Renewal {
+    /// Of no flow, whatever its state.
+    pub const NONE: Self = Self(Life::NONE);
+
+    /// Whether a flow with this life goes on by it. What has no life has no state either.
+    #[inline(always)]
+    pub(super) const fn suits(self, life: Life) -> bool {
+        self.0.rank() == life.rank()
+    }
+
+    /// The life from now on.
+    #[inline(always)]
+    pub(super) const fn from(self, now: Tick) -> Life {
+        self.0.later(now.0)
+    }
+}
+
+/// What each packet renews, by its [`Signal`]: nothing where it says more than that a flow goes on, or such flows are not
+/// kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Steady([Renewal; Signal::COUNT]);
 
 impl Steady {
-    pub(in crate::balancer) const NEVER: Self = Self([0; Signal::COUNT]);
+    pub(in crate::balancer) const NEVER: Self = Self([Renewal::NONE; Signal::COUNT]);
+
+    /// All of them, in the order of [`Signal`].
+    pub(in crate::balancer) const fn renewals(&self) -> &[Renewal; Signal::COUNT] {
+        &self.0
+    }
 
     /// After a packet that says this.
     #[inline]
-    pub fn ticks(&self, signal: Signal) -> u32 {
-        self.0.get(signal as usize).copied().unwrap_or_default()
+    pub fn of(&self, signal: Signal) -> Renewal {
+        self.0.get(signal as usize).copied().unwrap_or(Renewal::NONE)
     }
 }
 

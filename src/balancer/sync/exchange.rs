@@ -85,9 +85,7 @@ impl Exchange {
             let next = std::iter::from_fn(|| self.transport.receive());
             let flows: ArrayVec<SharedFlow, AHEAD> = next.take(left.min(AHEAD)).collect();
             // So that their cache misses overlap.
-            let keys: ArrayVec<FlowKey, AHEAD> =
-                flows.iter().map(|flow| FlowKey(flow.key())).collect();
-            std::hint::black_box(table.locate(&keys));
+            std::hint::black_box(table.locate(flows.iter().map(|flow| FlowKey(flow.key()))));
             for flow in &flows {
                 self.take(table, services, now, flow);
             }
