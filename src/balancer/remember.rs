@@ -14,9 +14,12 @@ use std::ops::Range;
 
 /// How many packets of a batch are looked at ahead; a driver lends no more at once.
 const BATCH: usize = 64;
-/// How many sets of the flow table are looked after with each batch, and while there is nothing else
-/// to do. A table of a million entries is gone through in a second of idleness.
-const SETS_A_BATCH: usize = 8;
+/// A round through the flow table is to take so many nanoseconds while there is traffic, as a power of two: flows count that
+/// much longer than they last.
+const ROUND_BITS: u32 = 30;
+/// The most sets that are looked after with a batch, where batches come too seldom for that or the table is too large, and
+/// how many while there is nothing else to do. A table of a million entries is gone through in a second of idleness.
+const SETS_A_BATCH: u64 = 8;
 const SETS_WHEN_IDLE: usize = 16_384;
 
 /// Which flows are recorded.
@@ -55,6 +58,7 @@ pub struct FlowBalancer {
     table: FlowTable,
     record: Record,
     exchange: Option<Box<Exchange>>,
+    pace: Pace,
 }
 
 impl FlowBalancer {
@@ -82,7 +86,7 @@ impl FlowBalancer {
         prepare: impl FnOnce(Range<usize>),
     ) -> Result<Self, CapacityError> {
         let table = FlowTable::new_in(entries, slots, secret, Timestamp::default(), prepare)?;
-        Ok(Self { table, record: Record::default(), exchange: None })
+        Ok(Self { table, record: Record::default(), exchange: None, pace: Pace::default() })
     }
 
     /// Sets which flows are recorded. Contested ones are known only where services know what they
@@ -313,6 +317,29 @@ impl FlowBalancer {
     }
 }
 
+/// How much of the flow table is looked after with a batch: by the time since the last one, so the more packets come, the
+/// less that costs each.
+#[derive(Clone, Copy, Default, Debug)]
+struct Pace {
+    last: Timestamp,
+    /// Less than what makes a set due.
+    credit: u64,
+}
+
+impl Pace {
+    /// How many sets of so many are due.
+    #[inline]
+    fn due(&mut self, now: Timestamp, sets: usize) -> usize {
+        const ROUND: u64 = 1 << ROUND_BITS;
+        let passed = now.0.saturating_sub(self.last.0).min(ROUND);
+        // A table has less than 2^27 sets.
+        let credit = self.credit + passed * sets as u64;
+        *self = Self { last: now, credit: credit % ROUND };
+        // What is beyond that is not made up for.
+        (credit / ROUND).min(SETS_A_BATCH) as usize
+    }
+}
+
 /// What a packet says, if that may be nothing new: only then can its flow be [known](FlowBalancer::known) to go on. Else
 /// [`Signal::Stray`], by which none is.
 #[inline(always)]
@@ -404,8 +431,8 @@ impl Balancer for FlowBalancer {
         now: Timestamp,
     ) -> Option<Placement> {
         let key = self.table.key(&packet.flow);
-        let mut trial =
-            Self { table: self.table.excerpt(key), record: self.record, exchange: None };
+        let (table, record, pace) = (self.table.excerpt(key), self.record, self.pace);
+        let mut trial = Self { table, record, exchange: None, pace };
         let before = trial.table.record(key, now);
         let (spot, tick) = (trial.locate_one(key), trial.table.tick(now));
         let (assignment, decider, is_asked) = match (
@@ -445,7 +472,7 @@ impl Balancer for FlowBalancer {
         if counts.proven + counts.unproven == 0 {
             return;
         }
-        let sets = if is_idle { SETS_WHEN_IDLE } else { SETS_A_BATCH };
+        let sets = if is_idle { SETS_WHEN_IDLE } else { self.pace.due(now, self.table.sets()) };
         self.table.sweep(now, sets, |index| services.keeps_any(index));
     }
 
