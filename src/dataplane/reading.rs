@@ -58,11 +58,20 @@ impl Batch {
         outbox: &mut Outbox,
     ) {
         self.reads.clear();
-        // Another core has written them, the kernel or the NIC: they are fetched together, and not one after the other.
-        let first = |frame: &Frame<'_>| frame.bytes().first().copied().unwrap_or_default();
-        std::hint::black_box(frames.iter().fold(0, |all, frame| all | first(frame)));
         // Connection IDs take more than a glance.
-        let glances = !snapshot.services.routes();
+        match snapshot.services.routes() {
+            false => self.read_each::<true>(snapshot, frames, outbox),
+            true => self.read_each::<false>(snapshot, frames, outbox),
+        }
+    }
+
+    #[inline(always)]
+    fn read_each<const GLANCES: bool>(
+        &mut self,
+        snapshot: &Snapshot,
+        frames: &mut [Frame<'_>],
+        outbox: &mut Outbox,
+    ) {
         let mut places = self.packets.iter_mut().zip(&mut self.lengths);
         let mut put = |packet, length| {
             if let Some(place) = places.next() {
@@ -71,7 +80,7 @@ impl Batch {
         };
         for (place, frame) in frames.iter_mut().enumerate() {
             let bytes = frame.bytes();
-            if !(glances && comes_for(snapshot.station, bytes) && glance(bytes, &mut put)) {
+            if !(GLANCES && comes_for(snapshot.station, bytes) && glance(bytes, &mut put)) {
                 let mut parsed = Parsed::EMPTY;
                 let read = read(snapshot, frame, &mut parsed, outbox);
                 if let Read::Assign = read {
