@@ -30,24 +30,47 @@ impl Counter {
 }
 
 #[derive(Debug, Default)]
+#[repr(align(16))]
 struct Traffic {
     packets: Counter,
     bytes: Counter,
 }
 
+impl Traffic {
+    #[inline]
+    fn add(&self, packets: u64, bytes: u64) {
+        self.packets.add(packets);
+        self.bytes.add(bytes);
+    }
+}
+
 /// What processors hand to each other at once: a line, and with most its neighbour.
 const LINE: usize = 128;
-const BACKENDS_A_LINE: usize = LINE / size_of::<Traffic>();
+/// Before the counters of the first backend and behind those of the last one, so that what the allocator puts beside them,
+/// another worker's for one, is on other lines.
+const MARGIN: usize = LINE / size_of::<Traffic>();
 
-/// Counters of some backends. Whatever the allocator puts beside them, another worker's for one, is on other lines.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct TrafficLine([Traffic; BACKENDS_A_LINE]);
+const _: () = assert!(align_of::<WorkerCounters>() == LINE);
 
-const _: () = {
-    assert!(size_of::<TrafficLine>() == LINE && align_of::<TrafficLine>() == LINE);
-    assert!(align_of::<WorkerCounters>() == LINE);
-};
+/// What was sent to each backend, by its slot.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'a>(&'a [Traffic]);
+
+impl<'a> Sent<'a> {
+    #[inline(always)]
+    fn to(self, index: BackendIndex) -> Option<&'a Traffic> {
+        self.0.get(index.slot())
+    }
+
+    /// Counts a frame of `length` bytes to this backend, but for the sum of all: that is for
+    /// [`WorkerCounters::record_forwarded`] to say, once for a batch.
+    #[inline(always)]
+    pub(super) fn record(self, index: BackendIndex, length: u64) {
+        if let Some(backend) = self.to(index) {
+            backend.add(1, length);
+        }
+    }
+}
 
 /// One worker's counters. Aligned so that no other worker's share a cache line with them.
 #[derive(Debug)]
@@ -60,8 +83,8 @@ pub struct WorkerCounters {
     passed: Counter,
     dropped: [Counter; DropReason::COUNT],
     doubtful_mtus: Counter,
-    /// By slot of the backend's index.
-    backends: Box<[TrafficLine]>,
+    /// By slot of the backend's index, between two margins.
+    backends: Box<[Traffic]>,
     /// How many flows there are and have begun, by slot of the backend's index.
     flows: Box<[[Counter; 2]]>,
     /// The driver's own, copied here now and then, with the verdicts by then; never touched for a packet.
@@ -83,9 +106,7 @@ impl WorkerCounters {
             passed: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             doubtful_mtus: Counter::default(),
-            backends: (0..backends.div_ceil(BACKENDS_A_LINE))
-                .map(|_| TrafficLine::default())
-                .collect(),
+            backends: (0..backends + 2 * MARGIN).map(|_| Traffic::default()).collect(),
             flows: (0..backends).map(|_| Default::default()).collect(),
             io: Mutex::default(),
             balancer: Mutex::default(),
@@ -98,26 +119,16 @@ impl WorkerCounters {
         addresses(&self.backends)
     }
 
-    #[inline]
-    fn traffic(&self, index: BackendIndex) -> Option<&Traffic> {
-        let line = self.backends.get(index.slot() / BACKENDS_A_LINE)?;
-        line.0.get(index.slot() % BACKENDS_A_LINE)
-    }
-
-    /// Counts a frame of `length` bytes to this backend, but for the sum of all: that is for
-    /// [`WorkerCounters::record_forwarded`] to say, once for a batch.
-    #[inline]
-    pub(super) fn record_sent(&self, index: BackendIndex, length: u64) {
-        if let Some(backend) = self.traffic(index) {
-            backend.packets.add(1);
-            backend.bytes.add(length);
-        }
+    /// What was sent to each backend.
+    #[inline(always)]
+    pub(super) fn sent(&self) -> Sent<'_> {
+        let end = self.backends.len().saturating_sub(MARGIN);
+        Sent(self.backends.get(MARGIN..end).unwrap_or_default())
     }
 
     #[inline]
     pub(super) fn record_forwarded(&self, packets: u64, bytes: u64) {
-        self.forwarded.packets.add(packets);
-        self.forwarded.bytes.add(bytes);
+        self.forwarded.add(packets, bytes);
     }
 
     /// Counts one frame of `length` bytes. Only the worker that owns the counters may call this;
@@ -126,13 +137,8 @@ impl WorkerCounters {
     pub(super) fn record(&self, verdict: Verdict, length: usize) {
         match verdict {
             Verdict::Forward(index) => {
-                let length = length as u64;
-                self.forwarded.packets.add(1);
-                self.forwarded.bytes.add(length);
-                if let Some(backend) = self.traffic(index) {
-                    backend.packets.add(1);
-                    backend.bytes.add(length);
-                }
+                self.record_forwarded(1, length as u64);
+                self.sent().record(index, length as u64);
             }
             Verdict::Answer(kind) => {
                 if let Some(counter) = self.answered.get(kind as usize) {
@@ -227,7 +233,9 @@ impl WorkerCounters {
 
     /// Packets and bytes forwarded to the backend in this slot, whoever held it.
     pub fn backend(&self, index: BackendIndex) -> (u64, u64) {
-        self.traffic(index).map_or((0, 0), |backend| (backend.packets.read(), backend.bytes.read()))
+        self.sent()
+            .to(index)
+            .map_or((0, 0), |backend| (backend.packets.read(), backend.bytes.read()))
     }
 }
 

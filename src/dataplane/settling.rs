@@ -79,18 +79,26 @@ impl Settler {
                 break;
             };
             let assignments = take(&mut assigned, run).iter().zip(take(&mut lengths, run));
-            let frames_of_run = common.iter_mut().zip(said);
-            for ((frame, verdict), (assignment, length)) in frames_of_run.zip(assignments) {
-                *verdict = if let Assignment::Backend(index) = assignment
-                    && let Some(received) =
-                        express::forward(snapshot, &mut self.means, frame, *length, *index)
-                {
-                    self.counters.record_sent(*index, received);
-                    counted = (counted.0 + 1, counted.1 + received);
-                    Verdict::Forward(*index)
-                } else {
-                    self.settle_unread(snapshot, now, frame, Read::Assign, Some(assignment))
+            let mut rest = common.iter_mut().zip(said).zip(assignments);
+            loop {
+                let (sent, means) = (self.counters.sent(), &mut self.means);
+                let Some((frame, verdict, assignment)) =
+                    rest.by_ref().find_map(|((frame, verdict), (assignment, length))| {
+                        if let Assignment::Backend(index) = assignment
+                            && let Some(received) =
+                                express::forward(snapshot, means, frame, *length, *index)
+                        {
+                            sent.record(*index, received);
+                            counted = (counted.0 + 1, counted.1 + received);
+                            *verdict = Verdict::Forward(*index);
+                            return None;
+                        }
+                        Some((frame, verdict, assignment))
+                    })
+                else {
+                    break;
                 };
+                *verdict = self.settle_unread(snapshot, now, frame, Read::Assign, Some(assignment));
             }
             if let Some(read) = read
                 && let (Some(frame), Some(verdict)) =

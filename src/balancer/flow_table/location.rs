@@ -1,8 +1,9 @@
 //! Where in the table a flow is.
 
-use super::set::{Set, WAYS};
+use super::set::WAYS;
 use super::{FlowKey, FlowTable};
 use crate::flow::FlowHash;
+use prefetch_index::prefetch_index;
 
 /// How many flows are located at a time; a driver lends no more packets at once.
 const LOCATED: usize = 64;
@@ -74,28 +75,27 @@ impl FlowTable {
 
     /// Where each of at most 64 flows is, if it is anywhere.
     ///
-    /// A word of the first set that each may be in is read before any is looked at, and then of the second one of
-    /// those that are not in the first, where three of four are: so the cache misses of a batch overlap, where
+    /// The first set that each may be in is fetched as soon as its key is worked out, and then the second one of those that
+    /// are not in the first, where three of four are: so the cache misses of a batch overlap, where
     /// [`FlowTable::lookup`] would wait for one after the other.
     #[inline(always)]
     pub fn locate(&self, keys: impl IntoIterator<Item = FlowKey>) -> Located {
         // Zero, so that it is quickly written.
         let mut flows = [(FlowKey(0), Spot { set: 0, way: 0 }); LOCATED];
-        let (mut count, mut read) = (0, 0);
-        // A first set is read as soon as its number is known: working out the next key does not wait for it.
+        let mut count = 0;
         for ((place, spot), key) in flows.iter_mut().zip(keys) {
             let first = self.first_set(key);
-            read |= self.sets.get(first).map_or(0, Set::word);
+            prefetch_index(&self.sets, first);
             (*place, spot.set) = (key, first as u32);
             count += 1;
         }
-        self.look_for(flows.get_mut(..count).unwrap_or_default(), read);
+        self.look_for(flows.get_mut(..count).unwrap_or_default());
         Located { flows, count }
     }
 
-    /// Looks for flows of which the first set is noted, and has been read.
+    /// Looks for flows of which the first set is noted.
     #[inline(never)]
-    fn look_for(&self, flows: &mut [(FlowKey, Spot)], mut read: u32) {
+    fn look_for(&self, flows: &mut [(FlowKey, Spot)]) {
         // Noted and not branched to: whether it is in the first cannot be predicted.
         let (mut elsewhere, mut missing) = ([0u8; LOCATED], 0);
         for (position, (key, spot)) in (0u8..).zip(&mut *flows) {
@@ -105,24 +105,19 @@ impl FlowTable {
             *spot = self.look(spot.set, *key);
             missing += usize::from(spot.is_missing());
         }
-        // Worked out before any is read: the fewer instructions lie between two reads, the more of them overlap.
-        let mut seconds = [0u32; LOCATED];
         let elsewhere = elsewhere.get(..missing).unwrap_or_default();
-        for (second, position) in seconds.iter_mut().zip(elsewhere) {
-            if let Some((key, spot)) = flows.get(usize::from(*position)) {
-                *second = self.second_set(spot.set, *key) as u32;
-            }
-        }
-        let seconds = seconds.get(..missing).unwrap_or_default();
-        for second in seconds {
-            read |= self.sets.get(*second as usize).map_or(0, Set::word);
-        }
-        for (second, position) in seconds.iter().zip(elsewhere) {
+        for position in elsewhere {
             if let Some((key, spot)) = flows.get_mut(usize::from(*position)) {
-                *spot = self.look(*second, *key);
+                let second = self.second_set(spot.set, *key);
+                prefetch_index(&self.sets, second);
+                spot.set = second as u32;
             }
         }
-        std::hint::black_box(read);
+        for position in elsewhere {
+            if let Some((key, spot)) = flows.get_mut(usize::from(*position)) {
+                *spot = self.look(spot.set, *key);
+            }
+        }
     }
 
     /// The same for a single flow; the second set is only looked at if it is not in the first.

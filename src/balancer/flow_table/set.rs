@@ -55,13 +55,6 @@ impl Set {
         backends: [BackendIndex::new(0, 0); WAYS],
     };
 
-    /// Any word of it, for whoever wants to have the line at hand.
-    #[inline]
-    pub(super) const fn word(&self) -> u32 {
-        let [word, ..] = self.low;
-        word
-    }
-
     #[inline]
     fn lives(&self) -> u32x4 {
         u32x4::new(self.lives.map(|life| life.0))

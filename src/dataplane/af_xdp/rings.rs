@@ -7,6 +7,7 @@ use crate::dataplane::io::{Frame, MAX_BATCH};
 use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use prefetch_index::prefetch_index;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -111,19 +112,17 @@ impl Rings {
         batch: &'a mut Batch,
         lent: &mut ArrayVec<Frame<'a>, MAX_BATCH>,
     ) {
-        // Another core has written them, the kernel or the NIC: they are fetched together, and not one after the other.
-        let mut read = 0;
         let lend = |frame: &'a mut OwnedFrame| {
             let (chunk, _) = self.memory.place(frame.descriptor.addr());
             // SAFETY: an owned frame is in no ring, so neither the kernel nor another owned frame
             // refers to its chunk, and it is mutably borrowed as long as the slice lives, as is the
             // mapping. Its descriptor came from this UMEM.
             let memory = unsafe { self.memory.chunk(chunk) };
-            read |= memory.get(frame.content.start).copied().unwrap_or_default();
+            // Another core has written it, the kernel or the NIC: all are fetched together, and not one after the other.
+            prefetch_index(&*memory, frame.content.start);
             Frame::in_memory(memory, frame.content.clone())
         };
         lent.extend(batch.iter_mut().map(lend));
-        std::hint::black_box(read);
     }
 
     /// Writes `bytes` into `frame` as its content; false, and nothing to be sent, if they do not
