@@ -122,6 +122,14 @@ impl<'a> Frame<'a> {
         start.is_some()
     }
 
+    /// The frame and `count` bytes of its room in front, if there are so many: what it would be if it
+    /// [grew](Frame::grow_front) by that many.
+    #[inline]
+    pub fn with_room(&mut self, count: usize) -> Option<&mut [u8]> {
+        let start = self.start.checked_sub(count)?;
+        self.memory.split_at_mut_checked(start).map(|(_, bytes)| bytes)
+    }
+
     /// Takes `count` bytes off the front, at most all.
     #[inline]
     pub fn trim_front(&mut self, count: usize) {
@@ -131,9 +139,12 @@ impl<'a> Frame<'a> {
     /// Cuts the frame off behind its first `length` bytes, if it has more.
     #[inline]
     pub fn truncate(&mut self, length: usize) {
-        let memory = std::mem::take(&mut self.memory);
-        let end = memory.len().min(self.start.saturating_add(length));
-        self.memory = memory.get_mut(..end).unwrap_or_default();
+        if let Some(end) = self.start.checked_add(length)
+            && end < self.memory.len()
+        {
+            let memory = std::mem::take(&mut self.memory);
+            self.memory = memory.get_mut(..end).unwrap_or_default();
+        }
     }
 
     /// Says what is to become of the frame; the last word counts.

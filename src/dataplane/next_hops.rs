@@ -16,6 +16,14 @@ pub struct NextHops {
     tunnels: Box<[PlainTunnel]>,
 }
 
+/// By what most packets go that need no more than that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ways {
+    Links,
+    Tunnels,
+    Both,
+}
+
 /// All that matters of the hop to a backend on the link that takes packets as they are: a third of a cache line, where a
 /// hop has more than one.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +108,16 @@ impl NextHops {
     /// Where what packets read of this lies in memory, each by its addresses.
     pub(super) fn memory(&self) -> [Range<usize>; 2] {
         [addresses(&self.links), addresses(&self.tunnels)]
+    }
+
+    /// Whether there are links, or plain tunnels, to go by.
+    #[inline]
+    pub(super) fn ways(&self) -> Ways {
+        match (self.links.is_empty(), self.tunnels.is_empty()) {
+            (false, false) => Ways::Both,
+            (_, true) => Ways::Links,
+            (true, false) => Ways::Tunnels,
+        }
     }
 
     /// That of just this backend, if there is one.

@@ -3,9 +3,10 @@
 use super::answer::answer_echo;
 use super::counters::WorkerCounters;
 use super::delivery::{Means, deliver};
-use super::express;
+use super::express::{self, Way};
 use super::fragments::{Decision, Fate, FragmentKey, FragmentTracker};
 use super::io::{Action, Frame, MAX_BATCH, Port};
+use super::next_hops::Ways;
 use super::outbox::Outbox;
 use super::pipeline::PipelineOptions;
 use super::probe::is_answer;
@@ -53,10 +54,26 @@ impl Settler {
         }
     }
 
-    /// A whole batch, in which the balancer has assigned these packets. Apart, so that it has all registers for itself,
-    /// as has the first stage.
-    #[inline(never)]
+    /// A whole batch, in which the balancer has assigned these packets.
     pub(super) fn settle_batch(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        frames: &mut [Frame<'_>],
+        batch: &Batch,
+        assigned: &[Assignment],
+    ) {
+        let settle = match snapshot.next_hops.ways() {
+            Ways::Links => Self::settle_by::<express::Link>,
+            Ways::Tunnels => Self::settle_by::<express::Tunnel>,
+            Ways::Both => Self::settle_by::<express::Either>,
+        };
+        settle(self, snapshot, now, frames, batch, assigned);
+    }
+
+    /// The same where nearly all packets go this way. Apart, so that it has all registers for itself, as has the first stage.
+    #[inline(never)]
+    fn settle_by<W: Way>(
         &mut self,
         snapshot: &Snapshot,
         now: Timestamp,
@@ -86,7 +103,7 @@ impl Settler {
                     rest.by_ref().find_map(|((frame, verdict), (assignment, length))| {
                         if let Assignment::Backend(index) = assignment
                             && let Some(received) =
-                                express::forward(snapshot, means, frame, *length, *index)
+                                W::forward(snapshot, means, frame, *length, *index)
                         {
                             sent.record(*index, received);
                             counted = (counted.0 + 1, counted.1 + received);

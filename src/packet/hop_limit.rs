@@ -1,6 +1,5 @@
 //! Counting the director as a hop.
 
-use super::checksum;
 use crate::verdict::DropReason;
 
 /// The time to live of an IPv4 packet, or the hop limit of an IPv6 one; zero of anything else.
@@ -44,10 +43,11 @@ pub(crate) fn decrement_ttl(word: &mut [u8; 4]) -> bool {
     if ttl <= 1 {
         return false;
     }
-    // RFC 1624 equation 3, where the sum of the new value and the complement of the old one is the same for each. Byte
-    // order does not matter (RFC 1071 section 2 (B)), so it is that in which one is taken off the lower byte.
-    let sum = u32::from(!u16::from_le_bytes([c0, c1])) + 0xfffe;
-    let [c0, c1] = (!checksum::fold(sum)).to_le_bytes();
+    // RFC 1624 equation 3, where the sum of the new value and the complement of the old one is the same for each: one is
+    // added to the checksum, and the carry. Byte order does not matter (RFC 1071 section 2 (B)), so it is that in which one
+    // is taken off the lower byte.
+    let sum = u16::from_le_bytes([c0, c1]).wrapping_add(1);
+    let [c0, c1] = sum.wrapping_add(u16::from(sum == 0 || sum == u16::MAX)).to_le_bytes();
     *word = [ttl - 1, protocol, c0, c1];
     true
 }

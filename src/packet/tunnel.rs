@@ -185,7 +185,7 @@ pub fn encapsulate(
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OuterIpv4 {
     /// From the time to live on, with a checksum of zero.
-    last: [u8; 12],
+    last: [[u8; 2]; 6],
     /// The sum of those, in the order in which this machine reads them (RFC 1071 section 2 (B)).
     sum: u16,
     /// The bits of the traffic class that the packet inside has no say in.
@@ -199,8 +199,8 @@ impl OuterIpv4 {
     fn new(tunnel: &Tunnel, inside: u8, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
         let ([a, b, c, d], [e, f, g, h]) = (source.octets(), destination.octets());
         let (ttl, protocol) = (tunnel.hop_limit, outer_protocol(tunnel, inside));
-        let last = [ttl, protocol, 0, 0, a, b, c, d, e, f, g, h];
-        let sum = checksum::fold(checksum::sum(&last)).to_be();
+        let last = [[ttl, protocol], [0, 0], [a, b], [c, d], [e, f], [g, h]];
+        let sum = checksum::fold(checksum::sum(last.as_flattened())).to_be();
         let (class, inherited) = outer_class(tunnel);
         Self { last, sum, class, inherited }
     }
@@ -231,14 +231,19 @@ impl OuterIpv4 {
         // Of what cannot be fragmented the identification means nothing (RFC 6864 section 4.1).
         let (identification, flags) =
             if dont_fragment { (0, DONT_FRAGMENT) } else { (identification, 0) };
-        let ([l0, l1], [i0, i1], [f0, f1]) =
-            (length.to_be_bytes(), identification.to_be_bytes(), flags.to_be_bytes());
-        let first = [[0x45, class], [l0, l1], [i0, i1], [f0, f1]].map(u16::from_ne_bytes);
+        let first = [
+            u16::from_ne_bytes([0x45, class]),
+            length.to_be(),
+            identification.to_be(),
+            flags.to_be(),
+        ];
         // Five numbers of 16 bits.
         let sum = first.iter().fold(u32::from(self.sum), |sum, half| sum + u32::from(*half));
-        let [c0, c1] = (!checksum::fold(sum)).to_ne_bytes();
-        let [ttl, protocol, _, _, a, b, c, d, e, f, g, h] = self.last;
-        *out = [0x45, class, l0, l1, i0, i1, f0, f1, ttl, protocol, c0, c1, a, b, c, d, e, f, g, h];
+        let [a, b, c, d] = first.map(u16::to_ne_bytes);
+        let [e, _, f, g, h, i] = self.last;
+        let sum = (!checksum::fold(sum)).to_ne_bytes();
+        let halves = [a, b, c, d, e, sum, f, g, h, i];
+        out.as_chunks_mut().0.iter_mut().zip(halves).for_each(|(place, half)| *place = half);
     }
 }
 
