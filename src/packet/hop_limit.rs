@@ -54,6 +54,7 @@ pub(crate) fn decrement_ttl(word: &mut [u8; 4]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::checksum;
     use super::*;
 
     /// Every checksum there can be, by way of the identification field.
