@@ -223,22 +223,50 @@ impl FlowBalancer {
             }
             return (Assignment::Backend(index), Decider::ConnectionId);
         }
+        if self.record == Record::Contested {
+            return self.place_contested(services, service, *packet, key, lives, now);
+        }
         if let Some(lives) = lives
             && !spot.is_missing()
+            && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
+        {
+            return (Assignment::Backend(index), Decider::FlowTable);
+        }
+        let Some(owner) = service.select(service.hash(packet)) else {
+            return (Assignment::Drop(DropReason::NoBackend), Decider::Selector);
+        };
+        if let Some(lives) = lives {
+            // Others in its way may be of another protocol.
+            let usable = |index| services.keeps_any(index);
+            self.table.insert(key, spot, owner, signal, lives, now, usable);
+        }
+        // Remembered or not, it is served.
+        (Assignment::Backend(owner), Decider::Selector)
+    }
+
+    /// The same where only contested flows are recorded, and a service knows what it chose before the last changes.
+    #[inline(never)]
+    fn place_contested(
+        &mut self,
+        services: &ServiceTable,
+        service: &Service,
+        packet: PacketInfo,
+        key: FlowKey,
+        lives: Option<&Lifetimes>,
+        now: Timestamp,
+    ) -> (Assignment, Decider) {
+        let keeps = |index| services.keeps(index, packet.flow.protocol);
+        let signal = Signal::of(&packet);
+        if let Some(lives) = lives
             && self.has_flows()
             && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
         {
-            if self.record == Record::Contested {
-                self.reconsider(service, *packet, key, index);
-            }
+            self.reconsider(service, packet, key, index);
             return (Assignment::Backend(index), Decider::FlowTable);
         }
-        let hash = service.hash(packet);
+        let hash = service.hash(&packet);
         let owner = service.select(hash);
-        let before = match self.record {
-            Record::All => None,
-            Record::Contested => service.elder(*packet, hash, now),
-        };
+        let before = service.elder(packet, hash, now);
         let is_contested = before.is_some_and(|before| before.chosen != owner);
         let older = before.filter(|before| before.may_be_older);
         let elder = older.and_then(|older| older.chosen).filter(|index| keeps(*index));
@@ -250,7 +278,7 @@ impl FlowBalancer {
         let Some(chosen) = first else {
             return (Assignment::Drop(DropReason::NoBackend), Decider::Selector);
         };
-        let Some(lives) = lives.filter(|_| is_contested || self.record == Record::All) else {
+        let Some(lives) = lives.filter(|_| is_contested) else {
             return decided(chosen);
         };
         // Others in its way may be of another protocol.
@@ -258,9 +286,9 @@ impl FlowBalancer {
         let goes_on = signal != Signal::Syn && elder == Some(chosen);
         let inserted = if goes_on {
             // It may speak once before what was chosen before is over, and then be silent for as long as any.
-            self.table.resume(key, spot, chosen, signal, lives, now, usable)
+            self.table.resume(key, chosen, signal, lives, now, usable)
         } else {
-            self.table.insert(key, spot, chosen, signal, lives, now, usable)
+            self.table.insert(key, Spot::UNKNOWN, chosen, signal, lives, now, usable)
         };
         // Refused or not, it is served: by whom the next packet will be taken to, if that is not recorded.
         let last = elder.filter(|_| inserted == Inserted::Refused).unwrap_or(chosen);
@@ -271,7 +299,7 @@ impl FlowBalancer {
     #[inline]
     fn has_flows(&self) -> bool {
         let counts = self.table.counts();
-        self.record == Record::All || counts.proven + counts.unproven != 0
+        counts.proven + counts.unproven != 0
     }
 
     /// Of a balancer that records contested flows: forgets one that is contested no more and goes where it would go
@@ -467,9 +495,8 @@ impl Balancer for FlowBalancer {
         if let Some(exchange) = &mut self.exchange {
             exchange.step(&mut self.table, services, now, is_idle);
         }
-        let counts = self.table.counts();
         // Nothing to look after, as on a director that stands by.
-        if counts.proven + counts.unproven == 0 {
+        if !self.has_flows() {
             return;
         }
         let sets = if is_idle { SETS_WHEN_IDLE } else { self.pace.due(now, self.table.sets()) };

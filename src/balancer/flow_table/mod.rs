@@ -344,11 +344,9 @@ impl FlowTable {
 
     /// The same for a flow that is known from elsewhere to have gone there before: it is proven by this packet.
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "those of an insertion")]
     pub(super) fn resume(
         &mut self,
         key: FlowKey,
-        spot: Spot,
         backend: BackendIndex,
         signal: Signal,
         lives: &Lifetimes,
@@ -357,7 +355,7 @@ impl FlowTable {
     ) -> Inserted {
         let state = state::resumed(signal);
         let ticks = state.map_or(0, |state| lives.of(state, signal));
-        self.begin(key, spot, backend, state, ticks, now, usable)
+        self.begin(key, Spot::UNKNOWN, backend, state, ticks, now, usable)
     }
 
     /// Remembers a flow that begins in this state and is to live for so long, if it is worth a place.
