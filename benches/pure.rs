@@ -299,7 +299,8 @@ fn flows(c: &mut Criterion) {
         let mut is_known = |number| {
             let key = key(number);
             let backend = BackendIndex::new(key.0 as usize % generations.len(), 0);
-            table.insert(key, Spot::UNKNOWN, backend, Signal::Syn, &lives, now, usable);
+            let tick = table.tick(now);
+            table.insert(key, Spot::UNKNOWN, backend, lives.first(Signal::Syn), tick, usable);
             let found = table.lookup(key, Signal::Data, &lives, now, usable);
             found == Found::Known(backend, State::Established)
         };
@@ -356,7 +357,7 @@ fn flows(c: &mut Criterion) {
                         assert!(spot.is_missing());
                         let to = BackendIndex::new(key.0 as usize % 1024, 0);
                         let inserted =
-                            table.insert(key, spot, to, Signal::Syn, &lives, now, usable);
+                            table.insert(key, spot, to, lives.first(Signal::Syn), tick, usable);
                         assert_ne!(inserted, Inserted::NotKept);
                     });
                 });

@@ -4,8 +4,8 @@ mod support;
 
 use dsrlb::balancer::{
     Assignment, Backend, Balancer, FlowBalancer, FlowKey, FlowRecord, FlowTable, FlowTimes, Found,
-    HashBalancer, Imported, Keeping, Lifetimes, Maglev, RealServer, Service, ServiceTable, Signal,
-    Spot, State, VirtualService,
+    HashBalancer, Imported, Inserted, Keeping, Lifetimes, Maglev, RealServer, Service,
+    ServiceTable, Signal, Spot, State, VirtualService,
 };
 use dsrlb::flow::{FiveTuple, Fragment, HashKey, PacketInfo, Protocol, TcpFlags, Timestamp};
 use dsrlb::verdict::BackendIndex;
@@ -51,6 +51,19 @@ fn backend(number: usize) -> BackendIndex {
     BackendIndex::new(number % 8, 0)
 }
 
+/// Remembers a flow of which this packet came, if it is worth a place.
+fn insert(
+    table: &mut FlowTable,
+    key: FlowKey,
+    backend: BackendIndex,
+    signal: Signal,
+    now: Timestamp,
+) -> Inserted {
+    let lease = Lifetimes::from(&FlowTimes::default()).first(signal);
+    let tick = table.tick(now);
+    table.insert(key, Spot::UNKNOWN, backend, lease, tick, |_| true)
+}
+
 /// The packets of a TCP handshake; whether the flow is then known as proven.
 fn connect(table: &mut FlowTable, number: usize, now: Timestamp) -> bool {
     let lives = Lifetimes::from(&FlowTimes::default());
@@ -58,15 +71,7 @@ fn connect(table: &mut FlowTable, number: usize, now: Timestamp) -> bool {
         match table.lookup(key(number), *signal, &lives, now, |_| true) {
             Found::Known(_, state) => state == State::Established,
             _ => {
-                table.insert(
-                    key(number),
-                    Spot::UNKNOWN,
-                    backend(number),
-                    *signal,
-                    &lives,
-                    now,
-                    |_| true,
-                );
+                insert(table, key(number), backend(number), *signal, now);
                 false
             }
         }
@@ -84,7 +89,7 @@ fn a_flood_leaves_every_proven_flow_where_it_is() {
         for number in 0..10 * ENTRIES {
             let (key, signal) = (key(1 << 32 | number), flood);
             assert_eq!(table.lookup(key, signal, &lives, START, |_| true), Found::Missing);
-            table.insert(key, Spot::UNKNOWN, backend(0), signal, &lives, START, |_| true);
+            insert(&mut table, key, backend(0), signal, START);
         }
         assert_eq!(table.counts().proven, count as u64);
         assert!(table.counts().unproven <= ENTRIES as u64 / 4);
@@ -105,30 +110,14 @@ fn no_flood_of_syns_keeps_a_client_from_being_known() {
     let mut flood = |table: &mut FlowTable| {
         for _ in 0..4 * ENTRIES {
             flooded += 1;
-            table.insert(
-                key(1 << 32 | flooded),
-                Spot::UNKNOWN,
-                backend(0),
-                Signal::Syn,
-                &lives,
-                START,
-                |_| true,
-            );
+            insert(table, key(1 << 32 | flooded), backend(0), Signal::Syn, START);
         }
     };
     flood(&mut table);
     for number in 0..32 {
         for signal in [Signal::Syn, Signal::Data, Signal::Data] {
             if table.lookup(key(number), signal, &lives, START, |_| true) == Found::Missing {
-                table.insert(
-                    key(number),
-                    Spot::UNKNOWN,
-                    backend(number),
-                    signal,
-                    &lives,
-                    START,
-                    |_| true,
-                );
+                insert(&mut table, key(number), backend(number), signal, START);
             }
             flood(&mut table);
         }
@@ -289,14 +278,13 @@ fn another_table_takes_over_where_one_stopped() {
 #[test]
 fn flows_that_began_are_counted_by_backend() {
     let mut table = table();
-    let lives = Lifetimes::from(&FlowTimes::default());
     let [old, new, other] = [(1, 0), (1, 1), (2, 0)].map(|(slot, of)| BackendIndex::new(slot, of));
     let mut begin = |from: usize, count, backend| {
         for number in from..from + count {
             let key = key(number);
-            table.insert(key, Spot::UNKNOWN, backend, Signal::Syn, &lives, START, |_| true);
+            insert(&mut table, key, backend, Signal::Syn, START);
             // Which is known by now, and begins nothing.
-            table.insert(key, Spot::UNKNOWN, backend, Signal::Syn, &lives, START, |_| true);
+            insert(&mut table, key, backend, Signal::Syn, START);
         }
         [old, new, other].map(|backend| table.begun(backend))
     };
@@ -345,7 +333,7 @@ fn what_is_told_takes_no_place_of_a_proven_one() {
         remaining: Duration::from_secs(5),
     };
     for number in 0..1000 {
-        table.insert(key(number), Spot::UNKNOWN, backend, Signal::Data, &lives, START, |_| true);
+        insert(&mut table, key(number), backend, Signal::Data, START);
         table.lookup(key(number), Signal::Data, &lives, START, |_| true);
     }
     assert_eq!(table.counts().proven, 8);

@@ -103,7 +103,8 @@ impl Design {
                     Found::Known(index, _) => Some(index),
                     Found::Missing | Found::Reopened(_) => {
                         let index = before().or_else(by_hash)?;
-                        table.insert(key, Spot::UNKNOWN, index, signal, &lives, now, keeps);
+                        let (lease, now) = (lives.first(signal), table.tick(now));
+                        table.insert(key, Spot::UNKNOWN, index, lease, now, keeps);
                         Some(index)
                     }
                 }

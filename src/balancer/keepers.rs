@@ -3,7 +3,7 @@
 //! A flow that is known goes where it went before any service is looked for: its backend says by itself
 //! whether that is right. So packets that bring nothing new look at no service, however many there are.
 
-use super::flow_table::{Lifetimes, Renewal, Signal, Steady};
+use super::flow_table::{Lease, Lifetimes, Signal, Steady};
 use crate::addresses::addresses;
 use crate::flow::Protocol;
 use crate::verdict::BackendIndex;
@@ -38,7 +38,7 @@ pub(super) struct Keepers {
     /// What there is of [`Keeping`] and of times, each pair once, side by side: services have few different ones.
     keeping: Vec<Keeping>,
     /// What packets renew then, by what each says.
-    renewals: Vec<[Renewal; Signal::COUNT]>,
+    renewals: Vec<[Lease; Signal::COUNT]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,11 +105,11 @@ impl Keepers {
 
     /// What a packet that says this does to a flow of a backend, if nothing new.
     #[inline(always)]
-    pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Renewal {
+    pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Lease {
         let all = self.renewals.as_flattened();
         let renewal =
             self.terms(index).and_then(|terms| all.get(terms * Signal::COUNT + signal as usize));
-        renewal.copied().unwrap_or(Renewal::NONE)
+        renewal.copied().unwrap_or(Lease::NONE)
     }
 }
 

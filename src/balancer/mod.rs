@@ -46,7 +46,7 @@ pub use flow_table::{CapacityError, FlowCounts, FlowTimes, State as FlowState};
 /// For the benchmarks and fuzz targets.
 #[doc(hidden)]
 pub use flow_table::{
-    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lifetimes, Located, Renewal, Signal,
+    FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lease, Lifetimes, Located, Signal,
     Spot, State, Steady,
 };
 pub use keepers::Keeping;

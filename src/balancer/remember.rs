@@ -150,7 +150,7 @@ impl FlowBalancer {
         &mut self,
         services: &ServiceTable,
         packets: &[Brief],
-        now: Timestamp,
+        now: Tick,
         assigned: &mut [Assignment],
     ) {
         if self.has_flows() {
@@ -173,7 +173,7 @@ impl FlowBalancer {
         packet: &Brief,
         key: FlowKey,
         spot: Spot,
-        now: Timestamp,
+        now: Tick,
     ) -> Assignment {
         // Each kind by itself, so that what is always so of a segment is not asked of it.
         match packet {
@@ -191,7 +191,7 @@ impl FlowBalancer {
         packet: &PacketInfo,
         key: FlowKey,
         spot: Spot,
-        now: Timestamp,
+        now: Tick,
     ) -> Assignment {
         match find(services, packet) {
             Ok(service) => self.place(services, service, packet, key, spot, now).0,
@@ -210,7 +210,7 @@ impl FlowBalancer {
         packet: &PacketInfo,
         key: FlowKey,
         spot: Spot,
-        now: Timestamp,
+        now: Tick,
     ) -> (Assignment, Decider) {
         let protocol = packet.flow.protocol;
         let keeps = |index| services.keeps(index, protocol);
@@ -228,7 +228,7 @@ impl FlowBalancer {
         }
         if let Some(lives) = lives
             && !spot.is_missing()
-            && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
+            && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now.time, keeps)
         {
             return (Assignment::Backend(index), Decider::FlowTable);
         }
@@ -238,7 +238,7 @@ impl FlowBalancer {
         if let Some(lives) = lives {
             // Others in its way may be of another protocol.
             let usable = |index| services.keeps_any(index);
-            self.table.insert(key, spot, owner, signal, lives, now, usable);
+            self.table.insert(key, spot, owner, lives.first(signal), now, usable);
         }
         // Remembered or not, it is served.
         (Assignment::Backend(owner), Decider::Selector)
@@ -253,20 +253,20 @@ impl FlowBalancer {
         packet: PacketInfo,
         key: FlowKey,
         lives: Option<&Lifetimes>,
-        now: Timestamp,
+        now: Tick,
     ) -> (Assignment, Decider) {
         let keeps = |index| services.keeps(index, packet.flow.protocol);
         let signal = Signal::of(&packet);
         if let Some(lives) = lives
             && self.has_flows()
-            && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now, keeps)
+            && let Found::Known(index, _) = self.table.lookup(key, signal, lives, now.time, keeps)
         {
             self.reconsider(service, packet, key, index);
             return (Assignment::Backend(index), Decider::FlowTable);
         }
         let hash = service.hash(&packet);
         let owner = service.select(hash);
-        let before = service.elder(packet, hash, now);
+        let before = service.elder(packet, hash, now.time);
         let is_contested = before.is_some_and(|before| before.chosen != owner);
         let older = before.filter(|before| before.may_be_older);
         let elder = older.and_then(|older| older.chosen).filter(|index| keeps(*index));
@@ -283,13 +283,10 @@ impl FlowBalancer {
         };
         // Others in its way may be of another protocol.
         let usable = |index| services.keeps_any(index);
+        // What goes on may speak once before what was chosen before is over, and then be silent for as long as any.
         let goes_on = signal != Signal::Syn && elder == Some(chosen);
-        let inserted = if goes_on {
-            // It may speak once before what was chosen before is over, and then be silent for as long as any.
-            self.table.resume(key, chosen, signal, lives, now, usable)
-        } else {
-            self.table.insert(key, Spot::UNKNOWN, chosen, signal, lives, now, usable)
-        };
+        let lease = if goes_on { lives.resumed(signal) } else { lives.first(signal) };
+        let inserted = self.table.insert(key, Spot::UNKNOWN, chosen, lease, now, usable);
         // Refused or not, it is served: by whom the next packet will be taken to, if that is not recorded.
         let last = elder.filter(|_| inserted == Inserted::Refused).unwrap_or(chosen);
         decided(last)
@@ -328,18 +325,19 @@ impl FlowBalancer {
         packet: PacketInfo,
         key: FlowKey,
         index: BackendIndex,
-        now: Timestamp,
+        now: Tick,
     ) {
         let keeps = |index| services.keeps(index, packet.flow.protocol);
         let signal = Signal::of(&packet);
-        match self.table.lookup(key, Signal::Stray, lives, now, keeps) {
+        match self.table.lookup(key, Signal::Stray, lives, now.time, keeps) {
             Found::Known(known, _) if known != index => {}
             Found::Known(..) => {
-                self.table.lookup(key, signal, lives, now, keeps);
+                self.table.lookup(key, signal, lives, now.time, keeps);
             }
             Found::Missing | Found::Reopened(_) => {
                 let usable = |index| services.keeps_any(index);
-                self.table.insert(key, Spot::UNKNOWN, index, signal, lives, now, usable);
+                let lease = lives.first(signal);
+                self.table.insert(key, Spot::UNKNOWN, index, lease, now, usable);
             }
         }
     }
@@ -409,7 +407,7 @@ impl Balancer for FlowBalancer {
         let (spot, tick) = (self.locate_one(key), self.table.tick(now));
         match self.known(services, steady(packet), (key, spot), false, tick) {
             Some(index) => Assignment::Backend(index),
-            None => self.decide(services, packet, key, spot, now),
+            None => self.decide(services, packet, key, spot, tick),
         }
     }
 
@@ -424,7 +422,7 @@ impl Balancer for FlowBalancer {
         let tick = self.table.tick(now);
         for (packets, assigned) in packets.chunks(BATCH).zip(assigned.chunks_mut(BATCH)) {
             if self.record == Record::Contested {
-                self.decide_contested(services, packets, now, assigned);
+                self.decide_contested(services, packets, tick, assigned);
                 continue;
             }
             let mut signals = [Signal::Stray; BATCH];
@@ -444,7 +442,7 @@ impl Balancer for FlowBalancer {
                         changed = true;
                         let recorded = spot.is_missing() && asked.note(key);
                         let spot = if recorded { Spot::UNKNOWN } else { spot };
-                        self.decide(services, packet, key, spot, now)
+                        self.decide(services, packet, key, spot, tick)
                     }
                 };
             }
@@ -469,7 +467,7 @@ impl Balancer for FlowBalancer {
         ) {
             (Some(index), _) => (Assignment::Backend(index), Decider::FlowTable, true),
             (None, Ok(service)) => {
-                let (assignment, decider) = trial.place(services, service, packet, key, spot, now);
+                let (assignment, decider) = trial.place(services, service, packet, key, spot, tick);
                 let remembers = service.lives().is_some();
                 (assignment, decider, remembers && packet.tells_flow())
             }

@@ -2,7 +2,7 @@
 
 use super::built::Service;
 use super::exact::ExactServices;
-use super::flow_table::{Renewal, Signal};
+use super::flow_table::{Lease, Signal};
 use super::keepers::{Keepers, Keeping};
 use super::service::{Echo, Scope};
 use super::sync::BackendNames;
@@ -146,7 +146,7 @@ impl ServiceTable {
 
     /// What a packet that says this does to a flow of a backend, if nothing new.
     #[inline(always)]
-    pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Renewal {
+    pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Lease {
         self.keepers.renewal(index, signal)
     }
 

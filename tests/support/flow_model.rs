@@ -347,15 +347,28 @@ pub fn check_flow_table(data: &[u8]) {
                 assert_eq!(found, model.lookup(key, signal, &times));
                 if !matches!(found, Found::Known(..)) {
                     // Nothing was inserted since it was located.
-                    let inserted =
-                        table.insert(FlowKey(key), alone, backend, signal, &lives, now, usable);
+                    let inserted = table.insert(
+                        FlowKey(key),
+                        alone,
+                        backend,
+                        lives.first(signal),
+                        tick,
+                        usable,
+                    );
                     assert_eq!(inserted, model.insert(key, backend, signal, &times));
                 }
             }
             10 => {
-                let lives = Lifetimes::from(&times);
-                let inserted =
-                    table.insert(FlowKey(key), Spot::UNKNOWN, backend, signal, &lives, now, usable);
+                let (lives, tick) = (Lifetimes::from(&times), table.tick(now));
+                model.rebase();
+                let inserted = table.insert(
+                    FlowKey(key),
+                    Spot::UNKNOWN,
+                    backend,
+                    lives.first(signal),
+                    tick,
+                    usable,
+                );
                 assert_eq!(inserted, model.insert(key, backend, signal, &times));
             }
             11 => model.now += u64::from(a) * TICK / 2 + u64::from(b),

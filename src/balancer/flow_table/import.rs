@@ -76,7 +76,7 @@ impl FlowTable {
             self.tally.add(backend, state);
             return Imported::Updated;
         }
-        match self.put(told, Spot::UNKNOWN, state, ticks, usable) {
+        match self.put(told, Spot::UNKNOWN, ticks, usable) {
             Inserted::New(_) => Imported::New,
             Inserted::Known(_) => Imported::Known,
             Inserted::Refused => Imported::Refused,

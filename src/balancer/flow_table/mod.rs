@@ -58,7 +58,7 @@ pub use import::Imported;
 pub use location::{Located, Spot};
 pub use state::{Signal, State};
 pub use tally::FlowCounts;
-pub use times::{FlowTimes, Lifetimes, Renewal, Steady};
+pub use times::{FlowTimes, Lease, Lifetimes, Steady};
 pub(super) use times::{TICK, Tick};
 pub use upkeep::FlowRecord;
 
@@ -238,7 +238,7 @@ impl FlowTable {
     #[inline]
     pub fn tick(&mut self, now: Timestamp) -> Tick {
         self.rebase(now);
-        Tick(self.clock.ticks(now))
+        Tick { time: now, ticks: self.clock.ticks(now) }
     }
 
     /// What [`FlowTable::lookup`] does and returns for a packet that says nothing new of a proven flow, which is most
@@ -250,7 +250,7 @@ impl FlowTable {
         key: FlowKey,
         spot: Spot,
         now: Tick,
-        renewal: impl FnOnce(BackendIndex) -> Renewal,
+        renewal: impl FnOnce(BackendIndex) -> Lease,
     ) -> Option<BackendIndex> {
         let set = self.sets.get(spot.set as usize)?;
         if set.key(spot.way as usize) != key.0 {
@@ -265,13 +265,13 @@ impl FlowTable {
         &mut self,
         spot: Spot,
         now: Tick,
-        renewal: impl FnOnce(BackendIndex) -> Renewal,
+        renewal: impl FnOnce(BackendIndex) -> Lease,
     ) -> Option<BackendIndex> {
         let set = self.sets.get_mut(spot.set as usize).filter(|_| spot.is_found())?;
         let (backend, life) = (set.backend(spot.way as usize), set.life(spot.way as usize));
         let renewal = renewal(backend);
         // What there is none of has ended, too.
-        if !renewal.suits(life) || life.has_ended(now.0) {
+        if !renewal.suits(life) || life.has_ended(now.ticks) {
             return None;
         }
         set.set_life(spot.way as usize, renewal.from(now));
@@ -321,66 +321,22 @@ impl FlowTable {
         Found::Known(backend, next)
     }
 
-    /// Remembers that a flow which was not found, and of which this packet came, goes to this backend.
-    /// One that is known is left as it is.
+    /// Remembers that a flow which was not found goes to this backend, and begins or goes on with this lease. One that is
+    /// known is left as it is.
     ///
     /// `spot` is what [`FlowTable::locate`] has said of it, if none that may be the same was inserted since then: it is
     /// not looked for again if it was not found, and would be in the table twice. Else [`Spot::UNKNOWN`].
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "those of a look-up, and what it came to")]
     pub fn insert(
         &mut self,
         key: FlowKey,
         spot: Spot,
         backend: BackendIndex,
-        signal: Signal,
-        lives: &Lifetimes,
-        now: Timestamp,
+        lease: Lease,
+        now: Tick,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
-        let ticks = lives.otherwise(signal);
-        self.begin(key, spot, backend, state::first(signal), ticks, now, usable)
-    }
-
-    /// The same for a flow that is known from elsewhere to have gone there before: it is proven by this packet.
-    #[inline]
-    pub(super) fn resume(
-        &mut self,
-        key: FlowKey,
-        backend: BackendIndex,
-        signal: Signal,
-        lives: &Lifetimes,
-        now: Timestamp,
-        usable: impl Fn(BackendIndex) -> bool,
-    ) -> Inserted {
-        let state = state::resumed(signal);
-        let ticks = state.map_or(0, |state| lives.of(state, signal));
-        self.begin(key, Spot::UNKNOWN, backend, state, ticks, now, usable)
-    }
-
-    /// Remembers a flow that begins in this state and is to live for so long, if it is worth a place.
-    #[inline(always)]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "those of an insertion, and what the packet comes to"
-    )]
-    fn begin(
-        &mut self,
-        key: FlowKey,
-        spot: Spot,
-        backend: BackendIndex,
-        state: Option<State>,
-        ticks: u32,
-        now: Timestamp,
-        usable: impl Fn(BackendIndex) -> bool,
-    ) -> Inserted {
-        let Some(state) = state else {
-            return Inserted::NotKept;
-        };
-        let now = self.clock.ticks(now);
-        // Neither has more than 28 bits.
-        let life = Life::new(state, now.wrapping_add(ticks));
-        self.put(Entry { key: key.0, backend, life }, spot, state, now, usable)
+        self.put(Entry { key: key.0, backend, life: lease.from(now) }, spot, now.ticks, usable)
     }
 
     /// Forgets a flow; says where it went, if it was there.
@@ -399,10 +355,12 @@ impl FlowTable {
         &mut self,
         new: Entry,
         spot: Spot,
-        state: State,
         now: u32,
         usable: impl Fn(BackendIndex) -> bool,
     ) -> Inserted {
+        let Some(state) = new.life.state() else {
+            return Inserted::NotKept;
+        };
         if spot.is_missing() && self.settle(new.key, spot.set, new.backend, new.life, now) {
             return Inserted::New(state);
         }
@@ -474,7 +432,7 @@ impl FlowTable {
             |table: &mut Self| table.settle(new.key, second as u32, new.backend, new.life, now);
         let was_over = self.is_any_over(sets, now);
         if was_over {
-            self.purge(sets, |entry| entry.life.end() <= now);
+            self.purge(sets, |entry| entry.life.has_ended(now));
         }
         let known = self.find(key).and_then(|(set, way)| Some(self.sets.get(set)?.backend(way)));
         let is_untried = was_over || !spot.is_missing();

@@ -89,7 +89,8 @@ proptest! {
             prop_assert_eq!(excerpt.record(key, now), table.record(key, now));
             let go = |table: &mut FlowTable| {
                 let found = table.lookup(key, signal, &lives, now, is_usable);
-                let inserted = table.insert(key, Spot::UNKNOWN, backend, signal, &lives, now, is_usable);
+                let (lease, tick) = (lives.first(signal), table.tick(now));
+                let inserted = table.insert(key, Spot::UNKNOWN, backend, lease, tick, is_usable);
                 (found, inserted, table.record(key, now), table.counts())
             };
             prop_assert_eq!(go(&mut excerpt), go(&mut table));

@@ -1,7 +1,7 @@
 //! How long flows are remembered, and the coarse time that entries are stamped with.
 
 use super::entry::Life;
-use super::state::{Signal, State};
+use super::state::{self, Signal, State};
 use crate::error::ConfigProblem;
 use crate::flow::{Protocol, Timestamp};
 use std::time::Duration;
@@ -115,9 +115,13 @@ const MAX_LIFE: u32 = 1 << 27;
 const REBASE_AT: u32 = 1 << 26;
 const _: () = assert!(REBASE_AT + MAX_LIFE <= MAX_TICK);
 
-/// A time as the table counts it; it is not later than [`REBASE_AT`], so that no life from it on is cut short.
+/// A time, and the same as the table counts it; that is not later than [`REBASE_AT`], so that no life from it on is cut
+/// short.
 #[derive(Clone, Copy, Debug)]
-pub struct Tick(pub(super) u32);
+pub struct Tick {
+    pub(in crate::balancer) time: Timestamp,
+    pub(super) ticks: u32,
+}
 
 /// [`FlowTimes`] in ticks, so that no packet has to divide. Made once for each service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -195,10 +199,23 @@ impl Lifetimes {
             if let (Some(state), Some(renewal)) =
                 (signal.steady(), steady.0.get_mut(signal as usize).filter(|_| is_kept(protocol)))
             {
-                *renewal = Renewal(Life::new(state, self.of(state, signal)));
+                *renewal = Lease::new(state, self.of(state, signal));
             }
         }
         steady
+    }
+
+    /// What a flow begins with by this packet; nothing if it is not worth a place.
+    #[inline(always)]
+    pub fn first(&self, signal: Signal) -> Lease {
+        state::first(signal).map_or(Lease::NONE, |state| Lease::new(state, self.otherwise(signal)))
+    }
+
+    /// The same for a flow that is known from elsewhere to have gone on before: it is proven by this packet.
+    #[inline]
+    pub(in crate::balancer) fn resumed(&self, signal: Signal) -> Lease {
+        let state = state::resumed(signal);
+        state.map_or(Lease::NONE, |state| Lease::new(state, self.of(state, signal)))
     }
 
     /// How long a flow in this state lives after this packet.
@@ -218,45 +235,49 @@ impl Lifetimes {
     }
 }
 
-/// What a packet that says nothing new does to the flow it belongs to: which state that has to be in, and for how long
-/// it lives then. A life as of a clock that stands at zero.
+/// The state of a flow, and for how long it lives in that: a life as of a clock that stands at zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Renewal(Life);
+pub struct Lease(Life);
 
-impl Renewal {
+impl Lease {
     /// Of no flow, whatever its state.
     pub const NONE: Self = Self(Life::NONE);
 
-    /// Whether a flow with this life goes on by it. What has no life has no state either.
+    #[inline]
+    pub(super) fn new(state: State, ticks: u32) -> Self {
+        Self(Life::new(state, ticks))
+    }
+
+    /// Whether it is for the state that a flow with this life is in. What has no life has no state either.
     #[inline(always)]
     pub(super) const fn suits(self, life: Life) -> bool {
         self.0.rank() == life.rank()
     }
 
-    /// The life from now on.
+    /// The life from now on; none of none.
     #[inline(always)]
     pub(super) const fn from(self, now: Tick) -> Life {
-        self.0.later(now.0)
+        self.0.later(now.ticks)
     }
 }
 
 /// What each packet renews, by its [`Signal`]: nothing where it says more than that a flow goes on, or such flows are not
 /// kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Steady([Renewal; Signal::COUNT]);
+pub struct Steady([Lease; Signal::COUNT]);
 
 impl Steady {
-    pub(in crate::balancer) const NEVER: Self = Self([Renewal::NONE; Signal::COUNT]);
+    pub(in crate::balancer) const NEVER: Self = Self([Lease::NONE; Signal::COUNT]);
 
     /// All of them, in the order of [`Signal`].
-    pub(in crate::balancer) const fn renewals(&self) -> &[Renewal; Signal::COUNT] {
+    pub(in crate::balancer) const fn renewals(&self) -> &[Lease; Signal::COUNT] {
         &self.0
     }
 
     /// After a packet that says this.
     #[inline]
-    pub fn of(&self, signal: Signal) -> Renewal {
-        self.0.get(signal as usize).copied().unwrap_or(Renewal::NONE)
+    pub fn of(&self, signal: Signal) -> Lease {
+        self.0.get(signal as usize).copied().unwrap_or(Lease::NONE)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::entry::Entry;
 use super::set::Set;
 use super::times::Clock;
-use super::{FlowKey, FlowTable, State, Tick};
+use super::{FlowKey, FlowTable, State};
 use crate::flow::Timestamp;
 use crate::verdict::BackendIndex;
 use std::ops::Range;
@@ -29,7 +29,7 @@ impl FlowTable {
     ///
     /// The whole table is swept where [`FlowTable::tick`] sets its clock anew.
     pub fn sweep(&mut self, now: Timestamp, budget: usize, usable: impl Fn(BackendIndex) -> bool) {
-        let Tick(now) = self.tick(now);
+        let now = self.tick(now).ticks;
         let is_over = |entry: &Entry| entry.life.end() <= now || !usable(entry.backend);
         for _ in 0..budget.min(self.sets.len()) {
             if let Some(set) = self.sets.get_mut(self.swept) {
