@@ -7,6 +7,7 @@ use prefetch_index::prefetch_index;
 
 /// How many flows are located at a time; a driver lends no more packets at once.
 const LOCATED: usize = 64;
+const AT_A_TIME: usize = 16;
 
 /// Where a flow is in the table, or that it was not found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,22 +99,25 @@ impl FlowTable {
     fn look_for(&self, flows: &mut [(FlowKey, Spot)]) {
         // Noted and not branched to: whether it is in the first cannot be predicted.
         let (mut elsewhere, mut missing) = ([0u8; LOCATED], 0);
-        for (position, (key, spot)) in (0u8..).zip(&mut *flows) {
-            if let Some(place) = elsewhere.get_mut(missing) {
-                *place = position;
+        // Some at a time, so that by the time a second set is looked at it has long been on its way.
+        for (number, some) in (0..).zip(flows.chunks_mut(AT_A_TIME)) {
+            let before = missing;
+            for (position, (key, spot)) in (number * AT_A_TIME as u8..).zip(&mut *some) {
+                if let Some(place) = elsewhere.get_mut(missing) {
+                    *place = position;
+                }
+                *spot = self.look(spot.set, *key);
+                missing += usize::from(spot.is_missing());
             }
-            *spot = self.look(spot.set, *key);
-            missing += usize::from(spot.is_missing());
-        }
-        let elsewhere = elsewhere.get(..missing).unwrap_or_default();
-        for position in elsewhere {
-            if let Some((key, spot)) = flows.get_mut(usize::from(*position)) {
-                let second = self.second_set(spot.set, *key);
-                prefetch_index(&self.sets, second);
-                spot.set = second as u32;
+            for position in elsewhere.get(before..missing).unwrap_or_default() {
+                if let Some((key, spot)) = some.get_mut(usize::from(*position) % AT_A_TIME) {
+                    let second = self.second_set(spot.set, *key);
+                    prefetch_index(&self.sets, second);
+                    spot.set = second as u32;
+                }
             }
         }
-        for position in elsewhere {
+        for position in elsewhere.get(..missing).unwrap_or_default() {
             if let Some((key, spot)) = flows.get_mut(usize::from(*position)) {
                 *spot = self.look(spot.set, *key);
             }
