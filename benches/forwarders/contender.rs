@@ -18,6 +18,8 @@ pub enum Kind {
     Bare,
     /// The same, which never waits.
     Spinning,
+    /// The director's worker and the handler that swaps MAC addresses, in turns.
+    InTurns,
     /// nftables: `fwd` at netdev ingress, by a hash, after the MAC addresses have been set.
     Nftables,
     /// Packet sockets.
@@ -34,11 +36,12 @@ pub enum Place {
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 6] = [
+    const ALL: [(&str, Self); 7] = [
         ("director", Self::Director),
         ("tunnel", Self::Tunnel),
         ("bare", Self::Bare),
         ("spinning", Self::Spinning),
+        ("in-turns", Self::InTurns),
         ("nftables", Self::Nftables),
         ("packet-socket", Self::PacketSocket),
     ];
@@ -56,9 +59,14 @@ impl Kind {
         if self == Self::Tunnel { 20 } else { 0 }
     }
 
-    /// Whether it sends to backends, and not back to the client.
+    /// Whether it sends to backends.
     pub fn balances(self) -> bool {
         !matches!(self, Self::Bare | Self::Spinning)
+    }
+
+    /// Whether it sends back to the client.
+    pub fn returns(self) -> bool {
+        matches!(self, Self::Bare | Self::Spinning | Self::InTurns)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The director beside what else could forward, on one veth pair, in one run. Needs root, two CPUs, `nft` and clang.
 //!
 //! ```text
-//! cargo bench --bench forwarders [-- quick]
+//! cargo bench --bench forwarders [-- quick | -- turns]
 //! ```
 //!
 //! Every contender gets the same frames of one generator, one contender after the other, round by round; each round
@@ -16,6 +16,7 @@ mod cpu;
 mod delay;
 mod figures;
 mod forwarder;
+mod in_turns;
 mod network;
 mod packet_socket;
 mod plan;
@@ -38,21 +39,35 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         [] => compare(Times::full()),
         ["quick"] => compare(Times::quick()),
-        _ => Err(format!("`{}`: expected nothing, or `quick`", words.join(" ")).into()),
+        ["turns"] => compare_in_turns(),
+        _ => Err(format!("`{}`: expected nothing, `quick` or `turns`", words.join(" ")).into()),
     }
 }
 
-fn compare(times: Times) -> Result<(), Box<dyn Error>> {
+/// Nothing where it cannot be measured.
+fn bench(times: Times) -> Result<Option<Bench>, Box<dyn Error>> {
     figures::check();
     if let Err(missing) = lab::Lab::privileged() {
         println!("SKIPPED: {missing}");
-        return Ok(());
+        return Ok(None);
     }
     lab::cleanup_on_signals()?;
-    let bench = Bench::new(times)?;
+    Bench::new(times).map(Some)
+}
+
+fn compare(times: Times) -> Result<(), Box<dyn Error>> {
+    let Some(bench) = bench(times)? else { return Ok(()) };
+    in_turns::compare(&bench)?;
     let capacity = rates::compare(&bench)?;
     delay::compare(&bench, capacity)?;
     cpu::compare(&bench, capacity)?;
+    println!("{}", bench.disturbance());
+    Ok(())
+}
+
+fn compare_in_turns() -> Result<(), Box<dyn Error>> {
+    let Some(bench) = bench(Times::full())? else { return Ok(()) };
+    in_turns::compare(&bench)?;
     println!("{}", bench.disturbance());
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 
 /// Live flows, but where it says otherwise.
 pub const FLOWS: u64 = 1 << 14;
-const MANY_FLOWS: u64 = 1 << 19;
+pub const MANY_FLOWS: u64 = 1 << 19;
 /// A forwarder that lets this much through may be faster than what is offered.
 const ALL: f64 = 0.95;
 

@@ -60,6 +60,8 @@ pub struct Sample {
     pub offered: f64,
     /// Arrived as they should.
     pub forwarded: f64,
+    /// Of those, back at the client.
+    pub returned: f64,
     /// Of one CPU, by the contender's process.
     pub cpu: f64,
     /// How long frames were under way in each eighth of a second, if they were stamped.
@@ -144,9 +146,11 @@ impl Bench {
         let delays = within(under_way, &delays, from..to);
         running.stop()?;
         let sum = |seen: &Seen| seen.arrived.iter().sum::<u64>();
+        let client = |seen: &Seen| seen.arrived.get(usize::from(CLIENT)).copied().unwrap_or(0);
         Ok(Sample {
             offered: (last.sent - first.sent) as f64 / seconds,
             forwarded: (sum(&last) - sum(&first)) as f64 / seconds,
+            returned: (client(&last) - client(&first)) as f64 / seconds,
             cpu: own.computed.as_secs_f64() / seconds,
             delays,
         })
@@ -163,15 +167,14 @@ impl Bench {
             now.arrived.iter().zip(&before.arrived).map(|(n, b)| n - b).collect();
         let total: u64 = counts.iter().sum();
         let first = usize::from(FIRST_BACKEND);
-        let (expected, least) = if case.kind.balances() {
-            (first..first + usize::from(BACKENDS), total / u64::from(2 * BACKENDS))
-        } else {
-            let client = usize::from(CLIENT);
-            (client..client + 1, 1)
-        };
-        let share = counts.get(expected).unwrap_or_default();
-        let is_fair = share.iter().sum::<u64>() == total && share.iter().all(|it| *it > least);
-        if total > 0 && is_fair {
+        let backends = counts.get(first..first + usize::from(BACKENDS)).unwrap_or_default();
+        let to_backends: u64 = backends.iter().sum();
+        let returned = counts.get(usize::from(CLIENT)).copied().unwrap_or_default();
+        let least = to_backends / u64::from(2 * BACKENDS);
+        let is_fair = backends.iter().all(|count| *count > least);
+        let (balances, returns) = (case.kind.balances(), case.kind.returns());
+        let is_right = is_fair == balances && (returned > 0) == returns;
+        if to_backends + returned == total && is_right {
             return Ok(());
         }
         Err(format!("{case:?}: {total} frames arrived, by destination {counts:?}").into())
