@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// A machine on which waits take no more than this is quiet.
 const QUIET: f64 = 0.02;
 
+/// What forwards less than so many frames a second is not measured with many flows.
+const SLOW: f64 = 200e3;
+
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -121,7 +124,9 @@ impl Bench {
             let client = &self.network.client;
             Some(self.traffic.start(client, near, case.frames, case.pace, outer)?)
         };
-        sleep(self.times.warm_up);
+        // Until each flow has come several times, at the least that any contender forwards.
+        let known = Duration::from_secs_f64(3.0 * case.frames.flows as f64 / SLOW);
+        sleep(self.times.warm_up.max(known));
         let schedules = || -> Result<[Schedule; 2], Box<dyn Error>> {
             let generator = sender.as_ref().map(|sender| sender.schedule()).transpose()?;
             Ok([running.schedule()?, generator.unwrap_or_default()])

@@ -13,6 +13,8 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 /// As far as the flags of TCP, which are the last that matters.
 const TRANSPORT: usize = 14;
+/// A datagram may be shorter than that, and a frame with one by IPv6 too.
+const UDP: usize = 8;
 
 /// The shortest frame that is one: IPv4, as far as TCP's flags.
 pub(crate) const LEAST: usize = ETHERNET + IPV4 + TRANSPORT;
@@ -68,26 +70,22 @@ fn ipv4(frame: &[u8], headers: &[u8; LEAST]) -> Option<(Segment<4>, u16)> {
     if u16::from_be_bytes(*fragment) & 0x3fff != 0 {
         return None;
     }
-    let room = frame.len() - ETHERNET;
-    segment(
-        addresses.as_chunks(),
-        transport,
-        *protocol,
-        u16::from_be_bytes(*length).into(),
-        IPV4,
-        room,
-    )
+    let (ports, [.., flags]) = transport.split_first_chunk()? else { return None };
+    let (length, room) = (u16::from_be_bytes(*length).into(), frame.len() - ETHERNET);
+    segment(addresses.as_chunks(), ports, *flags, *protocol, length, IPV4, room)
 }
 
 #[inline(always)]
 fn ipv6(frame: &[u8]) -> Option<(Segment<16>, u16)> {
-    let headers = frame.first_chunk::<{ ETHERNET + IPV6 + TRANSPORT }>()?;
-    let (before, transport) = headers.split_last_chunk::<TRANSPORT>()?;
+    let headers = frame.first_chunk::<{ ETHERNET + IPV6 + UDP }>()?;
+    let (before, transport) = headers.split_last_chunk::<UDP>()?;
     let (before, addresses) = before.split_last_chunk::<32>()?;
     let [.., high, low, protocol, _] = before else { return None };
     let length = IPV6 + usize::from(u16::from_be_bytes([*high, *low]));
-    let room = frame.len() - ETHERNET;
-    segment(addresses.as_chunks(), transport, *protocol, length, IPV6, room)
+    // What is there of a segment is more than that if its header is.
+    let flags = frame.get(ETHERNET + IPV6 + TRANSPORT - 1).copied().unwrap_or_default();
+    let (ports, room) = (transport.first_chunk()?, frame.len() - ETHERNET);
+    segment(addresses.as_chunks(), ports, flags, *protocol, length, IPV6, room)
 }
 
 /// A segment or datagram, if its header is in a packet of `length` bytes with an IP header of `header` bytes, and that
@@ -95,19 +93,19 @@ fn ipv6(frame: &[u8]) -> Option<(Segment<16>, u16)> {
 #[inline(always)]
 fn segment<const N: usize>(
     addresses: (&[[u8; N]], &[u8]),
-    transport: &[u8; TRANSPORT],
+    ports: &[u8; 4],
+    flags: u8,
     protocol: u8,
     length: usize,
     header: usize,
     room: usize,
 ) -> Option<(Segment<N>, u16)> {
     let (&[source, destination], []) = addresses else { return None };
-    let (ports, [.., flags]) = transport.split_first_chunk::<4>()? else { return None };
     let (&[from, to], []) = ports.as_chunks() else { return None };
     let protocol = Protocol(protocol);
     let (least, flags) = match protocol {
-        Protocol::TCP => (20, *flags),
-        Protocol::UDP => (8, 0),
+        Protocol::TCP => (20, flags),
+        Protocol::UDP => (UDP, 0),
         _ => return None,
     };
     let fits = header + least <= length && length <= room;
@@ -151,10 +149,10 @@ mod tests {
         for ipv6 in [false, true] {
             for (protocol, header) in [(6, 20), (17, 8)] {
                 assert!(compare(&frame(ipv6, protocol, 60)), "{protocol}");
-                // Padding is not part of it, and without it a short datagram is too short for this.
+                // Padding is not part of it, and without it a short datagram by IPv4 is too short for this.
                 let short = frame(ipv6, protocol, header);
                 assert!(compare(&[&short[..], &[0; 18]].concat()));
-                assert_eq!(compare(&short), header >= TRANSPORT);
+                assert_eq!(compare(&short), ipv6 || header >= TRANSPORT);
                 assert!(!compare(&[&frame(ipv6, protocol, header - 1)[..], &[0; 18]].concat()));
                 assert!(!compare(&frame(ipv6, protocol, 60)[..80]));
             }
