@@ -6,6 +6,7 @@ use super::times::Clock;
 use super::{FlowKey, FlowTable, State};
 use crate::flow::Timestamp;
 use crate::verdict::BackendIndex;
+use aligned_vec::AVec;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ impl FlowTable {
 
     #[cold]
     fn move_up(&mut self, moved: u32) {
-        for set in &mut self.sets {
+        for set in self.sets.iter_mut() {
             set.purge(&mut self.tally, &|entry| entry.life.end() <= moved);
             for (way, entry) in set.entries().enumerate() {
                 set.set_life(way, entry.life.moved(moved));
@@ -95,7 +96,8 @@ impl FlowTable {
         let [first, second] = self.sets_of(key);
         let set = |number: usize| self.sets.get(number).copied().unwrap_or(Set::FREE);
         let count = if first == second { 1 } else { 2 };
-        let sets = vec![set(first); count].into_boxed_slice();
+        let sets = AVec::from_iter(align_of::<Set>(), std::iter::repeat_n(set(first), count));
+        let sets = sets.into_boxed_slice();
         let mut excerpt = Self { sets, swept: 0, tally: self.tally.clone(), ..*self };
         let [_, other] = excerpt.sets_of(key);
         if let Some(place) = excerpt.sets.get_mut(other) {
