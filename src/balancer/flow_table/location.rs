@@ -7,6 +7,7 @@ use prefetch_index::prefetch_index;
 
 /// How many flows are located at a time; a driver lends no more packets at once.
 const LOCATED: usize = 64;
+/// How many of those are looked for before the second sets of what was not found are fetched.
 const AT_A_TIME: usize = 16;
 
 /// Where a flow is in the table, or that it was not found.

@@ -254,7 +254,7 @@ impl Lease {
         self.0.rank() == life.rank()
     }
 
-    /// The life from now on; none of none.
+    /// The life from now on; without a state if this has none.
     #[inline(always)]
     pub(super) const fn from(self, now: Tick) -> Life {
         self.0.later(now.ticks)
