@@ -20,6 +20,8 @@ pub enum Kind {
     Spinning,
     /// The director's worker and the handler that swaps MAC addresses, in turns.
     InTurns,
+    /// The same, each for as long as times under way are counted together.
+    InWindows,
     /// nftables: `fwd` at netdev ingress, by a hash, after the MAC addresses have been set.
     Nftables,
     /// Packet sockets.
@@ -36,12 +38,13 @@ pub enum Place {
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 7] = [
+    const ALL: [(&str, Self); 8] = [
         ("director", Self::Director),
         ("tunnel", Self::Tunnel),
         ("bare", Self::Bare),
         ("spinning", Self::Spinning),
         ("in-turns", Self::InTurns),
+        ("in-windows", Self::InWindows),
         ("nftables", Self::Nftables),
         ("packet-socket", Self::PacketSocket),
     ];
@@ -66,7 +69,7 @@ impl Kind {
 
     /// Whether it sends back to the client.
     pub fn returns(self) -> bool {
-        matches!(self, Self::Bare | Self::Spinning | Self::InTurns)
+        matches!(self, Self::Bare | Self::Spinning | Self::InTurns | Self::InWindows)
     }
 }
 

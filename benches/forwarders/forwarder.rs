@@ -2,8 +2,9 @@
 //! sockets.
 
 use crate::contender::Kind;
+use crate::in_turns::{self, TURN};
 use crate::plan::{self, BACKENDS, FIRST_BACKEND, PORT, VIP4, VIP6};
-use crate::{in_turns, packet_socket, traffic};
+use crate::{packet_socket, traffic};
 use dsrlb::balancer::{RealServer, VipKey, VirtualService};
 use dsrlb::dataplane::af_xdp::{Answer, XdpInterface, XdpOptions, XdpQueue};
 use dsrlb::dataplane::{Action, Frame, PacketIo, Port};
@@ -22,7 +23,11 @@ pub fn run(kind: Kind, interface: &str, cpu: usize, entries: usize) -> Result<()
         Kind::Director | Kind::Tunnel => direct(kind == Kind::Tunnel, interface, entries),
         Kind::Bare => until_told(|stop| swap(interface, Duration::from_millis(50), stop)),
         Kind::Spinning => until_told(|stop| swap(interface, Duration::ZERO, stop)),
-        Kind::InTurns => until_told(|stop| in_turns::forward(interface, entries, stop)),
+        Kind::InTurns => until_told(|stop| in_turns::forward(interface, entries, TURN, stop)),
+        Kind::InWindows => {
+            let turn = Duration::from_nanos(traffic::WINDOW);
+            until_told(|stop| in_turns::forward(interface, entries, turn, stop))
+        }
         Kind::PacketSocket => until_told(|stop| Ok(packet_socket::forward(interface, stop)?)),
         Kind::Nftables => Err("nftables needs no process".into()),
     }

@@ -7,6 +7,7 @@ use crate::forwarder::{open, services, swap_addresses};
 use crate::plan::{self, DIRECTOR_MAC, Frames, Pace};
 use crate::rates::{FLOWS, MANY_FLOWS};
 use crate::run::{Bench, Case, Sample};
+use crate::traffic::Traffic;
 use dsrlb::balancer::{Backend, FlowBalancer};
 use dsrlb::dataplane::af_xdp::prefer_huge_pages;
 use dsrlb::dataplane::neighbour::Path;
@@ -21,31 +22,39 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long one of the two has the sockets. What is measured is a multiple of both, so each has half of it.
-const TURN: Duration = Duration::from_millis(10);
+/// How long one of the two has the sockets, where rates are compared. What is measured is a multiple of both, so each has
+/// half of it.
+pub const TURN: Duration = Duration::from_millis(10);
 const SLOTS: usize = 64;
 
 /// Gives every other turn to the handler, and swaps MAC addresses in the others.
 struct InTurns<I> {
     io: I,
-    since: Instant,
+    turn: Duration,
+}
+
+/// Whether MAC addresses are swapped in the turn with this number, as counted by the clock that frames are stamped by.
+pub fn is_swapping(number: u64) -> bool {
+    number % 2 == 1
 }
 
 impl<I> InTurns<I> {
-    fn is_swapping(&self) -> bool {
-        self.since.elapsed().as_nanos() / TURN.as_nanos() % 2 == 1
+    fn is_swapping(&self) -> io::Result<bool> {
+        Ok(is_swapping(Traffic::now()? / self.turn.as_nanos() as u64))
     }
 }
 
 impl<I: PacketIo> PacketIo for InTurns<I> {
     /// What a worker does between batches is not done while addresses are swapped.
     fn poll(&mut self, wait: Duration, handler: &mut Handler<'_>) -> io::Result<usize> {
-        while self.is_swapping() {
-            self.io.poll(TURN, &mut |frames| frames.iter_mut().for_each(swap_addresses))?;
+        // Nobody waits beyond the end of a turn by much.
+        let wait = wait.min(TURN);
+        while self.is_swapping()? {
+            self.io.poll(wait, &mut |frames| frames.iter_mut().for_each(swap_addresses))?;
         }
-        self.io.poll(wait.min(TURN), handler)
+        self.io.poll(wait, handler)
     }
 
     fn send(&mut self, port: Port, frame: &[u8]) -> io::Result<bool> {
@@ -61,6 +70,7 @@ impl<I: PacketIo> PacketIo for InTurns<I> {
 pub fn forward(
     interface: &str,
     entries: usize,
+    turn: Duration,
     stop: &AtomicBool,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let secret = HashKey::new(*b"in turns, a test");
@@ -79,13 +89,13 @@ pub fn forward(
     snapshot.snapshot.memory().chain([counters.memory()]).for_each(prefer_huge_pages);
     let (_interface, queue) = open(interface)?;
     let pipeline = Pipeline::new(balancer, counters);
-    let io = InTurns { io: queue, since: Instant::now() };
+    let io = InTurns { io: queue, turn };
     let snapshots = Arc::new(Arc::new(snapshot.snapshot).into());
     Ok(Worker::new(io, pipeline, snapshots, Mailbox::empty()).run(stop)?)
 }
 
-/// Measures and prints.
-pub fn compare(bench: &Bench) -> Result<(), Box<dyn Error>> {
+/// Compares, prints, and returns what the worker forwards of the smallest frames.
+pub fn compare(bench: &Bench) -> Result<f64, Box<dyn Error>> {
     let mut rows: Vec<_> = bench.times.sizes.iter().map(|size| (*size, false, FLOWS)).collect();
     rows.extend([(64, true, FLOWS), (64, false, MANY_FLOWS)]);
     let mut rounds: Vec<Vec<Sample>> = Vec::new();
@@ -98,17 +108,19 @@ pub fn compare(bench: &Bench) -> Result<(), Box<dyn Error>> {
         };
         rounds.push(rows.iter().map(measure).collect::<Result<_, _>>()?);
     }
-    let mut lines = Vec::new();
+    let (mut lines, mut capacity) = (Vec::new(), None);
     for (number, (size, ipv6, flows)) in rows.iter().enumerate() {
         let of = |get: fn(&Sample) -> f64| {
             let figures = rounds.iter().filter_map(|round| round.get(number)).map(get);
             Spread::of(figures).ok_or("not one round")
         };
+        let forwarded = of(|it| 2.0 * (it.forwarded - it.returned))?;
+        capacity = capacity.or(Some(forwarded.median));
         lines.push(vec![
             size.to_string(),
             if *ipv6 { "IPv6" } else { "IPv4" }.to_owned(),
             flows.to_string(),
-            of(|it| 2.0 * (it.forwarded - it.returned))?.text(1e6, 3),
+            forwarded.text(1e6, 3),
             of(|it| 2.0 * it.returned)?.text(1e6, 3),
             of(|it| (it.forwarded - it.returned) / it.returned)?.text(1.0, 3),
         ]);
@@ -123,5 +135,5 @@ pub fn compare(bench: &Bench) -> Result<(), Box<dyn Error>> {
     );
     let head = ["bytes", "family", "flows", "director's worker", "swapping", "to swapping"];
     println!("{}", table(&head, &lines));
-    Ok(())
+    Ok(capacity.ok_or("no size to measure")?)
 }

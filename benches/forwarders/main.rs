@@ -67,7 +67,8 @@ fn compare(times: Times) -> Result<(), Box<dyn Error>> {
 
 fn compare_in_turns() -> Result<(), Box<dyn Error>> {
     let Some(bench) = bench(Times::full())? else { return Ok(()) };
-    in_turns::compare(&bench)?;
+    let capacity = in_turns::compare(&bench)?;
+    delay::compare(&bench, capacity)?;
     println!("{}", bench.disturbance());
     Ok(())
 }

@@ -67,8 +67,8 @@ pub struct Sample {
     pub returned: f64,
     /// Of one CPU, by the contender's process.
     pub cpu: f64,
-    /// How long frames were under way in each eighth of a second, if they were stamped.
-    pub delays: Vec<Delays>,
+    /// How long frames were under way in each eighth of a second, by its number, if they were stamped.
+    pub delays: Vec<(u64, Delays)>,
 }
 
 /// The network and the generator; both stay for all measurements.
@@ -187,11 +187,11 @@ impl Bench {
 }
 
 /// What has come since `before` in each window that lies within this time, in nanoseconds of the programs' clock.
-fn within(mut now: Vec<Delays>, before: &[Delays], time: Range<u64>) -> Vec<Delays> {
+fn within(mut now: Vec<Delays>, before: &[Delays], time: Range<u64>) -> Vec<(u64, Delays)> {
     for (now, then) in now.iter_mut().flatten().zip(before.iter().flatten()) {
         now.1 -= then.1;
     }
     let whole = time.start.div_ceil(WINDOW)..time.end / WINDOW;
-    let window = |number: u64| now.get((number % WINDOWS as u64) as usize).cloned();
+    let window = |number: u64| Some((number, now.get((number % WINDOWS as u64) as usize)?.clone()));
     whole.filter_map(window).collect()
 }

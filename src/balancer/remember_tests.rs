@@ -212,6 +212,24 @@ fn flows_end_by_themselves_also_while_nothing_comes() {
     assert_eq!(balancer.flows(index(1)), 0);
 }
 
+/// By the time that passes, not by the number of batches: many at once do what one does.
+#[test]
+fn flows_end_by_themselves_within_a_round_while_others_come() {
+    let mut balancer = balancer();
+    let services = table(&[1], &[1]);
+    decide(&mut balancer, &services, SYN, 0);
+    decide(&mut balancer, &services, ACK, 1);
+    let begin = 1000 * SECOND;
+    for _ in 0..1000 {
+        balancer.tend(&services, Timestamp(begin), false);
+    }
+    assert!((400..500).contains(&balancer.flows(index(1))), "{}", balancer.flows(index(1)));
+    for passed in (0..=1u64 << ROUND_BITS).step_by(1 << 16) {
+        balancer.tend(&services, Timestamp(begin + passed), false);
+    }
+    assert_eq!(balancer.flows(index(1)), 0);
+}
+
 #[test]
 fn without_a_change_it_agrees_with_hashing_alone() {
     let services = table(&[1, 2, 3], &[1, 2, 3]);

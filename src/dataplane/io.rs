@@ -262,7 +262,8 @@ mod tests {
     fn a_frame_grows_and_shrinks_within_its_memory_and_no_further() {
         let mut memory = [0, 1, 2, 3, 4, 5, 6, 7];
         let mut frame = Frame::in_memory(&mut memory, 3..6);
-        assert!(!frame.grow_front(4));
+        assert!(!frame.grow_front(4) && frame.with_room(4).is_none());
+        assert_eq!(frame.with_room(2).map(|bytes| &*bytes), Some(&[1, 2, 3, 4, 5][..]));
         assert_eq!(frame.bytes(), [3, 4, 5]);
         assert!(frame.grow_front(3));
         assert_eq!((frame.bytes(), frame.range()), (&[0, 1, 2, 3, 4, 5][..], 0..6));

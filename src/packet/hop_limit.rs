@@ -69,6 +69,14 @@ mod tests {
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
             decrement_hop_limit(&mut packet).unwrap();
             assert_eq!((packet[8], checksum::checksum(&packet)), (63, 0), "{identification:04x}");
+            // And it is what whoever works it out anew has: never the other zero.
+            let corrected = [packet[10], packet[11]];
+            packet[10..12].fill(0);
+            assert_eq!(
+                corrected,
+                checksum::checksum(&packet).to_be_bytes(),
+                "{identification:04x}"
+            );
         }
         // 0xffff would be the checksum of nothing but zeros.
         assert_eq!(seen.iter().filter(|seen| !**seen).count(), 1);
