@@ -19,6 +19,17 @@ pub enum Assignment {
     Drop(DropReason),
 }
 
+impl Assignment {
+    /// The backend that it goes to.
+    #[inline]
+    pub(crate) const fn backend(self) -> Option<BackendIndex> {
+        match self {
+            Self::Backend(index) => Some(index),
+            Self::NotVip | Self::Drop(_) => None,
+        }
+    }
+}
+
 /// Assigns packets to backends: to the one that its flow already uses if that is still right, else
 /// to a fresh choice.
 ///

@@ -7,6 +7,7 @@ use super::flow_table::{Lease, Lifetimes, Signal, Steady};
 use crate::addresses::addresses;
 use crate::flow::Protocol;
 use crate::verdict::BackendIndex;
+use prefetch_index::prefetch_index;
 use std::ops::Range;
 
 /// Which of the flows it has a backend keeps, where flows are remembered.
@@ -40,6 +41,9 @@ pub(super) struct Keepers {
     /// What packets renew then, by what each says.
     renewals: Vec<[Lease; Signal::COUNT]>,
 }
+
+/// What packets need of so many backends stays in the caches by itself: some 50 bytes each.
+pub(crate) const AT_HAND: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
 struct Keeper {
@@ -78,6 +82,14 @@ impl Keepers {
     /// Where what packets read of this lies in memory, by its addresses.
     pub(super) fn memory(&self) -> Range<usize> {
         addresses(&self.backends)
+    }
+
+    /// Has what is read of a backend's flow fetched, if there are so many that it may not be at hand.
+    #[inline(always)]
+    pub(super) fn fetch(&self, indices: impl Iterator<Item = BackendIndex>) {
+        if self.backends.len() > AT_HAND {
+            indices.for_each(|index| prefetch_index(&self.backends, index.slot()));
+        }
     }
 
     /// None of an index that is out of date.

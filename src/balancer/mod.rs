@@ -49,6 +49,7 @@ pub use flow_table::{
     FlowKey, FlowRecord, FlowTable, Found, Imported, Inserted, Lease, Lifetimes, Located, Signal,
     Spot, State, Steady,
 };
+pub(crate) use keepers::AT_HAND;
 pub use keepers::Keeping;
 pub use placement::{Decider, FlowMemory, Placement, Recall};
 pub use policy::{Candidate, LookupTable, Maglev, Policy, Rendezvous, Selector, TableSizeError};

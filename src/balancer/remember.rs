@@ -431,6 +431,7 @@ impl Balancer for FlowBalancer {
                 self.table.key_of(packet)
             });
             let located = self.table.locate(keys);
+            services.fetch(self.table.backends(&located));
             let flows = located.flows().iter().zip(&signals);
             let (mut asked, mut changed) = (Asked::default(), false);
             for ((packet, (&(key, spot), &signal)), assigned) in

@@ -144,6 +144,12 @@ impl ServiceTable {
         self.keepers.keeps_any(index)
     }
 
+    /// Has fetched what [`ServiceTable::renewal`] will read for flows of these backends.
+    #[inline(always)]
+    pub(super) fn fetch(&self, indices: impl Iterator<Item = BackendIndex>) {
+        self.keepers.fetch(indices);
+    }
+
     /// What a packet that says this does to a flow of a backend, if nothing new.
     #[inline(always)]
     pub(super) fn renewal(&self, index: BackendIndex, signal: Signal) -> Lease {

@@ -4,6 +4,7 @@ use super::io::IoStats;
 use crate::addresses::addresses;
 use crate::balancer::{FlowCounts, SyncCounts};
 use crate::verdict::{AnswerKind, BackendIndex, DropReason, Verdict};
+use prefetch_index::prefetch_index;
 use std::ops::{AddAssign, Range};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +61,12 @@ impl<'a> Sent<'a> {
     #[inline(always)]
     fn to(self, index: BackendIndex) -> Option<&'a Traffic> {
         self.0.get(index.slot())
+    }
+
+    /// Has the counters of a backend fetched.
+    #[inline(always)]
+    pub(super) fn fetch(self, index: BackendIndex) {
+        prefetch_index(self.0, index.slot());
     }
 
     /// Counts a frame of `length` bytes to this backend, but for the sum of all: that is for

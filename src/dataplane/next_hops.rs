@@ -3,8 +3,10 @@
 use super::io::Port;
 use super::snapshot::{Delivery, NextHop};
 use crate::addresses::addresses;
+use crate::balancer::AT_HAND;
 use crate::packet::{MacAddress, OuterIpv4, Tags};
 use crate::verdict::BackendIndex;
+use prefetch_index::prefetch_index;
 use std::ops::Range;
 
 /// Next hops by slot of the backend's index; none where no backend is or its next hop is unresolved.
@@ -124,6 +126,23 @@ impl NextHops {
     #[inline]
     pub fn get(&self, index: BackendIndex) -> Option<&NextHop> {
         self.hops.get(index.slot())?.as_ref().filter(|hop| hop.index == index)
+    }
+
+    /// Has the ways to these backends fetched, if there are so many that they may not be at hand; says whether there are.
+    #[inline(always)]
+    pub(super) fn fetch(&self, indices: impl Iterator<Item = BackendIndex>) -> bool {
+        let are_many = self.hops.len() > AT_HAND;
+        if are_many {
+            match self.ways() {
+                Ways::Tunnels => {
+                    indices.for_each(|index| prefetch_index(&self.tunnels, index.slot()))
+                }
+                Ways::Links | Ways::Both => {
+                    indices.for_each(|index| prefetch_index(&self.links, index.slot()));
+                }
+            }
+        }
+        are_many
     }
 
     /// The link that a packet of `length` bytes goes by to just this backend, if it needs nothing but that.

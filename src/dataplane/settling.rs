@@ -63,6 +63,11 @@ impl Settler {
         batch: &Batch,
         assigned: &[Assignment],
     ) {
+        let backends = || assigned.iter().filter_map(|assignment| assignment.backend());
+        if snapshot.next_hops.fetch(backends()) {
+            let sent = self.counters.sent();
+            backends().for_each(|index| sent.fetch(index));
+        }
         let settle = match snapshot.next_hops.ways() {
             Ways::Links => Self::settle_by::<express::Link>,
             Ways::Tunnels => Self::settle_by::<express::Tunnel>,

@@ -3,6 +3,7 @@
 use super::set::WAYS;
 use super::{FlowKey, FlowTable};
 use crate::flow::FlowHash;
+use crate::verdict::BackendIndex;
 use prefetch_index::prefetch_index;
 
 /// How many flows are located at a time; a driver lends no more packets at once.
@@ -123,6 +124,18 @@ impl FlowTable {
                 *spot = self.look(spot.set, *key);
             }
         }
+    }
+
+    /// Where flows go that have been located, as far as they were found.
+    #[inline(always)]
+    pub(in crate::balancer) fn backends(
+        &self,
+        located: &Located,
+    ) -> impl Iterator<Item = BackendIndex> {
+        let found = located.flows().iter().filter(|(_, spot)| spot.is_found());
+        found.filter_map(|(_, spot)| {
+            Some(self.sets.get(spot.set as usize)?.backend(spot.way as usize))
+        })
     }
 
     /// The same for a single flow; the second set is only looked at if it is not in the first.
