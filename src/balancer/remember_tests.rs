@@ -223,7 +223,7 @@ fn flows_end_by_themselves_within_a_round_while_others_come() {
     for _ in 0..1000 {
         balancer.tend(&services, Timestamp(begin), false);
     }
-    assert!((400..500).contains(&balancer.flows(index(1))), "{}", balancer.flows(index(1)));
+    assert!((400..=500).contains(&balancer.flows(index(1))), "{}", balancer.flows(index(1)));
     for passed in (0..=1u64 << ROUND_BITS).step_by(1 << 16) {
         balancer.tend(&services, Timestamp(begin + passed), false);
     }
