@@ -123,7 +123,7 @@ impl WorkerCounters {
 
     /// Where those of each backend lie in memory, by its addresses; as [`Snapshot::memory`](super::Snapshot::memory).
     pub fn memory(&self) -> Range<usize> {
-        addresses(&self.backends)
+        addresses(self.sent().0)
     }
 
     /// What was sent to each backend.
