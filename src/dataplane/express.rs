@@ -14,85 +14,57 @@ use crate::verdict::BackendIndex;
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 
-/// Sends the packet of `length` bytes in `frame`, of which a [glance](crate::packet::glance) told that, to a backend, if it
-/// can go this way; the length of the frame that it came in.
-pub(super) trait Way {
-    fn forward(
-        snapshot: &Snapshot,
-        means: &mut Means,
-        frame: &mut Frame<'_>,
-        length: u16,
-        index: BackendIndex,
-    ) -> Option<u64>;
+/// A packet of which a [glance](crate::packet::glance) told that, and how long it is.
+pub(super) struct Packet<'a, 'f> {
+    pub(super) frame: &'a mut Frame<'f>,
+    pub(super) length: u16,
+    /// The backend that it goes to.
+    pub(super) index: BackendIndex,
 }
 
-/// By the link.
-pub(super) struct Link;
-/// By a plain tunnel.
-pub(super) struct Tunnel;
-/// By either: for where there are backends of both kinds.
-pub(super) struct Either;
-
-impl Way for Link {
+impl Packet<'_, '_> {
+    /// Sends it by the link, or a plain tunnel, as far as backends are behind such, if it can go this way; the length of the
+    /// frame that it came in.
     #[inline(always)]
-    fn forward(
+    pub(super) fn send<const LINKS: bool, const TUNNELS: bool>(
+        &mut self,
         snapshot: &Snapshot,
-        _: &mut Means,
-        frame: &mut Frame<'_>,
-        length: u16,
-        index: BackendIndex,
+        means: &mut Means,
     ) -> Option<u64> {
-        let bytes = frame.bytes_mut();
+        if LINKS && let Some(received) = self.by_link(snapshot) {
+            return Some(received);
+        }
+        match (LINKS, TUNNELS) {
+            (_, false) => None,
+            (false, true) => self.by_tunnel(snapshot, means),
+            (true, true) => self.by_tunnel_apart(snapshot, means),
+        }
+    }
+
+    #[inline(always)]
+    fn by_link(&mut self, snapshot: &Snapshot) -> Option<u64> {
+        let bytes = self.frame.bytes_mut();
         let received = bytes.len() as u64;
-        let link = snapshot.next_hops.link(index, length.into())?;
+        let link = snapshot.next_hops.link(self.index, self.length.into())?;
         *bytes.first_chunk_mut()? = link.addresses;
-        frame.set_action(Action::Transmit(link.port));
+        self.frame.set_action(Action::Transmit(link.port));
         Some(received)
     }
-}
 
-impl Way for Tunnel {
     #[inline(always)]
-    fn forward(
-        snapshot: &Snapshot,
-        means: &mut Means,
-        frame: &mut Frame<'_>,
-        length: u16,
-        index: BackendIndex,
-    ) -> Option<u64> {
-        let length = usize::from(length);
-        let received = frame.bytes().len() as u64;
-        let tunnel = snapshot.next_hops.tunnel(index, length + IPV4)?;
-        wrap(&mut means.identification, frame, length, tunnel)?;
-        frame.set_action(Action::Transmit(tunnel.link.port));
+    fn by_tunnel(&mut self, snapshot: &Snapshot, means: &mut Means) -> Option<u64> {
+        let (received, length) = (self.frame.bytes().len() as u64, usize::from(self.length));
+        let tunnel = snapshot.next_hops.tunnel(self.index, length + IPV4)?;
+        wrap(&mut means.identification, self.frame, length, tunnel)?;
+        self.frame.set_action(Action::Transmit(tunnel.link.port));
         Some(received)
     }
-}
 
-impl Way for Either {
-    #[inline(always)]
-    fn forward(
-        snapshot: &Snapshot,
-        means: &mut Means,
-        frame: &mut Frame<'_>,
-        length: u16,
-        index: BackendIndex,
-    ) -> Option<u64> {
-        Link::forward(snapshot, means, frame, length, index)
-            .or_else(|| by_tunnel(snapshot, means, frame, length, index))
+    /// The same with all registers for itself, so that what goes by the link has them too.
+    #[inline(never)]
+    fn by_tunnel_apart(&mut self, snapshot: &Snapshot, means: &mut Means) -> Option<u64> {
+        self.by_tunnel(snapshot, means)
     }
-}
-
-/// Apart, so that it has all registers for itself, and what goes by the link too.
-#[inline(never)]
-fn by_tunnel(
-    snapshot: &Snapshot,
-    means: &mut Means,
-    frame: &mut Frame<'_>,
-    length: u16,
-    index: BackendIndex,
-) -> Option<u64> {
-    Tunnel::forward(snapshot, means, frame, length, index)
 }
 
 /// An IPv4 packet of so many bytes into a tunnel.

@@ -3,7 +3,7 @@
 use super::answer::answer_echo;
 use super::counters::WorkerCounters;
 use super::delivery::{Means, deliver};
-use super::express::{self, Way};
+use super::express::Packet;
 use super::fragments::{Decision, Fate, FragmentKey, FragmentTracker};
 use super::io::{Action, Frame, MAX_BATCH, Port};
 use super::next_hops::Ways;
@@ -69,16 +69,16 @@ impl Settler {
             backends().for_each(|index| sent.fetch(index));
         }
         let settle = match snapshot.next_hops.ways() {
-            Ways::Links => Self::settle_by::<express::Link>,
-            Ways::Tunnels => Self::settle_by::<express::Tunnel>,
-            Ways::Both => Self::settle_by::<express::Either>,
+            Ways::Links => Self::settle_by::<true, false>,
+            Ways::Tunnels => Self::settle_by::<false, true>,
+            Ways::Both => Self::settle_by::<true, true>,
         };
         settle(self, snapshot, now, frames, batch, assigned);
     }
 
-    /// The same where nearly all packets go this way. Apart, so that it has all registers for itself, as has the first stage.
+    /// The same where nearly all packets go by these ways. Apart, so that it has all registers for itself, as has the first stage.
     #[inline(never)]
-    fn settle_by<W: Way>(
+    fn settle_by<const LINKS: bool, const TUNNELS: bool>(
         &mut self,
         snapshot: &Snapshot,
         now: Timestamp,
@@ -106,14 +106,14 @@ impl Settler {
                 let (sent, means) = (self.counters.sent(), &mut self.means);
                 let Some((frame, verdict, assignment)) =
                     rest.by_ref().find_map(|((frame, verdict), (assignment, length))| {
-                        if let Assignment::Backend(index) = assignment
-                            && let Some(received) =
-                                W::forward(snapshot, means, frame, *length, *index)
-                        {
-                            sent.record(*index, received);
-                            counted = (counted.0 + 1, counted.1 + received);
-                            *verdict = Verdict::Forward(*index);
-                            return None;
+                        if let Assignment::Backend(index) = *assignment {
+                            let mut packet = Packet { frame: &mut *frame, length: *length, index };
+                            if let Some(received) = packet.send::<LINKS, TUNNELS>(snapshot, means) {
+                                sent.record(index, received);
+                                counted = (counted.0 + 1, counted.1 + received);
+                                *verdict = Verdict::Forward(index);
+                                return None;
+                            }
                         }
                         Some((frame, verdict, assignment))
                     })
